@@ -1,0 +1,343 @@
+"""Why billing says no, and why it could not ask.
+
+BillingError                        asked, and the answer is no; asking again changes nothing
+├── MalformedRecordError            bytes that are not a grant, receipt, lease request or journal record
+├── BadSignatureError               the signature is not by the key that had to sign
+├── LedgerError
+│   ├── InsufficientFundsError      the account holds less than the hold needs
+│   ├── UnknownLeaseError           no hold was ever placed for this lease
+│   ├── LeaseClosedError            the hold has ended already
+│   ├── LeaseOpenError              the hold may not end yet
+│   ├── LeaseExpiredError           too late for this lease
+│   ├── ReceiptConflictError        the request was already paid for by another receipt
+│   ├── ReceiptMismatchError        the receipt names another account, host, model or payee than the grant
+│   ├── PriceMismatchError          the price is not what tariff and usage give
+│   ├── SliceExceededError          the host's credit slice does not cover the price
+│   ├── UnknownPayoutError          the batch holds no such unpaid payout
+│   ├── EntryConflictError          the entry id was used for something else
+│   ├── UnbalancedEntryError        the postings do not sum to zero
+│   └── OverdraftError              an account that may not go below zero would
+├── JournalError
+│   ├── JournalBusyError            another process has the journal open
+│   └── CorruptJournalError         the stored chain of checksums does not hold
+├── SettlementError
+│   ├── WrongBatchStateError        the event does not fit the batch's state
+│   └── PrematureExpiryError        the old message could still be executed
+├── ProofRejectedError              a chain answer whose proof does not hold
+└── MessageRejectedError            the chain refused the message
+
+ChainError                          could not ask; retry may help
+├── ChainUnreachableError           no answer from the lite-server
+└── SendOutcomeUnknownError         sent, but whether it arrived is not known: look before any resend
+
+Arguments are handed to `super().__init__` whole and the text is built in `__str__`, so that every error crosses a
+process boundary by pickling.
+"""
+
+from __future__ import annotations
+
+
+class BillingError(Exception):
+    """The request is refused; the books are unchanged."""
+
+
+class MalformedRecordError(BillingError):
+    """The bytes do not form the record they should be."""
+
+    def __init__(self, record: str, why: str) -> None:
+        super().__init__(record, why)
+        self.record = record
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"malformed {self.record}: {self.why}"
+
+
+class BadSignatureError(BillingError):
+    """The record is not signed by the key that had to sign it."""
+
+    def __init__(self, record: str, signer: str) -> None:
+        super().__init__(record, signer)
+        self.record = record
+        self.signer = signer
+
+    def __str__(self) -> str:
+        return f"the {self.record} is not signed by key {self.signer}"
+
+
+class LedgerError(BillingError):
+    """The ledger refuses the entry."""
+
+
+class InsufficientFundsError(LedgerError):
+    """The account holds less than what is asked of it."""
+
+    def __init__(self, account: str, available: int, needed: int) -> None:
+        super().__init__(account, available, needed)
+        self.account = account
+        self.available = available
+        self.needed = needed
+
+    def __str__(self) -> str:
+        return (
+            f"{self.account} has {self.available} nanoton, {self.needed} needed: "
+            f"deposit at least {self.needed - self.available} more"
+        )
+
+
+class _LeaseError(LedgerError):
+    """A refusal about one lease, named in hex."""
+
+    text = "{lease}"
+
+    def __init__(self, lease: str) -> None:
+        super().__init__(lease)
+        self.lease = lease
+
+    def __str__(self) -> str:
+        return self.text.format(lease=self.lease)
+
+
+class UnknownLeaseError(_LeaseError):
+    """No hold was ever placed for this lease."""
+
+    text = "no hold exists for lease {lease}: take a lease first"
+
+
+class LeaseClosedError(_LeaseError):
+    """The lease's hold has ended; its rest went back to the client."""
+
+    text = "the hold of lease {lease} has ended already: take a new lease"
+
+
+class LeaseOpenError(LedgerError):
+    """The hold may not end yet: its hosts may still hold unposted receipts."""
+
+    def __init__(self, lease: str, until: int) -> None:
+        super().__init__(lease, until)
+        self.lease = lease
+        self.until = until
+
+    def __str__(self) -> str:
+        return f"lease {self.lease} may be released from unix time {self.until} on, not before"
+
+
+class LeaseExpiredError(LedgerError):
+    """The lease expired before this happened."""
+
+    def __init__(self, lease: str, expired_at: int, at: int) -> None:
+        super().__init__(lease, expired_at, at)
+        self.lease = lease
+        self.expired_at = expired_at
+        self.at = at
+
+    def __str__(self) -> str:
+        return f"lease {self.lease} ended at unix time {self.expired_at}, this is of {self.at}: take a new lease"
+
+
+class ReceiptConflictError(LedgerError):
+    """One request is paid once; this is a second, different receipt for it."""
+
+    def __init__(self, request_hash: str) -> None:
+        super().__init__(request_hash)
+        self.request_hash = request_hash
+
+    def __str__(self) -> str:
+        return f"request {self.request_hash} was already paid for by another receipt"
+
+
+class ReceiptMismatchError(LedgerError):
+    """The receipt does not belong to the lease it names."""
+
+    def __init__(self, field: str, got: str, expected: str) -> None:
+        super().__init__(field, got, expected)
+        self.field = field
+        self.got = got
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return f"the receipt's {self.field} is {self.got}, its lease has {self.expected}"
+
+
+class PriceMismatchError(LedgerError):
+    """The price is not the one that tariff, coefficient and usage give."""
+
+    def __init__(self, got: int, expected: int) -> None:
+        super().__init__(got, expected)
+        self.got = got
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return f"the receipt asks {self.got} nanoton, tariff and usage give {self.expected}"
+
+
+class SliceExceededError(LedgerError):
+    """The host's credit slice does not cover the price."""
+
+    def __init__(self, host: str, left: int, price: int) -> None:
+        super().__init__(host, left, price)
+        self.host = host
+        self.left = left
+        self.price = price
+
+    def __str__(self) -> str:
+        return f"host {self.host} has {self.left} nanoton left of its slice, the receipt asks {self.price}"
+
+
+class UnknownPayoutError(LedgerError):
+    """The batch has no such payout that is neither paid nor requeued."""
+
+    def __init__(self, batch: str, payee: str) -> None:
+        super().__init__(batch, payee)
+        self.batch = batch
+        self.payee = payee
+
+    def __str__(self) -> str:
+        return f"batch {self.batch} holds no open payout to {self.payee}"
+
+
+class EntryConflictError(LedgerError):
+    """The id names an entry with other content."""
+
+    def __init__(self, entry: str) -> None:
+        super().__init__(entry)
+        self.entry = entry
+
+    def __str__(self) -> str:
+        return f"entry id {self.entry} was used for other content"
+
+
+class UnbalancedEntryError(LedgerError):
+    """Postings that create or destroy money."""
+
+    def __init__(self, entry: str, total: int) -> None:
+        super().__init__(entry, total)
+        self.entry = entry
+        self.total = total
+
+    def __str__(self) -> str:
+        return f"the postings of {self.entry} sum to {self.total}, they must sum to 0"
+
+
+class OverdraftError(LedgerError):
+    """An account that may not go below zero would."""
+
+    def __init__(self, entry: str, account: str, balance: int) -> None:
+        super().__init__(entry, account, balance)
+        self.entry = entry
+        self.account = account
+        self.balance = balance
+
+    def __str__(self) -> str:
+        return f"{self.entry} would leave {self.account} at {self.balance} nanoton"
+
+
+class JournalError(BillingError):
+    """The journal cannot be used as it is."""
+
+
+class JournalBusyError(JournalError):
+    """Another process has the journal open."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path} is open in another process: stop that one first, two writers would lose entries"
+
+
+class CorruptJournalError(JournalError):
+    """The journal's chain of checksums breaks, or its file is damaged."""
+
+    def __init__(self, path: str, after: int, why: str) -> None:
+        super().__init__(path, after, why)
+        self.path = path
+        self.after = after
+        self.why = why
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is damaged after record {self.after} ({self.why}): restore a backup, "
+            "or call repair_journal to keep the valid prefix"
+        )
+
+
+class SettlementError(BillingError):
+    """The settlement batch refuses the event."""
+
+
+class WrongBatchStateError(SettlementError):
+    """The event does not fit the batch's state."""
+
+    def __init__(self, batch: str, state: str, event: str) -> None:
+        super().__init__(batch, state, event)
+        self.batch = batch
+        self.state = state
+        self.event = event
+
+    def __str__(self) -> str:
+        return f"batch {self.batch} is {self.state}: {self.event} does not fit"
+
+
+class PrematureExpiryError(SettlementError):
+    """The batch's message could still be executed, or was not looked for everywhere."""
+
+    def __init__(self, batch: str, why: str) -> None:
+        super().__init__(batch, why)
+        self.batch = batch
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"batch {self.batch} is not proved to be dead: {self.why}; paying it again could pay twice"
+
+
+class ProofRejectedError(BillingError):
+    """A chain answer whose proof does not hold."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(what, why)
+        self.what = what
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"the proof of {self.what} does not hold: {self.why}"
+
+
+class MessageRejectedError(BillingError):
+    """The chain refused the message; it has no effect."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"the chain refused the message: {self.why}"
+
+
+class ChainError(Exception):
+    """The chain could not be asked; retry may help."""
+
+
+class ChainUnreachableError(ChainError):
+    """No usable answer from the lite-server."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(what, why)
+        self.what = what
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.what}: the lite-server gave no answer ({self.why})"
+
+
+class SendOutcomeUnknownError(ChainError):
+    """A message was sent and whether it arrived is not known."""
+
+    def __init__(self, message_hash: str, why: str) -> None:
+        super().__init__(message_hash, why)
+        self.message_hash = message_hash
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"message {self.message_hash} may or may not have arrived ({self.why}): look on the chain first"

@@ -1,0 +1,39 @@
+"""Money is a whole number of nanotons, 10^9 to the TON; never a float."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+Nanotons = NewType("Nanotons", int)
+
+NANOTONS_PER_TON = 1_000_000_000
+NANOTONS_MAX = (1 << 63) - 1  # above all TON there is (about 5.1 * 10^18 nanoton); fits signed 64 bits
+
+
+def check_nanotons(amount: int, what: str) -> Nanotons:
+    """Return `amount` as money.
+
+    Raises:
+        ValueError: not a plain int, negative, or more than exists.
+    """
+    if type(amount) is not int or not 0 <= amount <= NANOTONS_MAX:
+        raise ValueError(f"{what} must be an int from 0 to {NANOTONS_MAX} nanoton, got {amount!r}")
+    return Nanotons(amount)
+
+
+def format_ton(amount: int) -> str:
+    """Write nanotons as TON with all nine decimals, exact and signed: `1500000000` is `1.500000000`."""
+    whole, rest = divmod(abs(amount), NANOTONS_PER_TON)
+    return f"{'-' if amount < 0 else ''}{whole}.{rest:09d}"
+
+
+def parse_ton(text: str) -> Nanotons:
+    """Read TON written in decimal, at most nine places, exactly.
+
+    Raises:
+        ValueError: anything but digits with an optional fraction of at most nine digits.
+    """
+    whole, _, fraction = text.strip().partition(".")
+    if not whole.isascii() or not whole.isdigit() or len(fraction) > 9 or (fraction and not fraction.isdecimal()):
+        raise ValueError(f"not an amount of TON: {text!r} (write for example 1.5)")
+    return check_nanotons(int(whole) * NANOTONS_PER_TON + int(fraction.ljust(9, "0")), "amount")
