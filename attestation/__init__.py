@@ -1,0 +1,41 @@
+"""Is this host what it says? Evidence in, a `Verdict` or a named refusal out."""
+
+from attestation.errors import AttestationError, AttesterError, MalformedEvidenceError, PolicyError
+from attestation.evidence import Evidence, GpuEvidence, SnpEvidence, TdxEvidence, encode_evidence, parse_evidence
+from attestation.merkle import InclusionProof, inclusion_proof, inclusion_proofs, nonce_root
+from attestation.policy import AppraisalPolicy, ReferenceValues, SnpTcb, SnpTcbFloor
+from attestation.roots import TrustedRoots, UnsafeSimulatedRoots
+from attestation.transcript import CcState, Transcript, gpu_nonce, host_id
+from attestation.verdict import Check, GpuClaims, TeeKind, Tier, Verdict
+
+__all__ = [
+    "AppraisalPolicy",
+    "AttestationError",
+    "AttesterError",
+    "CcState",
+    "Check",
+    "Evidence",
+    "GpuClaims",
+    "GpuEvidence",
+    "InclusionProof",
+    "MalformedEvidenceError",
+    "PolicyError",
+    "ReferenceValues",
+    "SnpEvidence",
+    "SnpTcb",
+    "SnpTcbFloor",
+    "TdxEvidence",
+    "TeeKind",
+    "Tier",
+    "Transcript",
+    "TrustedRoots",
+    "UnsafeSimulatedRoots",
+    "Verdict",
+    "encode_evidence",
+    "gpu_nonce",
+    "host_id",
+    "inclusion_proof",
+    "inclusion_proofs",
+    "nonce_root",
+    "parse_evidence",
+]

@@ -1,0 +1,117 @@
+"""Why evidence is refused, and what stops us from asking.
+
+AttestationError                    asked, and no: nothing the evidence claims may be used
+├── MalformedEvidenceError          the bytes are not what the format says
+├── UntrustedRootError              the chain ends in a root the policy does not pin
+├── EvidenceSignatureError          a signature or a certificate chain does not verify
+├── EndorsementExpiredError         collateral, CRL or certificate outside its validity
+├── RevokedError                    a certificate, key or platform is revoked or denied
+├── TcbStatusError                  firmware is older than the policy allows, or its status is unknown
+├── GuestPolicyError                debug, migration, VMPL or other guest settings that weaken it
+├── MeasurementNotAllowedError      the image is not one of the reference values
+├── FreshnessError                  the nonce is not ours, or not in the tree that was signed
+├── BindingMismatchError            the CPU report does not name this transcript
+├── GpuBindingError                 GPUs missing, foreign, doubled, reordered or answering another nonce
+├── GpuStateError                   confidential computing off, developer tools, debug, wrong mode
+├── RimMismatchError                GPU measurements without a pinned reference, or against it
+├── ModelNotAllowedError            a model manifest root is not one of the reference values
+└── TierError                       the evidence holds, and is worth less than the policy requires
+PolicyError                         the policy itself is unusable (a mistake on our side)
+AttesterError                       the local hardware could not make evidence (retry may help)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from attestation.verdict import Check
+
+
+class AttestationError(Exception):
+    """The evidence is refused; nothing it claims may be used.
+
+    Attributes:
+        message: got and expected, in words.
+        checks: every check that ran, the failed one last; empty below `attestation.verify`.
+    """
+
+    def __init__(self, message: str, checks: tuple[Check, ...] = ()) -> None:
+        super().__init__(message, checks)
+        self.message = message
+        self.checks = checks
+
+    def __str__(self) -> str:
+        return self.message
+
+    def with_checks(self, checks: tuple[Check, ...]) -> Self:
+        """Return the same refusal carrying these checks."""
+        return type(self)(self.message, checks)
+
+
+class MalformedEvidenceError(AttestationError):
+    """The bytes are not what the format says."""
+
+
+class UntrustedRootError(AttestationError):
+    """The certificate chain ends in a root the policy does not pin."""
+
+
+class EvidenceSignatureError(AttestationError):
+    """A signature or a certificate chain does not verify."""
+
+
+class EndorsementExpiredError(AttestationError):
+    """Collateral, a revocation list or a certificate is outside its validity."""
+
+
+class RevokedError(AttestationError):
+    """A certificate, key or platform is revoked or on the policy's deny-list."""
+
+
+class TcbStatusError(AttestationError):
+    """Firmware is older than the policy allows, or its status is unknown."""
+
+
+class GuestPolicyError(AttestationError):
+    """The guest runs with settings that open it: debug, migration, wrong privilege level."""
+
+
+class MeasurementNotAllowedError(AttestationError):
+    """The guest's image is not one of the reference values."""
+
+
+class FreshnessError(AttestationError):
+    """The nonce is not ours, or is not in the tree that was signed."""
+
+
+class BindingMismatchError(AttestationError):
+    """The CPU report does not name this transcript."""
+
+
+class GpuBindingError(AttestationError):
+    """GPUs are missing, foreign, doubled, reordered, or answer another nonce."""
+
+
+class GpuStateError(AttestationError):
+    """A GPU has confidential computing off, developer tools on, or another mode than required."""
+
+
+class RimMismatchError(AttestationError):
+    """GPU measurements have no pinned reference manifest, or differ from it."""
+
+
+class ModelNotAllowedError(AttestationError):
+    """A model manifest root is not one of the reference values."""
+
+
+class TierError(AttestationError):
+    """The evidence holds, and is worth less than the policy requires."""
+
+
+class PolicyError(ValueError):
+    """The appraisal policy is unusable: unknown key, empty, or mixing trust domains."""
+
+
+class AttesterError(Exception):
+    """The local hardware could not make evidence; asking again may help."""

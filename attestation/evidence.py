@@ -1,0 +1,262 @@
+"""Everything one host sends to be believed: one document, nothing to fetch.
+
+Encoded as deterministic CBOR (`attestation.cbor`); layout in docs/protocol/transcript.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from attestation import cbor
+from attestation.errors import MalformedEvidenceError
+from attestation.merkle import BATCH_MAX, InclusionProof
+from attestation.transcript import GPUS_MAX, TRANSCRIPT_VERSION, CcState, Transcript
+
+EVIDENCE_VERSION = 1
+EVIDENCE_SIZE_MAX = cbor.SIZE_MAX
+CHAIN_MAX = 10  # certificates of one GPU; five today
+RIMS_MAX = 2 * GPUS_MAX
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TdxEvidence:
+    """An Intel TDX quote with the collateral to check it.
+
+    Attributes:
+        quote: TDX quote version 4 or 5, cut to its true length.
+        collateral: JSON object of nine strings as Intel's library names them, in the one form that
+            `attestation.tdx.encode_collateral` writes.
+    """
+
+    quote: bytes
+    collateral: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnpEvidence:
+    """An AMD SEV-SNP report with its certificates, all DER.
+
+    Attributes:
+        report: ATTESTATION_REPORT, 1184 bytes.
+        vcek: certificate of the key that signed the report.
+        ask: AMD SEV signing key certificate.
+        ark: AMD root key certificate.
+        crl: revocation list signed by the root key.
+    """
+
+    report: bytes
+    vcek: bytes
+    ask: bytes
+    ark: bytes
+    crl: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuEvidence:
+    """One GPU's signed measurements.
+
+    Attributes:
+        report: SPDM GET_MEASUREMENTS request followed by the signed response.
+        chain: certificates in DER, leaf first, root last.
+    """
+
+    report: bytes
+    chain: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Composite evidence of one host for one nonce.
+
+    Attributes:
+        transcript: what the CPU report binds.
+        inclusion: place of the challenger's nonce in the signed batch.
+        cpu: the CPU's report; None on an open host.
+        gpus: one entry for each GPU, in transcript order.
+        rims: reference manifests the GPU measurements are compared with, as the vendor signed them.
+    """
+
+    transcript: Transcript
+    inclusion: InclusionProof
+    cpu: TdxEvidence | SnpEvidence | None
+    gpus: tuple[GpuEvidence, ...] = ()
+    rims: tuple[bytes, ...] = ()
+
+
+def encode_evidence(evidence: Evidence) -> bytes:
+    """Return the document for the wire.
+
+    Raises:
+        ValueError: larger than a verifier reads (1 MiB).
+    """
+    document: dict[str, cbor.Value] = {
+        "v": EVIDENCE_VERSION,
+        "transcript": evidence.transcript.to_fields(),
+        "inclusion": {
+            "index": evidence.inclusion.index,
+            "size": evidence.inclusion.size,
+            "path": list(evidence.inclusion.path),
+        },
+        "cpu": _cpu_fields(evidence.cpu),
+        "gpus": [{"report": gpu.report, "chain": list(gpu.chain)} for gpu in evidence.gpus],
+        "rims": list(evidence.rims),
+    }
+    data = cbor.encode(document)
+    if len(data) > EVIDENCE_SIZE_MAX:
+        raise ValueError(f"evidence of {len(data)} bytes, at most {EVIDENCE_SIZE_MAX} are read")
+    return data
+
+
+def parse_evidence(data: bytes) -> Evidence:
+    """Read a document; nothing in it is believed yet.
+
+    Raises:
+        MalformedEvidenceError: larger than 1 MiB, not the one deterministic encoding, an unknown,
+            missing or ill-typed field, a value outside its limits.
+    """
+    fields = _Fields(cbor.decode(data, size_max=EVIDENCE_SIZE_MAX), "evidence")
+    fields.version(EVIDENCE_VERSION)
+    evidence = _built(
+        Evidence,
+        transcript=_parse_transcript(_Fields(fields.take("transcript"), "transcript")),
+        inclusion=_parse_inclusion(_Fields(fields.take("inclusion"), "inclusion")),
+        cpu=_parse_cpu(fields.take("cpu")),
+        gpus=tuple(_parse_gpu(_Fields(item, "gpu")) for item in fields.array("gpus", GPUS_MAX)),
+        rims=fields.blobs("rims", RIMS_MAX),
+    )
+    fields.end()
+    return evidence
+
+
+def _cpu_fields(cpu: TdxEvidence | SnpEvidence | None) -> cbor.Value:
+    if cpu is None:
+        return None
+    if isinstance(cpu, TdxEvidence):
+        return {"tee": "tdx", "quote": cpu.quote, "collateral": cpu.collateral}
+    return {
+        "tee": "sev-snp",
+        "report": cpu.report,
+        "vcek": cpu.vcek,
+        "ask": cpu.ask,
+        "ark": cpu.ark,
+        "crl": cpu.crl,
+    }
+
+
+def _parse_transcript(fields: _Fields) -> Transcript:
+    fields.version(TRANSCRIPT_VERSION)
+    transcript = _built(
+        Transcript,
+        nonce_root=fields.blob("nonce_root"),
+        hpke=fields.blob("hpke"),
+        receipt=fields.blob("receipt"),
+        payee=fields.blob("payee"),
+        models=fields.blobs("models", cbor.SIZE_MAX),
+        engine=fields.blob("engine"),
+        cc=tuple(_built(CcState, item) for item in fields.array("cc", GPUS_MAX)),
+        gpus=fields.blobs("gpus", GPUS_MAX),
+    )
+    fields.end()
+    return transcript
+
+
+def _parse_inclusion(fields: _Fields) -> InclusionProof:
+    proof = _built(
+        InclusionProof,
+        index=fields.number("index", BATCH_MAX),
+        size=fields.number("size", BATCH_MAX),
+        path=fields.blobs("path", BATCH_MAX),
+    )
+    fields.end()
+    return proof
+
+
+def _parse_cpu(value: cbor.Value) -> TdxEvidence | SnpEvidence | None:
+    if value is None:
+        return None
+    fields = _Fields(value, "cpu")
+    tee = fields.text("tee")
+    cpu: TdxEvidence | SnpEvidence
+    if tee == "tdx":
+        cpu = TdxEvidence(quote=fields.blob("quote"), collateral=fields.text("collateral"))
+    elif tee == "sev-snp":
+        cpu = SnpEvidence(**{name: fields.blob(name) for name in ("report", "vcek", "ask", "ark", "crl")})
+    else:
+        raise MalformedEvidenceError(f"cpu: tee {tee[:16]!r} is neither 'tdx' nor 'sev-snp'")
+    fields.end()
+    return cpu
+
+
+def _parse_gpu(fields: _Fields) -> GpuEvidence:
+    gpu = GpuEvidence(report=fields.blob("report"), chain=fields.blobs("chain", CHAIN_MAX))
+    fields.end()
+    return gpu
+
+
+def _built(build: Callable[..., _T], *args: object, **fields: object) -> _T:
+    """Call a validating constructor; what it refuses is malformed evidence."""
+    try:
+        return build(*args, **fields)
+    except ValueError as error:
+        raise MalformedEvidenceError(str(error)) from error
+
+
+class _Fields:
+    """A map read field by field: each must exist, have its type, and be asked for."""
+
+    def __init__(self, value: cbor.Value, where: str) -> None:
+        if not isinstance(value, dict):
+            raise MalformedEvidenceError(f"{where}: want a map")
+        self._left: dict[str, cbor.Value] = dict(value)
+        self._where = where
+
+    def take(self, name: str) -> cbor.Value:
+        if name not in self._left:
+            raise MalformedEvidenceError(f"{self._where}: no field {name!r}")
+        return self._left.pop(name)
+
+    def version(self, want: int) -> None:
+        got = self.take("v")
+        if got != want or isinstance(got, bool):
+            raise MalformedEvidenceError(f"{self._where}: another version than {want}")
+
+    def blob(self, name: str) -> bytes:
+        value = self.take(name)
+        if not isinstance(value, bytes):
+            raise self._mistyped(name, "a byte string")
+        return value
+
+    def text(self, name: str) -> str:
+        value = self.take(name)
+        if not isinstance(value, str):
+            raise self._mistyped(name, "text")
+        return value
+
+    def number(self, name: str, maximum: int) -> int:
+        value = self.take(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value > maximum:
+            raise self._mistyped(name, f"a number up to {maximum}")
+        return value
+
+    def array(self, name: str, count_max: int) -> list[cbor.Value]:
+        value = self.take(name)
+        if not isinstance(value, list) or len(value) > count_max:
+            raise self._mistyped(name, f"an array of at most {count_max}")
+        return value
+
+    def blobs(self, name: str, count_max: int) -> tuple[bytes, ...]:
+        items = self.array(name, count_max)
+        blobs = tuple(item for item in items if isinstance(item, bytes))
+        if len(blobs) != len(items):
+            raise self._mistyped(name, "byte strings only")
+        return blobs
+
+    def end(self) -> None:
+        if self._left:
+            raise MalformedEvidenceError(f"{self._where}: unknown field {min(self._left)[:32]!r}")
+
+    def _mistyped(self, name: str, want: str) -> MalformedEvidenceError:
+        return MalformedEvidenceError(f"{self._where}: {name} must be {want}")

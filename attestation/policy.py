@@ -1,0 +1,133 @@
+"""Which roots, firmware, images, GPUs and models we accept. Strict unless told otherwise, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from attestation.errors import PolicyError
+from attestation.roots import PRODUCTION, TrustedRoots, UnsafeSimulatedRoots
+from attestation.verdict import Tier
+
+TCB_STATUSES = (  # Intel's words, best first; "Revoked" is never acceptable
+    "UpToDate",
+    "SWHardeningNeeded",
+    "ConfigurationNeeded",
+    "ConfigurationAndSWHardeningNeeded",
+    "TDRelaunchAdvised",
+    "TDRelaunchAdvisedConfigurationNeeded",
+    "OutOfDate",
+    "OutOfDateConfigurationNeeded",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnpTcb:
+    """Lowest security version of each SEV-SNP firmware part (0 accepts any)."""
+
+    bootloader: int
+    tee: int
+    snp: int
+    microcode: int
+    fmc: int = 0  # Turin only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnpTcbFloor:
+    """Lowest firmware of each AMD product line; None refuses the product.
+
+    AMD publishes no status for a version, so a policy has to say what is good enough.
+    """
+
+    milan: SnpTcb | None = None
+    genoa: SnpTcb | None = None
+    turin: SnpTcb | None = None
+
+    def of(self, product: str) -> SnpTcb | None:
+        """Return the floor of "Milan", "Genoa" or "Turin" (any case), None when it is refused."""
+        return {"milan": self.milan, "genoa": self.genoa, "turin": self.turin}.get(product.lower())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceValues:
+    """What governance allows; usually read from the on-chain registry.
+
+    Attributes:
+        measurements: measurement ids of allowed images, 32 bytes each.
+        rims: SHA-256 of allowed GPU reference manifests, 32 bytes each.
+        models: allowed model manifest roots, 32 bytes each.
+    """
+
+    measurements: frozenset[bytes]
+    rims: frozenset[bytes]
+    models: frozenset[bytes]
+
+    def __post_init__(self) -> None:
+        for name, values in (("measurements", self.measurements), ("rims", self.rims), ("models", self.models)):
+            if any(len(value) != 32 for value in values):
+                raise PolicyError(f"reference {name}: every value must be 32 bytes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppraisalPolicy:
+    """The rules one verifier applies.
+
+    Attributes:
+        reference: allowed images, GPU manifests and models.
+        roots: vendor roots by SPKI fingerprint; only the genuine ones can be named here.
+        unsafe_simulated_roots: roots of simulated vendors, for demos and tests. A policy that names any
+            makes `roots` empty: one verifier never believes both.
+        required_tier: least tier accepted.
+        max_age_s: longest life of a verdict, seconds.
+        tcb_statuses: Intel TCB statuses accepted.
+        tcb_age_max_s: with "OutOfDate" accepted, the oldest TCB level still accepted, seconds since its date.
+        tcb_evaluation_min: lowest TCB evaluation data number of Intel's collateral: stops a rollback.
+        snp_floor: lowest AMD firmware of each product; all refused by default.
+        denied_platforms: platform ids refused whatever they prove, 32 bytes each.
+        unsafe_accept_open_hosts: accept evidence without any TEE; also needs `required_tier` "open".
+    """
+
+    reference: ReferenceValues
+    roots: TrustedRoots = PRODUCTION
+    unsafe_simulated_roots: UnsafeSimulatedRoots | None = None
+    required_tier: Tier = Tier.CONFIDENTIAL
+    max_age_s: int = 600
+    tcb_statuses: frozenset[str] = frozenset({"UpToDate"})
+    tcb_age_max_s: int = 0
+    tcb_evaluation_min: int = 0
+    snp_floor: SnpTcbFloor = field(default_factory=SnpTcbFloor)
+    denied_platforms: frozenset[bytes] = frozenset()
+    unsafe_accept_open_hosts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.unsafe_simulated_roots is not None and self.roots != TrustedRoots.none():
+            raise PolicyError("simulated roots and production roots cannot stand in one policy; set roots to none")
+        if self.unsafe_simulated_roots is None and self.roots == TrustedRoots.none() and not self.open_only:
+            raise PolicyError("the policy trusts no root: name roots, or refuse nothing to open hosts explicitly")
+        if not self.tcb_statuses <= set(TCB_STATUSES):
+            raise PolicyError(f"unknown TCB status {min(self.tcb_statuses - set(TCB_STATUSES))!r}")
+        if self.max_age_s <= 0 or self.tcb_age_max_s < 0 or self.tcb_evaluation_min < 0:
+            raise PolicyError("max_age_s must be positive, tcb_age_max_s and tcb_evaluation_min not negative")
+        if self.required_tier is Tier.OPEN and not self.unsafe_accept_open_hosts:
+            raise PolicyError("required_tier 'open' also needs unsafe_accept_open_hosts: true")
+        if any(len(platform) != 32 for platform in self.denied_platforms):
+            raise PolicyError("denied_platforms: every platform id must be 32 bytes")
+
+    @property
+    def open_only(self) -> bool:
+        """Whether nothing but an open host can pass."""
+        return self.unsafe_accept_open_hosts and self.required_tier is Tier.OPEN
+
+    def pins(self, vendor: str) -> frozenset[bytes]:
+        """Return the SPKI fingerprints trusted for "intel", "amd" or "nvidia"."""
+        return (self.unsafe_simulated_roots or self.roots).of(vendor)
+
+    @staticmethod
+    def from_yaml(text: str) -> AppraisalPolicy:
+        """Read a policy file; see `attestation.policy_file`.
+
+        Raises:
+            PolicyError: empty, an unknown key, a value of the wrong kind.
+        """
+        from attestation.policy_file import parse_policy  # noqa: PLC0415  (the file format needs the type)
+
+        return parse_policy(text)

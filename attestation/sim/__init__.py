@@ -1,0 +1,1 @@
+"""Simulated vendors: byte-exact evidence under roots of their own. It protects nobody."""

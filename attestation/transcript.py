@@ -1,0 +1,136 @@
+"""What one host binds together: fresh nonces, its keys, its payee, its models and its GPUs.
+
+The digest of the transcript is the report_data of the CPU report; the digest without the GPU reports
+seeds the nonce of every GPU. Taking a device away, adding or swapping one changes the digest the CPU
+signed. Byte layout: docs/protocol/transcript.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from attestation import cbor
+
+TRANSCRIPT_VERSION = 1
+REPORT_DATA_SIZE = 64
+GPUS_MAX = 16
+MODELS_MAX = 64
+HPKE_KEY_SIZE = 1216  # X-Wing: ML-KEM-768 encapsulation key 1184, X25519 public key 32
+RECEIPT_KEY_SIZE = 32
+PAYEE_SIZE = 33
+_DIGEST_SIZE = 32
+_GPU_DIGEST_SIZE = 48
+_TEE_TAG = b"chrysalis/1 tee\0"
+_GPU_TAG = b"chrysalis/1 gpu"
+_HOST_TAG = b"chrysalis/1 host"
+
+
+class CcState(StrEnum):
+    """Confidential-computing state of one GPU, as the measured guest reads it from the driver."""
+
+    ON = "on"
+    OFF = "off"
+    DEVTOOLS = "devtools"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript:
+    """The document whose digest the CPU report carries.
+
+    Attributes:
+        nonce_root: root over the challengers' nonces, 32 bytes; see `attestation.merkle`.
+        hpke: the enclave's X-Wing public key, 1216 bytes.
+        receipt: the enclave's Ed25519 public key for receipts, 32 bytes.
+        payee: TON address to pay, workchain as one signed byte and 32 bytes of account.
+        models: manifest roots this enclave can serve, 32 bytes each, sorted, no doubles.
+        engine: digest of the enclave's code and engine versions, 32 bytes.
+        cc: state of each GPU, in device order.
+        gpus: SHA-384 of each GPU report, same order; empty while the reports do not exist yet.
+    """
+
+    nonce_root: bytes
+    hpke: bytes
+    receipt: bytes
+    payee: bytes
+    models: tuple[bytes, ...]
+    engine: bytes
+    cc: tuple[CcState, ...] = ()
+    gpus: tuple[bytes, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_size("nonce_root", self.nonce_root, _DIGEST_SIZE)
+        _check_size("hpke", self.hpke, HPKE_KEY_SIZE)
+        _check_size("receipt", self.receipt, RECEIPT_KEY_SIZE)
+        _check_size("payee", self.payee, PAYEE_SIZE)
+        _check_size("engine", self.engine, _DIGEST_SIZE)
+        for root in self.models:
+            _check_size("model root", root, _DIGEST_SIZE)
+        for digest in self.gpus:
+            _check_size("GPU report digest", digest, _GPU_DIGEST_SIZE)
+        if len(self.models) > MODELS_MAX or list(self.models) != sorted(set(self.models)):
+            raise ValueError(f"models: want at most {MODELS_MAX} roots, sorted, without doubles")
+        if len(self.cc) > GPUS_MAX or len(self.gpus) not in {0, len(self.cc)}:
+            raise ValueError(f"{len(self.gpus)} GPU digests for {len(self.cc)} GPUs, at most {GPUS_MAX}")
+
+    def base(self) -> Transcript:
+        """Return the transcript as it stood before the GPUs reported."""
+        return replace(self, gpus=())
+
+    def with_reports(self, reports: tuple[bytes, ...]) -> Transcript:
+        """Return the transcript that names these GPU reports, in device order."""
+        return replace(self, gpus=tuple(gpu_report_digest(report) for report in reports))
+
+    def base_digest(self) -> bytes:
+        """Return the SHA-384 of everything but the GPU reports, 48 bytes."""
+        fields = self.to_fields()
+        del fields["gpus"]
+        return hashlib.sha384(cbor.encode(fields)).digest()
+
+    def digest(self) -> bytes:
+        """Return the SHA-384 of the whole transcript, 48 bytes."""
+        return hashlib.sha384(cbor.encode(self.to_fields())).digest()
+
+    def report_data(self) -> bytes:
+        """Return the 64 bytes the CPU report must carry."""
+        return self.digest() + _TEE_TAG
+
+    def to_fields(self) -> dict[str, cbor.Value]:
+        """Return the CBOR map of this transcript."""
+        return {
+            "v": TRANSCRIPT_VERSION,
+            "nonce_root": self.nonce_root,
+            "hpke": self.hpke,
+            "receipt": self.receipt,
+            "payee": self.payee,
+            "models": list(self.models),
+            "engine": self.engine,
+            "cc": [str(state) for state in self.cc],
+            "gpus": list(self.gpus),
+        }
+
+
+def gpu_nonce(base_digest: bytes, index: int) -> bytes:
+    """Return the 32-byte nonce GPU number `index` (from 0) must sign.
+
+    Args:
+        base_digest: `Transcript.base_digest()`, 48 bytes.
+        index: position of the GPU in the transcript.
+    """
+    return hashlib.sha256(_GPU_TAG + base_digest + index.to_bytes(2, "big")).digest()
+
+
+def gpu_report_digest(report: bytes) -> bytes:
+    """Return the digest by which a transcript names a GPU report, 48 bytes."""
+    return hashlib.sha384(report).digest()
+
+
+def host_id(hpke: bytes, receipt: bytes) -> bytes:
+    """Return the 8-byte name of the enclave instance that holds these keys."""
+    return hashlib.sha256(_HOST_TAG + hpke + receipt).digest()[:8]
+
+
+def _check_size(name: str, value: bytes, size: int) -> None:
+    if len(value) != size:
+        raise ValueError(f"{name}: {len(value)} bytes, want {size}")
