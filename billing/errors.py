@@ -24,10 +24,13 @@ BillingError                        asked, and the answer is no; asking again ch
 │   ├── WrongBatchStateError        the event does not fit the batch's state
 │   └── PrematureExpiryError        the old message could still be executed
 ├── ProofRejectedError              a chain answer whose proof does not hold
+├── WrongContractError              the account is not the contract it should be
+├── WrongNetworkError               the lite-server serves another network
 └── MessageRejectedError            the chain refused the message
 
 ChainError                          could not ask; retry may help
 ├── ChainUnreachableError           no answer from the lite-server
+├── StaleChainError                 the newest block it shows is too old, or older than one seen before
 └── SendOutcomeUnknownError         sent, but whether it arrived is not known: look before any resend
 
 Arguments are handed to `super().__init__` whole and the text is built in `__str__`, so that every error crosses a
@@ -341,3 +344,39 @@ class SendOutcomeUnknownError(ChainError):
 
     def __str__(self) -> str:
         return f"message {self.message_hash} may or may not have arrived ({self.why}): look on the chain first"
+
+
+class WrongContractError(BillingError):
+    """The account is not the contract it should be, or not on this network."""
+
+    def __init__(self, address: str, why: str) -> None:
+        super().__init__(address, why)
+        self.address = address
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.address} is not the expected contract ({self.why}): check the configured address"
+
+
+class WrongNetworkError(BillingError):
+    """The lite-server serves another network than the configuration names."""
+
+    def __init__(self, got: int, expected: int) -> None:
+        super().__init__(got, expected)
+        self.got = got
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return f"the lite-server serves network {self.got}, the configuration names {self.expected}: check both"
+
+
+class StaleChainError(ChainError):
+    """The newest block the lite-server shows cannot be the newest one."""
+
+    def __init__(self, seqno: int, why: str) -> None:
+        super().__init__(seqno, why)
+        self.seqno = seqno
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"masterchain block {self.seqno} is not current ({self.why}): ask another lite-server or check the clock"
