@@ -1,0 +1,79 @@
+"""What can go wrong in the cluster.
+
+ClusterError
+├── ConfigError                 a setting is missing, unknown or impossible
+├── RefusedError                asked, and no: trying the same again gives the same answer
+│   ├── AdmissionRefusedError   this host's evidence or answers do not hold
+│   ├── NoEligibleHostError     no host fits; carries which rule each host lost
+│   ├── UnknownModelError       the registry does not list this model
+│   ├── LeaseRequestError       the signed lease request is malformed, stale or not signed by its account
+│   └── ReceiptRefusedError     a receipt that the ledger may not take
+└── TroubleError                could not ask: a retry may help
+    ├── EnclaveUnreachableError the enclave does not answer
+    └── NodeStartError          a Ray node did not come up, or did not say so in time
+"""
+
+
+class ClusterError(Exception):
+    """Root of everything this package raises on purpose."""
+
+
+class ConfigError(ClusterError):
+    """A setting is missing, unknown or impossible; the text says which and what to write instead."""
+
+
+class RefusedError(ClusterError):
+    """Asked, and the answer is no."""
+
+
+class AdmissionRefusedError(RefusedError):
+    """The host may not join; nothing it claims may be used."""
+
+
+class NoEligibleHostError(RefusedError):
+    """No host satisfies the requirement."""
+
+    def __init__(self, model: str, lost: tuple[tuple[str, str], ...]) -> None:
+        super().__init__(model, lost)
+        self.model = model
+        self.lost = lost
+
+    def __str__(self) -> str:
+        if not self.lost:
+            return f"no host has joined yet that could serve {self.model}; retry in a few seconds"
+        reasons = "; ".join(f"{host}: {reason}" for host, reason in self.lost)
+        return (
+            f"no host may serve {self.model} on these terms ({reasons}); relax the tier, the budget or the hosts asked"
+        )
+
+
+class UnknownModelError(RefusedError):
+    """The registry does not list this model."""
+
+    def __init__(self, model: str, known: tuple[str, ...]) -> None:
+        super().__init__(model, known)
+        self.model = model
+        self.known = known
+
+    def __str__(self) -> str:
+        return f"model {self.model!r} is not in the registry; it lists: {', '.join(self.known) or 'none'}"
+
+
+class LeaseRequestError(RefusedError):
+    """A lease request that is malformed, stale or not signed by its account."""
+
+
+class ReceiptRefusedError(RefusedError):
+    """A receipt that the ledger may not take."""
+
+
+class TroubleError(ClusterError):
+    """Could not ask; a retry may help."""
+
+
+class EnclaveUnreachableError(TroubleError):
+    """The enclave does not answer, or not in its protocol."""
+
+
+class NodeStartError(TroubleError):
+    """A Ray node did not come up."""

