@@ -65,6 +65,10 @@ class Engine(Protocol):
     def context(self) -> int:
         """Most tokens of prompt and answer together."""
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can still answer; once False it stays so, and its owner starts another."""
+
     def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Prompt tokens of a conversation, up to and including the cue for the answer; raises `AskError`."""
 
@@ -75,7 +79,8 @@ class Engine(Protocol):
         """Pieces until one carries `finish`; closing the generator cancels the work.
 
         Raises:
-            AskError: on the first step, when the request cannot be served as it stands.
+            AskError: on the first step, when the request cannot be served as it stands; on a later one with code
+                "engine_error", when this answer failed but the engine goes on.
             EngineStopped: at any step.
         """
 

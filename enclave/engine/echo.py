@@ -26,6 +26,11 @@ class EchoEngine:
         """Most tokens (bytes of the prompt plus words of the answer)."""
         return self._context
 
+    @property
+    def alive(self) -> bool:
+        """Until it is closed or has died."""
+        return not self._closed
+
     def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """The bytes of all messages; a separator in one of them is refused as a control token."""
         if not messages:
