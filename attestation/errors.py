@@ -18,6 +18,16 @@ AttestationError                    asked, and no: nothing the evidence claims m
 └── TierError                       the evidence holds, and is worth less than the policy requires
 PolicyError                         the policy itself is unusable (a mistake on our side)
 AttesterError                       the local hardware could not make evidence (retry may help)
+EnvelopeError                       a sealed request or answer is refused
+├── MalformedEnvelopeError          the bytes are not what the layout says, or end too early
+├── NotRecipientError               no wrap is for this host
+├── EnvelopeAuthenticationError     altered, or sealed with another key
+├── AccountSignatureError           the account in the header did not sign it
+├── EnvelopeExpiredError            past the time its header or lease names
+├── LeaseUnknownError               the host has not seen the lease's grant
+├── SessionUnknownError             the host does not know the session
+├── ReplayError                     received before
+└── SessionLimitError               more leases, sessions or requests than a host remembers
 """
 
 from __future__ import annotations
@@ -115,3 +125,43 @@ class PolicyError(ValueError):
 
 class AttesterError(Exception):
     """The local hardware could not make evidence; asking again may help."""
+
+
+class EnvelopeError(Exception):
+    """A sealed request or answer is refused; none of its content may be used."""
+
+
+class MalformedEnvelopeError(EnvelopeError):
+    """The bytes are not what the layout says, or end too early."""
+
+
+class NotRecipientError(EnvelopeError):
+    """No wrap of the request is for this host."""
+
+
+class EnvelopeAuthenticationError(EnvelopeError):
+    """Bytes were altered, or sealed with another key."""
+
+
+class AccountSignatureError(EnvelopeError):
+    """The account named in the header did not sign the request or the session's opening."""
+
+
+class EnvelopeExpiredError(EnvelopeError):
+    """The request came after the time that its header or its lease names."""
+
+
+class LeaseUnknownError(EnvelopeError):
+    """The host has not seen the grant of this lease."""
+
+
+class SessionUnknownError(EnvelopeError):
+    """The host does not know the session: it restarted, or never received the opening."""
+
+
+class ReplayError(EnvelopeError):
+    """The request was received before, or is older than the session's window."""
+
+
+class SessionLimitError(EnvelopeError):
+    """More leases, sessions or single requests than a host remembers."""

@@ -1,0 +1,110 @@
+"""A stream of bytes as padded, encrypted chunks whose end is authenticated, and the derivation of every envelope key.
+
+chunk     = u8 flag | u32 size | ciphertext      flag 1 = last; these 5 bytes are the associated data
+plaintext = u32 length | data | zeros            filled up to a multiple of BUCKET
+AEAD      = ChaCha20-Poly1305, nonce = chunk number as 12 bytes big endian; one key serves one stream
+"""
+
+import hmac
+from struct import pack, unpack_from
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from attestation.errors import EnvelopeAuthenticationError, MalformedEnvelopeError
+
+BUCKET = 256  # plaintext of every chunk is filled up to a multiple of this, so sizes tell little about tokens
+CHUNK_MAX = 1 << 20  # longest data of one chunk
+HEAD = 5
+TAG = 16
+LAST = 1
+
+
+def derive(key: bytes, label: bytes, context: bytes = b"") -> bytes:
+    """One 32-byte key for one purpose: HKDF-Expand with a single block (RFC 5869, section 2.3)."""
+    return hmac.digest(key, b"chrysalis/1 " + label + b"\0" + context + b"\1", "sha256")
+
+
+def decrypt(aead: ChaCha20Poly1305, nonce: bytes, sealed: bytes, associated: bytes) -> bytes:
+    """The plaintext, or `EnvelopeAuthenticationError`."""
+    try:
+        return aead.decrypt(nonce, sealed, associated)
+    except InvalidTag:
+        raise EnvelopeAuthenticationError("the ciphertext was altered, or sealed with another key") from None
+
+
+class ChunkSealer:
+    """Data to chunks. One key must serve one stream only."""
+
+    def __init__(self, key: bytes) -> None:
+        self._aead = ChaCha20Poly1305(key)
+        self._count = 0
+        self._closed = False
+
+    def chunk(self, data: bytes, *, last: bool = False) -> bytes:
+        """One chunk of at most `CHUNK_MAX` bytes of data; nothing can follow the last one."""
+        if self._closed:
+            raise RuntimeError("the stream already has its last chunk")
+        if len(data) > CHUNK_MAX:
+            raise ValueError(f"a chunk takes {CHUNK_MAX} bytes, not {len(data)}")
+        plain = pack(">I", len(data)) + data + bytes(-(len(data) + 4) % BUCKET)
+        head = pack(">BI", LAST if last else 0, len(plain) + TAG)
+        sealed = self._aead.encrypt(self._count.to_bytes(12, "big"), plain, head)
+        self._count += 1
+        self._closed = last
+        return head + sealed
+
+    def whole(self, data: bytes) -> bytes:
+        """All of `data` as chunks, the last one flagged."""
+        if len(data) <= CHUNK_MAX:
+            return self.chunk(data, last=True)
+        cuts = range(0, len(data), CHUNK_MAX)
+        return b"".join(self.chunk(data[at : at + CHUNK_MAX], last=at + CHUNK_MAX >= len(data)) for at in cuts)
+
+
+class ChunkOpener:
+    """Chunks back to data, for any slicing of the stream; `finished` stays False when the stream was cut."""
+
+    def __init__(self, key: bytes) -> None:
+        self._aead = ChaCha20Poly1305(key)
+        self._count = 0
+        self._rest = b""
+        self.finished = False
+
+    def feed(self, received: bytes) -> list[bytes]:
+        """The data of every chunk that is complete now.
+
+        Raises:
+            MalformedEnvelopeError: a chunk has impossible sizes, or follows the last one.
+            EnvelopeAuthenticationError: a chunk was altered, moved, or sealed with another key.
+        """
+        buffer, at, opened = self._rest + received, 0, []
+        while len(buffer) - at >= HEAD:
+            flag, size = unpack_from(">BI", buffer, at)
+            if self.finished or flag > LAST or (size - TAG) % BUCKET or not BUCKET <= size - TAG <= CHUNK_MAX + BUCKET:
+                raise MalformedEnvelopeError("a chunk head is not one: the stream was altered or is out of step")
+            end = at + HEAD + size
+            if len(buffer) < end:
+                break
+            opened.append(self._open(buffer[at : at + HEAD], buffer[at + HEAD : end]))
+            at, self.finished = end, flag == LAST
+        self._rest = buffer[at:]
+        if self.finished and self._rest:
+            raise MalformedEnvelopeError("bytes follow the last chunk")
+        return opened
+
+    def whole(self, received: bytes) -> bytes:
+        """The data of a complete stream; a cut one raises `MalformedEnvelopeError`."""
+        data = b"".join(self.feed(received))
+        if not self.finished:
+            raise MalformedEnvelopeError("the stream ends before its last chunk: it was cut short")
+        return data
+
+    def _open(self, head: bytes, sealed: bytes) -> bytes:
+        plain = decrypt(self._aead, self._count.to_bytes(12, "big"), sealed, head)
+        self._count += 1
+        (length,) = unpack_from(">I", plain)
+        gap = len(plain) - 4 - length
+        if not 0 <= gap < BUCKET or plain.count(0, 4 + length) != gap:
+            raise MalformedEnvelopeError("the padding of a chunk is not zeros up to the next bucket")
+        return plain[4 : 4 + length]
