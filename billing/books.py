@@ -1,0 +1,150 @@
+"""The books: ledger and settlement batches behind one journal. Durable first, visible second.
+
+The one place where records are written; an actor or a command wraps it and adds no rule of its own. Not thread-safe:
+one owner at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hmac import compare_digest
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+
+from billing.batch import Anchor, Batch, PayoutState
+from billing.entries import Entry
+from billing.errors import MalformedRecordError, ReceiptMismatchError, SettlementError
+from billing.journal import Journal
+from billing.ledger import Ledger
+from billing.receipt import verify_receipt
+from billing.records import Record, encode_record, parse_record
+from billing.settlement import Event, SettlementPolicy, plan_batches, step
+
+
+class Books:
+    """Everything an operator owes and is owed, restored from its journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._batches: dict[str, Batch] = {}
+        self.ledger = Ledger()
+        for payload in journal:
+            self._apply(parse_record(payload))
+
+    @classmethod
+    def open(cls, path: Path) -> Books:
+        """Open or create the books at `path`.
+
+        Raises:
+            JournalBusyError: another process has them open.
+            CorruptJournalError: the file is damaged; see `billing.journal.repair_journal`.
+        """
+        journal = Journal.open(path)
+        try:
+            return cls(journal)
+        except BaseException:
+            journal.close()
+            raise
+
+    def commit(self, *records: Record) -> None:
+        """Write records in one transaction, then apply them; entries applied before are skipped.
+
+        A sequence of entries that depend on each other must be planned and committed one by one.
+        """
+        fresh = [record for record in records if self._is_new(record)]
+        self.ledger.check_cover(*(record for record in fresh if isinstance(record, Entry)))
+        if fresh:
+            self._journal.append(*map(encode_record, fresh))
+        for record in fresh:
+            self._apply(record)
+
+    def post(self, entry: Entry) -> Entry:
+        """Commit one planned entry and return it."""
+        self.commit(entry)
+        return entry
+
+    def post_receipt(
+        self, signed: bytes, *, receipt_key: bytes, payee: bytes, transcript: bytes, fee_permille: int, now: int
+    ) -> Entry:
+        """Verify a host's receipt against what admission attested about it, and pay for it.
+
+        Args:
+            signed: the receipt as the enclave signed it.
+            receipt_key: Ed25519 key in the host's verdict, 32 bytes.
+            payee: TON address in the host's verdict, 33 bytes.
+            transcript: digest of a transcript verified for this host, 48 bytes.
+            fee_permille: the operator's share, thousandths.
+            now: unix seconds.
+
+        Raises:
+            BillingError: the receipt earns nothing; the class says why. It will not get better: acknowledge and log it.
+        """
+        receipt = verify_receipt(signed, receipt_key)
+        for name, expected in (("payee", payee), ("transcript", transcript)):
+            if not compare_digest(getattr(receipt, name), expected):
+                raise ReceiptMismatchError(name, getattr(receipt, name).hex(), expected.hex())
+        return self.post(self.ledger.plan_receipt(receipt, signed=signed, fee_permille=fee_permille, now=now))
+
+    # --- settlement ---------------------------------------------------------------------------------------------
+
+    def batches(self) -> Mapping[str, Batch]:
+        """Return all batches by id, read-only."""
+        return MappingProxyType(self._batches)
+
+    def open_batches(self) -> tuple[Batch, ...]:
+        """Return the batches with work left, oldest first; feed each to `settlement.next_actions`."""
+        return tuple(batch for batch in self._batches.values() if not batch.finished)
+
+    def plan_settlement(self, policy: SettlementPolicy, *, now: int, anchor: Anchor | None = None) -> tuple[Batch, ...]:
+        """Put everyone who is due into new batches, durably, and return those."""
+        batches = plan_batches(
+            self.ledger.payables(), policy, now=now, first_sequence=len(self._batches), anchor=anchor
+        )
+        for batch in batches:
+            self.commit(self.ledger.plan_batch(batch, now=now), batch)
+        return batches
+
+    def advance(self, batch_id: str, event: Event, *, now: int) -> Batch:
+        """Apply an event to a batch, together with the ledger entries it causes, and return the new batch.
+
+        Raises:
+            SettlementError: no such batch, or the event does not fit.
+        """
+        batch = self._batches.get(batch_id)
+        if batch is None:
+            raise SettlementError(f"no batch {batch_id}")
+        after = step(batch, event)
+        entries = [
+            self.ledger.plan_payout(batch, new.payee, now=now)
+            if new.state is PayoutState.PAID
+            else self.ledger.plan_requeue(batch, new.payee, now=now)
+            for old, new in zip(batch.payouts, after.payouts, strict=True)
+            if old.state is not new.state
+        ]
+        self.commit(*entries, after)
+        return after
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
+
+    def __enter__(self) -> Books:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _is_new(self, record: Record) -> bool:
+        if isinstance(record, Entry):
+            return not self.ledger.has(record)
+        return self._batches.get(record.id) != record
+
+    def _apply(self, record: Record) -> None:
+        if isinstance(record, Entry):
+            self.ledger.apply(record)
+            return
+        if record.id not in self._batches and record.sequence != len(self._batches):
+            raise MalformedRecordError("journal record", f"batch {record.sequence} follows {len(self._batches) - 1}")
+        self._batches[record.id] = record

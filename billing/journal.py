@@ -1,0 +1,201 @@
+"""The journal: records that are on disk before anybody sees their effect.
+
+SQLite in WAL mode with full synchronisation; every record carries SHA-256(previous checksum | sequence | payload), so
+that a record changed, removed or reordered breaks the chain from there on. One process at a time: a lock file beside
+the database is held as long as the journal is open and freed by the kernel when the process dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from hashlib import sha256
+from hmac import compare_digest
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from billing.errors import CorruptJournalError, JournalBusyError
+
+RECORD_SIZE_MAX = 1 << 20
+_SCHEMA = "CREATE TABLE IF NOT EXISTS journal (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL, checksum BLOB NOT NULL)"
+_WRITTEN = b"this journal has been written to\n"  # in the lock file: an empty database is then a loss, not a start
+_GENESIS = sha256(b"chrysalis/1 journal").digest()
+
+
+class Journal:
+    """An append-only list of byte records.
+
+    `open` checks the whole chain; a damaged journal is refused, see `repair_journal`.
+    """
+
+    def __init__(self, path: Path, lock: IO[bytes], database: sqlite3.Connection) -> None:
+        self._path = path
+        self._lock = lock
+        self._database = database
+        self._seq = 0
+        self._checksum = _GENESIS
+
+    @classmethod
+    def open(cls, path: Path) -> Journal:
+        """Open or create the journal at `path`, alone.
+
+        Raises:
+            JournalBusyError: another process, or another object of this one, has it open.
+            CorruptJournalError: the file is damaged or its chain breaks.
+        """
+        lock = _lock(path)
+        try:
+            journal = cls(path, lock, _connect(path))
+            for _ in journal:
+                pass
+        except BaseException:
+            lock.close()
+            raise
+        return journal
+
+    def append(self, *payloads: bytes) -> int:
+        """Write records, all or none, and return the last one's sequence number once they are on disk."""
+        seq, checksum, rows = self._seq, self._checksum, []
+        for payload in payloads:
+            if len(payload) > RECORD_SIZE_MAX:
+                raise ValueError(f"a record has at most {RECORD_SIZE_MAX} bytes, got {len(payload)}")
+            seq, checksum = seq + 1, _chain(checksum, seq + 1, payload)
+            rows.append((seq, payload, checksum))
+        with self._database:
+            self._database.executemany("INSERT INTO journal VALUES (?, ?, ?)", rows)
+        self._seq, self._checksum = seq, checksum
+        return seq
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield all records in order, checking the chain.
+
+        Raises:
+            CorruptJournalError: at the first record that does not follow.
+        """
+        seq, checksum = 0, _GENESIS
+        try:
+            for row in self._database.execute("SELECT seq, payload, checksum FROM journal ORDER BY seq"):
+                checksum = _follow(self._path, seq, checksum, row)
+                seq += 1
+                yield row[1]
+        except sqlite3.DatabaseError as error:
+            raise CorruptJournalError(str(self._path), seq, str(error)) from error
+        if seq < self._seq:
+            raise CorruptJournalError(str(self._path), seq, "records are missing")
+        self._seq, self._checksum = seq, checksum
+
+    def __len__(self) -> int:
+        return self._seq
+
+    def close(self) -> None:
+        """Close the database and let others open the journal."""
+        self._database.close()
+        self._lock.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def repair_journal(path: Path) -> tuple[int, Path]:
+    """Keep the longest valid prefix of a damaged journal, and the damaged files beside it.
+
+    What came after the damage is lost to these books: compare with the chain (deposits, payouts, anchor) and with the
+    hosts' receipts before going on.
+
+    Returns:
+        The number of records kept, and the folder that has the damaged files.
+
+    Raises:
+        JournalBusyError: another process has the journal open.
+    """
+    with _lock(path):
+        kept = _salvage(path)
+        folder = _new_folder(path)
+        for suffix in ("", "-wal", "-shm"):
+            part = path.with_name(path.name + suffix)
+            if part.exists():
+                part.rename(folder / part.name)
+        path.with_name(path.name + ".lock").write_bytes(b"")
+        with closing(_connect(path)) as database, database:
+            checksum = _GENESIS
+            for seq, payload in enumerate(kept, start=1):
+                checksum = _chain(checksum, seq, payload)
+                database.execute("INSERT INTO journal VALUES (?, ?, ?)", (seq, payload, checksum))
+    return len(kept), folder
+
+
+def _salvage(path: Path) -> list[bytes]:
+    kept: list[bytes] = []
+    checksum = _GENESIS
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA writable_schema = ON")  # lets SQLite read a file shorter than its header says
+            for row in database.execute("SELECT seq, payload, checksum FROM journal ORDER BY seq"):
+                checksum = _follow(path, len(kept), checksum, row)
+                kept.append(row[1])
+    except (sqlite3.DatabaseError, CorruptJournalError):
+        return kept  # everything up to the damage
+    return kept
+
+
+def _follow(path: Path, seq: int, checksum: bytes, row: Sequence[object]) -> bytes:
+    number, payload, stored = row
+    if number != seq + 1:
+        raise CorruptJournalError(str(path), seq, f"record {number} follows")
+    if not isinstance(payload, bytes) or not isinstance(stored, bytes):
+        raise CorruptJournalError(str(path), seq, "a record is not bytes")
+    expected = _chain(checksum, seq + 1, payload)
+    if not compare_digest(stored, expected):
+        raise CorruptJournalError(str(path), seq, "checksum differs")
+    return expected
+
+
+def _chain(checksum: bytes, seq: int, payload: bytes) -> bytes:
+    return sha256(checksum + seq.to_bytes(8, "big") + payload).digest()
+
+
+def _lock(path: Path) -> IO[bytes]:
+    lock = path.with_name(path.name + ".lock").open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise JournalBusyError(str(path)) from None
+    return lock
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    lock = path.with_name(path.name + ".lock")
+    if lock.stat().st_size and not (path.exists() and path.stat().st_size):
+        raise CorruptJournalError(str(path), 0, "it was written to before, and is now empty or missing")
+    if not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    database = sqlite3.connect(path, check_same_thread=False)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        with database:
+            database.execute(_SCHEMA)
+        lock.write_bytes(_WRITTEN)
+    except sqlite3.DatabaseError as error:
+        database.close()
+        raise CorruptJournalError(str(path), 0, str(error)) from error
+    return database
+
+
+def _new_folder(path: Path) -> Path:
+    for number in range(1, 1000):
+        folder = path.with_name(f"{path.name}.damaged-{number}")
+        if not folder.exists():
+            folder.mkdir()
+            return folder
+    raise RuntimeError(f"too many damaged copies beside {path}: move them away")
