@@ -151,6 +151,7 @@ class RayCluster:
             "PYTHONWARNINGS": "ignore",  # Ray's own; ours are errors in the tests
             "RAY_DISABLE_IMPORT_WARNING": "1",
             "RAY_worker_niceness": "0",
+            "SPT_NOENV": "1",  # process titles must not overwrite the environment, by which the supervisor finds processes
             "AUTOSCALER_METRIC_PORT": str(base + 6),
             "DASHBOARD_METRIC_PORT": str(base + 7),
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(self.haproxy_wrapper),
@@ -254,7 +255,7 @@ def wait_node(cluster: RayCluster, name: str, program: Program, *, timeout_s: fl
 
 def connect(cluster: RayCluster, *, timeout_s: float = 30.0) -> None:
     """Make this process a driver on the head; sets what ray reads from the environment, log lines stay in files."""
-    os.environ.update(cluster.driver_env())
+    _enter(cluster)
     import ray  # noqa: PLC0415  after the environment: ray reads it at import
 
     ray.init(
@@ -322,7 +323,7 @@ def _start(
 
 def _wait_alive(cluster: RayCluster, name: str, program: Program, timeout_s: float) -> str:
     """Node id of the ALIVE node called `name`, read from the control store by a short-lived driverless client."""
-    os.environ.update(cluster.driver_env())
+    _enter(cluster)
     # ray.init would tie this process to one node; the compiled module has no stub for its names
     from ray._raylet import GcsClient  # type: ignore[attr-defined]  # noqa: PLC0415
 
@@ -340,6 +341,14 @@ def _wait_alive(cluster: RayCluster, name: str, program: Program, timeout_s: flo
 
     program.wait_until(alive, timeout_s=timeout_s)
     return found[0]
+
+
+def _enter(cluster: RayCluster) -> None:
+    """Set the driver's environment. Ray reads it once, at import, so a process belongs to one cluster for its life."""
+    wanted = cluster.driver_env()
+    if "ray" in sys.modules and any(os.environ.get(name) != value for name, value in wanted.items()):
+        raise ConfigError("ray is already imported for another cluster; start or join this one from a fresh process")
+    os.environ.update(wanted)
 
 
 def _listens(port: int) -> bool:
