@@ -33,6 +33,10 @@ class Ask:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.cache_salt:
+            raise ValueError("cache_salt is empty: give each account its own")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
