@@ -4,6 +4,7 @@ AttestationError                    asked, and no: nothing the evidence claims m
 ├── MalformedEvidenceError          the bytes are not what the format says
 ├── UntrustedRootError              the chain ends in a root the policy does not pin
 ├── EvidenceSignatureError          a signature or a certificate chain does not verify
+├── EndorsementMismatchError        the certificate is for another chip, key or firmware than the report
 ├── EndorsementExpiredError         collateral, CRL or certificate outside its validity
 ├── RevokedError                    a certificate, key or platform is revoked or denied
 ├── TcbStatusError                  firmware is older than the policy allows, or its status is unknown
@@ -69,6 +70,10 @@ class UntrustedRootError(AttestationError):
 
 class EvidenceSignatureError(AttestationError):
     """A signature or a certificate chain does not verify."""
+
+
+class EndorsementMismatchError(AttestationError):
+    """The vendor's certificate is for another chip, key or firmware than the report's."""
 
 
 class EndorsementExpiredError(AttestationError):

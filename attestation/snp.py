@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA384
 
 from attestation.errors import (
     AttestationError,
-    BindingMismatchError,
+    EndorsementMismatchError,
     EvidenceSignatureError,
     GuestPolicyError,
     MalformedEvidenceError,
@@ -269,7 +269,7 @@ def check_signed(report: SnpReport, endorsement: SnpEndorsement, *, floor: SnpTc
     3. Firmware: the certificate is for the reported TCB, and all four TCBs are at or above the floor.
 
     Raises:
-        EvidenceSignatureError, BindingMismatchError, GuestPolicyError, TcbStatusError.
+        EvidenceSignatureError, EndorsementMismatchError, GuestPolicyError, TcbStatusError.
     """
     _check_signature(report, endorsement, log)
     _check_platform(report, endorsement, log)
@@ -301,7 +301,7 @@ def _check_platform(report: SnpReport, endorsement: SnpEndorsement, log: CheckLo
         key is endorsement.signing_key,
         seen=str(key or "none"),
         required=f"{endorsement.signing_key}, as the certificate",
-        error=BindingMismatchError,
+        error=EndorsementMismatchError,
     )
     chip = endorsement.chip_id or report.chip_id  # a VLEK names no chip: then the report's own word, which it signs
     log.require(
@@ -309,7 +309,7 @@ def _check_platform(report: SnpReport, endorsement: SnpEndorsement, log: CheckLo
         compare_digest(report.chip_id, chip) and any(chip),
         seen=report.chip_id[:8].hex(),
         required=f"{chip[:8].hex()}, not masked",
-        error=BindingMismatchError,
+        error=EndorsementMismatchError,
     )
     family = _FAMILIES[endorsement.product]
     log.require(
@@ -317,7 +317,7 @@ def _check_platform(report: SnpReport, endorsement: SnpEndorsement, log: CheckLo
         report.version < 3 or report.cpu_family == family,
         seen=f"{report.cpu_family:#x} in a version {report.version} report",
         required=f"{family:#x} for {endorsement.product}",
-        error=BindingMismatchError,
+        error=EndorsementMismatchError,
     )
 
 
@@ -342,7 +342,7 @@ def _check_tcb(report: SnpReport, endorsement: SnpEndorsement, floor: SnpTcbFloo
         reported == endorsement.tcb,
         seen=describe_tcb(reported),
         required=f"{describe_tcb(endorsement.tcb)}, as the certificate",
-        error=BindingMismatchError,
+        error=EndorsementMismatchError,
     )
     least = floor.of(product)
     accepted = "a product the policy has a TCB floor for"
