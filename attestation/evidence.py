@@ -28,7 +28,7 @@ class TdxEvidence:
     Attributes:
         quote: TDX quote version 4 or 5, cut to its true length.
         collateral: JSON object of nine strings as Intel's library names them, in the one form that
-            `attestation.tdx.encode_collateral` writes.
+            `attestation.collateral.encode_collateral` writes.
     """
 
     quote: bytes

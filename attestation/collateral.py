@@ -1,0 +1,92 @@
+"""What Intel publishes to judge a quote by: TCB info, enclave identity, revocation lists, signed by Intel.
+
+It travels with the evidence as one JSON object of nine texts, named as Intel's library names them. Only
+one spelling is read: sorted keys, no spaces, lower-case hex. `tcb_info` and `qe_identity` are the exact
+texts Intel signed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from attestation.certificate import read_signed
+from attestation.errors import MalformedEvidenceError
+from attestation.x509 import parse_pem
+
+COLLATERAL_SIZE_MAX = 256 * 1024
+CHAINS = ("pck_crl_issuer_chain", "qe_identity_issuer_chain", "tcb_info_issuer_chain")
+HEX_FIELDS = ("pck_crl", "qe_identity_signature", "root_ca_crl", "tcb_info_signature")
+SIGNED_TEXTS = ("qe_identity", "tcb_info")
+FIELDS = frozenset(CHAINS + HEX_FIELDS + SIGNED_TEXTS)
+_CHAIN_LENGTH = 2  # issuer, root
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collateral:
+    """Parsed collateral; no signature in it has been checked.
+
+    Attributes:
+        chains: the three issuer chains in DER, leaf first.
+        pck_crl: revocation list of the PCK CA, DER.
+        root_crl: revocation list of the root, DER.
+        tcb_info: signed JSON text.
+    """
+
+    chains: tuple[tuple[bytes, ...], ...]
+    pck_crl: bytes
+    root_crl: bytes
+    tcb_info: str
+
+
+def encode_collateral(fields: Mapping[str, str]) -> str:
+    """Return the one text for these nine fields.
+
+    Raises:
+        MalformedEvidenceError: a field is missing, unknown, or not in its one spelling.
+    """
+    text = _spell(dict(fields))
+    parse_collateral(text)
+    return text
+
+
+def parse_collateral(text: str) -> Collateral:
+    """Read collateral.
+
+    Raises:
+        MalformedEvidenceError: too large, not the nine fields, or not in the one spelling.
+    """
+    if len(text) > COLLATERAL_SIZE_MAX:
+        raise MalformedEvidenceError(f"collateral of {len(text)} characters, at most {COLLATERAL_SIZE_MAX} are read")
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MalformedEvidenceError("collateral is not JSON") from error
+    if not isinstance(fields, dict) or set(fields) != FIELDS or not all(isinstance(v, str) for v in fields.values()):
+        raise MalformedEvidenceError(f"collateral: want exactly the texts {', '.join(sorted(FIELDS))}")
+    if _spell(fields) != text:
+        raise MalformedEvidenceError("collateral is not in its one spelling (sorted keys, no spaces, no doubles)")
+    pck_crl, _, root_crl, _ = (_parse_hex(name, fields[name]) for name in HEX_FIELDS)
+    read_signed(pck_crl)  # the algorithm is named twice and signed once: both places must agree
+    read_signed(root_crl)
+    return Collateral(
+        chains=tuple(parse_pem(fields[name], count=_CHAIN_LENGTH) for name in CHAINS),
+        pck_crl=pck_crl,
+        root_crl=root_crl,
+        tcb_info=fields["tcb_info"],
+    )
+
+
+def _spell(fields: dict[str, str]) -> str:
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"))
+
+
+def _parse_hex(name: str, text: str) -> bytes:
+    try:
+        data = bytes.fromhex(text)
+    except ValueError as error:
+        raise MalformedEvidenceError(f"collateral: {name} is not hex") from error
+    if data.hex() != text:
+        raise MalformedEvidenceError(f"collateral: {name} is not lower-case hex")
+    return data
