@@ -18,18 +18,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import sha256
-from struct import error, pack, unpack_from
+from struct import Struct, error, pack, unpack_from
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from attestation import cbor
 from attestation.chunks import ChunkOpener, ChunkSealer, derive
 from attestation.errors import (
     AccountSignatureError,
     EnvelopeAuthenticationError,
     MalformedEnvelopeError,
-    MalformedEvidenceError,
     NotRecipientError,
 )
 from attestation.xwing import HOST_ID, OVERHEAD, HostKey, Recipient
@@ -42,8 +40,8 @@ HEADER_MAX = 4096
 WRAP_MAX = 2048
 HOSTS_MAX = 8
 VERSION = 1
-_FIELDS = {"model": bytes, "lease": bytes, "account": bytes, "price_cap": int, "expires": int}
-HEADER_TYPES = (_FIELDS, _FIELDS | {"grant": bytes})
+NUMBER_MAX = (1 << 63) - 1
+HEADER = Struct(">B32s16s32sQQ")  # version, model, lease, account, price cap, expires; the grant follows
 
 Random = Callable[[int], bytes]  # n -> n unpredictable bytes, as os.urandom
 
@@ -70,7 +68,7 @@ class Header:
     def __post_init__(self) -> None:
         if (len(self.model), len(self.lease), len(self.account)) != (32, 16, 32):
             raise ValueError("model and account take 32 bytes, lease takes 16")
-        if not 0 <= self.price_cap < 1 << 63 or not 0 <= self.expires < 1 << 63:
+        if not 0 <= self.price_cap <= NUMBER_MAX or not 0 <= self.expires <= NUMBER_MAX:
             raise ValueError("price_cap and expires are integers from 0 to 2**63 - 1")
 
 
@@ -113,34 +111,23 @@ class OpenedRequest:
 
 
 def encode_header(header: Header) -> bytes:
-    """Canonical CBOR map (RFC 8949, section 4.2.1); `grant` is left out when empty."""
-    fields: dict[str, cbor.Value] = {
-        "v": VERSION,
-        "model": header.model,
-        "lease": header.lease,
-        "account": header.account,
-        "price_cap": header.price_cap,
-        "expires": header.expires,
-    }
-    if header.grant:
-        fields["grant"] = header.grant
-    return cbor.encode(fields)
+    """Fixed layout: u8 version | model | lease | account | u64 price cap | u64 expires | grant."""
+    fixed = (header.model, header.lease, header.account, header.price_cap, header.expires)
+    return HEADER.pack(VERSION, *fixed) + header.grant
 
 
 def parse_header(data: bytes) -> Header:
-    """The inverse; anything but the canonical bytes of a header raises `MalformedEnvelopeError`."""
-    try:
-        fields = cbor.decode(data, size_max=HEADER_MAX)
-    except MalformedEvidenceError as refusal:
-        raise MalformedEnvelopeError(f"the header is not canonical CBOR: {refusal}") from None
-    if not isinstance(fields, dict) or fields.pop("v", None) != VERSION:
-        raise MalformedEnvelopeError(f"the header is not one of version {VERSION}")
-    if {name: type(value) for name, value in fields.items()} not in HEADER_TYPES:
-        raise MalformedEnvelopeError("the header does not have exactly the known fields and types")
-    try:
-        return Header(**fields)
-    except ValueError as refusal:
-        raise MalformedEnvelopeError(str(refusal)) from None
+    """The inverse; raises `MalformedEnvelopeError`."""
+    if not HEADER.size <= len(data) <= HEADER_MAX:
+        raise MalformedEnvelopeError(f"the header has {len(data)} bytes, not {HEADER.size} to {HEADER_MAX}")
+    version, model, lease, account, price_cap, expires = HEADER.unpack_from(data)
+    if version != VERSION:
+        raise MalformedEnvelopeError(f"the envelope has version {version}, this host reads version {VERSION}")
+    if max(price_cap, expires) > NUMBER_MAX:
+        raise MalformedEnvelopeError("price cap or expiry is above 2**63 - 1")
+    return Header(
+        model=model, lease=lease, account=account, price_cap=price_cap, expires=expires, grant=data[HEADER.size :]
+    )
 
 
 def seal_request(
