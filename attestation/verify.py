@@ -1,0 +1,367 @@
+"""Evidence and a policy in, a verdict out; or a refusal that lists every check."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hmac import compare_digest
+
+from attestation import merkle, nvidia, snp, tdx
+from attestation.errors import (
+    AttestationError,
+    BindingMismatchError,
+    FreshnessError,
+    GpuBindingError,
+    GpuStateError,
+    MeasurementNotAllowedError,
+    ModelNotAllowedError,
+    RevokedError,
+    RimMismatchError,
+    TierError,
+)
+from attestation.evidence import Evidence, GpuEvidence, SnpEvidence, TdxEvidence
+from attestation.policy import AppraisalPolicy
+from attestation.roots import trust_domain
+from attestation.transcript import CcState, Transcript, gpu_nonce, gpu_report_digest
+from attestation.verdict import Check, CheckLog, GpuClaims, TeeKind, Tier, Verdict
+
+_PLATFORM_TAG = b"chrysalis/1 platform"
+
+
+def verify(
+    evidence: Evidence,
+    policy: AppraisalPolicy,
+    *,
+    nonce: bytes,
+    now: datetime,
+    chains: nvidia.ChainCache | None = None,
+) -> Verdict:
+    """Appraise the evidence of one host.
+
+    1. Freshness: our nonce stands in the tree whose root the transcript names.
+    2. CPU: genuine TEE with acceptable firmware and guest settings; its platform is not denied.
+    3. Image: the measurement is one of the reference values.
+    4. Binding: the CPU signed exactly this transcript, so its keys, payee, models and GPUs.
+    5. GPUs: as many as the transcript names, in its order, each genuine, each answering its own nonce, none
+       twice, with measurements of an allowed manifest, all in confidential-computing mode.
+    6. Models: all of them are reference values.
+    7. Tier: what all this is worth is enough for the policy.
+
+    Args:
+        evidence: what the host sent.
+        policy: what we accept.
+        nonce: the 32 bytes we sent.
+        now: our time, aware.
+        chains: GPU certificate chains that held before, when the caller keeps them.
+
+    Returns:
+        The verdict, valid until the first of: certificates and collateral expire, `policy.max_age_s`.
+
+    Raises:
+        AttestationError: a subclass named after what failed; `checks` holds everything that was looked at.
+        ValueError: `now` is not aware, or `nonce` is not 32 bytes.
+    """
+    if now.tzinfo is None or len(nonce) != merkle.NONCE_SIZE:
+        raise ValueError(f"want an aware time and a nonce of {merkle.NONCE_SIZE} bytes")
+    log = CheckLog()
+    try:
+        return _verify(evidence, policy, nonce=nonce, now=now.astimezone(UTC), chains=chains, log=log)
+    except AttestationError as error:
+        raise error.with_checks(_completed(error, log)) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cpu:
+    """The CPU's claims, whichever vendor made them."""
+
+    tee: TeeKind
+    report_data: bytes
+    measurement: bytes
+    tcb_status: str
+    platform_id: bytes
+    trust_domain: str
+    not_after: datetime
+
+
+def _verify(
+    evidence: Evidence,
+    policy: AppraisalPolicy,
+    *,
+    nonce: bytes,
+    now: datetime,
+    chains: nvidia.ChainCache | None,
+    log: CheckLog,
+) -> Verdict:
+    transcript = evidence.transcript
+    _check_freshness(evidence, nonce, log)  # (1)
+    if evidence.cpu is None:
+        return _appraise_open_host(evidence, policy, now, log)
+    cpu = _check_cpu(evidence.cpu, policy, now, log)  # (2)
+    _check_measurement(cpu, policy, log)  # (3)
+    _check_binding(cpu, transcript, log)  # (4)
+    gpus = _check_gpus(evidence, policy, now=now, chains=chains, log=log)  # (5)
+    _check_models(transcript, policy, log)  # (6)
+    tier = Tier.CONFIDENTIAL if gpus else Tier.CONFIDENTIAL_CPU
+    _check_tier(tier, policy, log)  # (7)
+    domains = [cpu.trust_domain, *(trust_domain("nvidia", gpu.root) for gpu in gpus)]
+    ends = [cpu.not_after, now + timedelta(seconds=policy.max_age_s), *(gpu.not_after for gpu in gpus)]
+    return Verdict(
+        tier=tier,
+        tee=cpu.tee,
+        trust_domains=tuple(dict.fromkeys(domains)),
+        tcb_status=cpu.tcb_status,
+        platform_id=cpu.platform_id,
+        measurement=cpu.measurement,
+        gpus=tuple(
+            GpuClaims(model=gpu.model, driver=gpu.driver, vbios=gpu.vbios, cc=state)
+            for gpu, state in zip(gpus, transcript.cc, strict=True)
+        ),
+        hpke=transcript.hpke,
+        receipt=transcript.receipt,
+        payee=transcript.payee,
+        models=transcript.models,
+        engine=transcript.engine,
+        transcript_digest=transcript.digest(),
+        verified_at=now,
+        not_after=min(ends),
+        checks=log.checks,
+    )
+
+
+def _check_freshness(evidence: Evidence, nonce: bytes, log: CheckLog) -> None:
+    proof = evidence.inclusion
+    try:
+        root = merkle.root_of(nonce, proof)
+    except FreshnessError as error:
+        log.require("nonce", False, seen=str(error), required="our nonce in the signed tree", error=FreshnessError)
+        raise
+    log.require(
+        "nonce",
+        compare_digest(root, evidence.transcript.nonce_root),
+        seen=f"leaf {proof.index} of {proof.size} under {evidence.transcript.nonce_root.hex()[:16]}",
+        required=f"our nonce {nonce.hex()[:16]} in the signed tree",
+        error=FreshnessError,
+    )
+
+
+def _appraise_open_host(evidence: Evidence, policy: AppraisalPolicy, now: datetime, log: CheckLog) -> Verdict:
+    """Nothing proves where these keys live: the verdict says so, and only a policy that asks for it gets one."""
+    transcript = evidence.transcript
+    log.require(
+        "tee",
+        policy.unsafe_accept_open_hosts,
+        seen="none",
+        required="TDX or SEV-SNP, unless the policy says unsafe_accept_open_hosts",
+        error=TierError,
+    )
+    claimed = len(evidence.gpus) + len(evidence.rims) + len(transcript.cc) + len(transcript.gpus)
+    log.require(
+        "open host claims no hardware",
+        claimed == 0,
+        seen=f"{claimed} GPU claims",
+        required="none: without a TEE they prove nothing",
+        error=GpuBindingError,
+    )
+    for name in ("cpu report", "image", "binding"):
+        log.skip(name, why="a TEE")
+    _check_models(transcript, policy, log)
+    _check_tier(Tier.OPEN, policy, log)
+    return Verdict(
+        tier=Tier.OPEN,
+        tee=None,
+        trust_domains=(),
+        tcb_status="none",
+        platform_id=b"",
+        measurement=b"",
+        gpus=(),
+        hpke=transcript.hpke,
+        receipt=transcript.receipt,
+        payee=transcript.payee,
+        models=transcript.models,
+        engine=transcript.engine,
+        transcript_digest=transcript.digest(),
+        verified_at=now,
+        not_after=now + timedelta(seconds=policy.max_age_s),
+        checks=log.checks,
+    )
+
+
+def _check_cpu(evidence: TdxEvidence | SnpEvidence, policy: AppraisalPolicy, now: datetime, log: CheckLog) -> _Cpu:
+    if isinstance(evidence, TdxEvidence):
+        cpu = _check_tdx(evidence, policy, now, log)
+    else:
+        cpu = _check_snp(evidence, policy, now, log)
+    _check_not_denied("platform", cpu.platform_id, policy, log)
+    return cpu
+
+
+def _check_tdx(evidence: TdxEvidence, policy: AppraisalPolicy, now: datetime, log: CheckLog) -> _Cpu:
+    claims = tdx.check_quote(
+        evidence,
+        roots=policy.pins("intel"),
+        now=now,
+        tcb_statuses=policy.tcb_statuses,
+        tcb_age_max_s=policy.tcb_age_max_s,
+        tcb_evaluation_min=policy.tcb_evaluation_min,
+    )
+    log.extend(claims.checks)
+    return _Cpu(
+        tee=TeeKind.TDX,
+        report_data=claims.report_data,
+        measurement=claims.measurement_id,
+        tcb_status=claims.tcb_status,
+        platform_id=claims.platform_id,
+        trust_domain=trust_domain("intel", claims.root),
+        not_after=claims.not_after,
+    )
+
+
+def _check_snp(evidence: SnpEvidence, policy: AppraisalPolicy, now: datetime, log: CheckLog) -> _Cpu:
+    claims = snp.check_report(evidence, roots=policy.pins("amd"), floor=policy.snp_floor, now=now)
+    log.extend(claims.checks)
+    return _Cpu(
+        tee=TeeKind.SEV_SNP,
+        report_data=claims.report_data,
+        measurement=claims.measurement_id,
+        tcb_status=claims.tcb_status,
+        platform_id=hashlib.sha256(_PLATFORM_TAG + b"sev-snp" + claims.chip_id).digest(),
+        trust_domain=trust_domain("amd", claims.root),
+        not_after=claims.not_after,
+    )
+
+
+def _check_not_denied(what: str, identity: bytes, policy: AppraisalPolicy, log: CheckLog) -> None:
+    log.require(
+        f"{what} not denied",
+        identity not in policy.denied_platforms,
+        seen=identity.hex()[:16],
+        required=f"none of {len(policy.denied_platforms)} denied identities",
+        error=RevokedError,
+    )
+
+
+def _check_measurement(cpu: _Cpu, policy: AppraisalPolicy, log: CheckLog) -> None:
+    log.require(
+        "image",
+        cpu.measurement in policy.reference.measurements,
+        seen=cpu.measurement.hex(),
+        required=f"one of {len(policy.reference.measurements)} allowed measurement ids",
+        error=MeasurementNotAllowedError,
+    )
+
+
+def _check_binding(cpu: _Cpu, transcript: Transcript, log: CheckLog) -> None:
+    want = transcript.report_data()
+    log.require(
+        "binding",
+        compare_digest(cpu.report_data, want),
+        seen=cpu.report_data.hex()[:32],
+        required=f"{want.hex()[:32]}: the digest of this transcript",
+        error=BindingMismatchError,
+    )
+
+
+def _check_gpus(
+    evidence: Evidence,
+    policy: AppraisalPolicy,
+    *,
+    now: datetime,
+    chains: nvidia.ChainCache | None,
+    log: CheckLog,
+) -> list[nvidia.NvidiaClaims]:
+    transcript = evidence.transcript
+    _check_gpu_set(transcript, evidence.gpus, log)
+    if not evidence.gpus:
+        log.skip("gpus", why="the host has none")
+    rims = nvidia.load_rims(_check_rims(evidence, policy, log))
+    base = transcript.base_digest()
+    claims: list[nvidia.NvidiaClaims] = []
+    for index, (gpu, state) in enumerate(zip(evidence.gpus, transcript.cc, strict=True)):
+        one = nvidia.check_report(
+            gpu, nonce=gpu_nonce(base, index), roots=policy.pins("nvidia"), rims=rims, now=now, cache=chains
+        )
+        log.extend(one.checks)
+        log.require(
+            f"gpu {index} confidential computing",
+            state is CcState.ON,
+            seen=str(state),
+            required="on",
+            error=GpuStateError,
+        )
+        _check_not_denied(f"gpu {index}", one.device_id, policy, log)
+        claims.append(one)
+    distinct = len({one.device_id for one in claims})
+    log.require(
+        "gpu identities",
+        distinct == len(claims),
+        seen=f"{distinct} distinct",
+        required=f"{len(claims)} distinct",
+        error=GpuBindingError,
+    )
+    return claims
+
+
+def _check_gpu_set(transcript: Transcript, gpus: tuple[GpuEvidence, ...], log: CheckLog) -> None:
+    log.require(
+        "gpu count",
+        len(gpus) == len(transcript.cc) == len(transcript.gpus),
+        seen=f"{len(gpus)} reports",
+        required=f"{len(transcript.cc)} as the transcript names",
+        error=GpuBindingError,
+    )
+    for index, (gpu, digest) in enumerate(zip(gpus, transcript.gpus, strict=True)):
+        seen = gpu_report_digest(gpu.report)
+        log.require(
+            f"gpu {index} in transcript",
+            compare_digest(seen, digest),
+            seen=seen.hex()[:32],
+            required=digest.hex()[:32],
+            error=GpuBindingError,
+        )
+
+
+def _check_rims(evidence: Evidence, policy: AppraisalPolicy, log: CheckLog) -> dict[bytes, bytes]:
+    """Return the manifests by digest; each must be allowed, and sent once."""
+    rims = {hashlib.sha256(rim).digest(): rim for rim in evidence.rims}
+    foreign = rims.keys() - policy.reference.rims
+    log.require(
+        "gpu manifests",
+        not foreign and len(rims) == len(evidence.rims),
+        seen=", ".join(sorted(digest.hex()[:16] for digest in rims)) or "none",
+        required=f"each once, each among {len(policy.reference.rims)} allowed",
+        error=RimMismatchError,
+    )
+    return rims
+
+
+def _check_models(transcript: Transcript, policy: AppraisalPolicy, log: CheckLog) -> None:
+    foreign = set(transcript.models) - policy.reference.models
+    log.require(
+        "models",
+        not foreign,
+        seen=", ".join(sorted(root.hex()[:16] for root in transcript.models)) or "none",
+        required=f"each among {len(policy.reference.models)} allowed manifest roots",
+        error=ModelNotAllowedError,
+    )
+
+
+def _check_tier(tier: Tier, policy: AppraisalPolicy, log: CheckLog) -> None:
+    log.require(
+        "tier",
+        tier.satisfies(policy.required_tier),
+        seen=str(tier),
+        required=str(policy.required_tier),
+        error=TierError,
+    )
+
+
+def _completed(error: AttestationError, log: CheckLog) -> tuple[Check, ...]:
+    """Return all checks up to the refusal: ours, and those the vendor module had made when it refused."""
+    ours = log.checks
+    if error.checks[: len(ours)] == ours:
+        ours = ()
+    checks = (*ours, *error.checks)
+    if checks and checks[-1].outcome == "failed":
+        return checks
+    return (*checks, Check(name="format", seen=str(error), required="readable evidence", outcome="failed"))
