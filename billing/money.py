@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NewType
 
 Nanotons = NewType("Nanotons", int)
@@ -34,6 +35,6 @@ def parse_ton(text: str) -> Nanotons:
         ValueError: anything but digits with an optional fraction of at most nine digits.
     """
     whole, _, fraction = text.strip().partition(".")
-    if not whole.isascii() or not whole.isdigit() or len(fraction) > 9 or (fraction and not fraction.isdecimal()):
+    if not re.fullmatch(r"[0-9]+", whole) or not re.fullmatch(r"[0-9]{0,9}", fraction):
         raise ValueError(f"not an amount of TON: {text!r} (write for example 1.5)")
     return check_nanotons(int(whole) * NANOTONS_PER_TON + int(fraction.ljust(9, "0")), "amount")

@@ -1,0 +1,79 @@
+"""Keys, grants and receipts that tests sign for real."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from billing.grant import Grant, HostSlice
+from billing.money import Nanotons
+from billing.receipt import Receipt
+from billing.tariff import Tariff, Usage, price
+
+TARIFF = Tariff(prompt_price=200_000_000, completion_price=600_000_000)
+NOW = 1_800_000_000
+
+
+def key(number: int) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32)
+
+
+def public(number: int) -> bytes:
+    return key(number).public_key().public_bytes_raw()
+
+
+OPERATOR, HOST_KEY = key(1), key(2)
+ACCOUNT = public(3)
+MODEL = sha256(b"model").digest()
+HOSTS = tuple(sha256(b"host%d" % i).digest()[:8] for i in range(3))
+PAYEES = tuple(b"\x00" + sha256(b"payee%d" % i).digest() for i in range(3))
+TRANSCRIPT = b"t" * 48
+
+
+def lease_id(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def request_id(number: int) -> bytes:
+    return sha256(b"request%d" % number).digest()
+
+
+def make_grant(
+    number: int = 0,
+    *,
+    account: bytes = ACCOUNT,
+    slices: tuple[int, ...] = (40_000, 40_000, 40_000),
+    coefficients: tuple[int, ...] = (1000, 1500, 800),
+    not_after: int = NOW + 600,
+    tariff: Tariff = TARIFF,
+) -> Grant:
+    return Grant(
+        lease=lease_id(number),
+        account=account,
+        operator=public(1),
+        model_root=MODEL,
+        tariff=tariff,
+        hosts=tuple(
+            HostSlice(host_id=h, slice=Nanotons(s), coefficient=c)
+            for h, s, c in zip(HOSTS, slices, coefficients, strict=False)
+        ),
+        not_after=not_after,
+    )
+
+
+def make_receipt(grant: Grant, number: int = 0, *, host: int = 0, prompt: int = 10, completion: int = 20) -> Receipt:
+    usage = Usage(prompt_tokens=prompt, completion_tokens=completion)
+    return Receipt(
+        request_hash=request_id(number),
+        account=grant.account,
+        lease=grant.lease,
+        host_id=HOSTS[host],
+        model_root=grant.model_root,
+        usage=usage,
+        price=price(usage, grant.tariff, coefficient=grant.hosts[host].coefficient),
+        response_hash=sha256(b"answer").digest(),
+        transcript=TRANSCRIPT,
+        payee=PAYEES[host],
+        issued_at=NOW,
+    )

@@ -1,0 +1,36 @@
+import inspect
+import pickle
+
+import pytest
+
+from billing import errors
+
+CLASSES = [
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, Exception) and kind.__module__ == errors.__name__
+]
+
+
+def make(kind: type[Exception]) -> Exception:
+    if kind.__init__ is Exception.__init__:
+        return kind("why")
+    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return kind("why")
+    return kind(*(7 if p.annotation == "int" else f"<{p.name}>" for p in parameters))
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_error_crosses_a_process_boundary(kind: type[Exception]) -> None:
+    error = make(kind)
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is kind
+    assert (str(copy), copy.args) == (str(error), error.args)
+    assert str(error)
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_error_has_one_root_and_stands_in_the_tree(kind: type[Exception]) -> None:
+    assert issubclass(kind, errors.BillingError) != issubclass(kind, errors.ChainError)
+    assert kind.__name__.startswith("_") or kind.__name__ in (errors.__doc__ or "")

@@ -1,0 +1,183 @@
+"""Random life of a set of books: whatever happens in whatever order, money is conserved."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from billing.batch import Batch, PayoutState
+from billing.entries import Entry, client_account, hold_account
+from billing.errors import BillingError, LedgerError, ReceiptConflictError
+from billing.grant import Grant
+from billing.ledger import RELEASE_GRACE_S, Ledger
+from billing.money import Nanotons
+from billing.receipt import sign_receipt
+from billing.settlement import Accepted, Delivered, NotProcessed, Sent, SettlementPolicy, Signed, plan_batches, step
+from tests.billing.support import HOST_KEY, NOW, lease_id, make_grant, make_receipt, public
+from tests.billing.test_settlement import MESSAGE
+
+CLIENTS = [public(3), public(4)]
+POLICY = SettlementPolicy(threshold=Nanotons(20_000), dust=Nanotons(1_000), max_age_s=500)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = Ledger()
+        self.entries: list[Entry] = []
+        self.now = NOW
+        self.grants: list[Grant] = []
+        self.deposits = 0
+        self.charged: dict[bytes, int] = {}
+        self.released: set[bytes] = set()
+        self.batches: list[Batch] = []
+        self.on_chain = 0
+
+    def apply(self, entry: Entry) -> None:
+        if not self.ledger.has(entry):
+            self.entries.append(entry)
+        self.ledger.apply(entry)
+
+    @rule(client=st.sampled_from(CLIENTS), amount=st.integers(1, 300_000))
+    def deposit(self, client: bytes, amount: int) -> None:
+        self.deposits += 1
+        self.on_chain += amount
+        for _ in range(2):
+            self.apply(self.ledger.plan_deposit(str(self.deposits), client, amount, now=self.now))
+
+    @rule(amount=st.integers(1, 50_000))
+    def fund(self, amount: int) -> None:
+        self.deposits += 1
+        self.on_chain += amount
+        self.apply(self.ledger.plan_funding(str(self.deposits), amount, now=self.now))
+
+    @rule(amount=st.integers(1, 900))
+    def chain_fee(self, amount: int) -> None:
+        self.deposits += 1
+        self.on_chain -= amount
+        self.apply(self.ledger.plan_fee(str(self.deposits), amount, now=self.now))
+
+    @rule(client=st.sampled_from(CLIENTS), slices=st.tuples(*[st.integers(0, 60_000)] * 3), life=st.integers(1, 900))
+    def take_lease(self, client: bytes, slices: tuple[int, int, int], life: int) -> None:
+        grant = make_grant(len(self.grants), account=client, slices=slices, not_after=self.now + life)
+        before = self.ledger.available(client)
+        try:
+            self.apply(self.ledger.plan_hold(grant, now=self.now))
+        except LedgerError:
+            assert before < grant.amount
+            return
+        self.grants.append(grant)
+        assert self.ledger.available(client) == before - grant.amount
+
+    @precondition(lambda self: self.grants)
+    @rule(data=st.data(), request=st.integers(0, 20), host=st.integers(0, 2), tokens=st.integers(0, 60))
+    def post_receipt(self, data: st.DataObject, request: int, host: int, tokens: int) -> None:
+        grant = data.draw(st.sampled_from(self.grants))
+        receipt = make_receipt(grant, request, host=host, completion=tokens)
+        try:
+            entry = self.ledger.plan_receipt(
+                receipt,
+                signed=sign_receipt(receipt, HOST_KEY),
+                fee_permille=data.draw(st.integers(0, 1000)),
+                now=self.now,
+            )
+        except ReceiptConflictError:
+            assert any(e.id == f"receipt:{receipt.request_hash.hex()}" for e in self.entries)
+            return
+        except LedgerError:
+            return
+        if not self.ledger.has(entry):
+            assert grant.lease not in self.released
+            self.charged[grant.lease] = self.charged.get(grant.lease, 0) + receipt.price
+        self.apply(entry)
+
+    @precondition(lambda self: self.grants)
+    @rule(data=st.data())
+    def overcharge(self, data: st.DataObject) -> None:
+        grant = data.draw(st.sampled_from(self.grants))
+        receipt = make_receipt(grant, 10_000)
+        greedy = replace(receipt, price=Nanotons(receipt.price + 1))
+        with pytest.raises(BillingError):
+            self.ledger.plan_receipt(greedy, signed=sign_receipt(greedy, HOST_KEY), fee_permille=0, now=self.now)
+
+    @rule(seconds=st.integers(1, 600))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds
+
+    @precondition(lambda self: self.grants)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        grant = data.draw(st.sampled_from(self.grants))
+        try:
+            entry = self.ledger.plan_release(grant.lease, now=self.now)
+        except LedgerError:
+            assert self.now < grant.not_after + RELEASE_GRACE_S
+            return
+        before = self.ledger.balance(client_account(grant.account))
+        self.apply(entry)
+        if grant.lease not in self.released:
+            rest = grant.amount - self.charged.get(grant.lease, 0)
+            assert self.ledger.balance(client_account(grant.account)) == before + rest
+        else:
+            assert self.ledger.balance(client_account(grant.account)) == before
+        self.released.add(grant.lease)
+
+    @rule()
+    def plan_settlement(self) -> None:
+        for batch in plan_batches(self.ledger.payables(), POLICY, now=self.now, first_sequence=len(self.batches)):
+            self.apply(self.ledger.plan_batch(batch, now=self.now))
+            self.batches.append(batch)
+
+    @precondition(lambda self: any(not batch.finished for batch in self.batches))
+    @rule(data=st.data())
+    def end_batch(self, data: st.DataObject) -> None:
+        batch = next(batch for batch in self.batches if not batch.finished)
+        after = step(step(batch, Signed(message=MESSAGE)), Sent(at=self.now))
+        if data.draw(st.booleans()):
+            paid = data.draw(st.frozensets(st.sampled_from(range(len(batch.payouts)))))
+            after = step(step(after, Accepted(transaction=b"t" * 32)), Delivered(paid=paid))
+        else:
+            after = step(after, NotProcessed(chain_time=MESSAGE.dead_at + 1, read_from_lt=0))
+        for payout in after.payouts:
+            is_paid = payout.state is PayoutState.PAID
+            plan = self.ledger.plan_payout if is_paid else self.ledger.plan_requeue
+            self.apply(plan(batch, payout.payee, now=self.now))
+            self.on_chain -= payout.amount if is_paid else 0
+        self.batches[batch.sequence] = after
+
+    @invariant()
+    def money_is_conserved(self) -> None:
+        assert self.ledger.imbalance() == 0
+        assert self.ledger.treasury() == self.on_chain
+
+    @invariant()
+    def nobody_is_below_zero(self) -> None:
+        for account, balance in self.ledger.balances().items():
+            assert balance >= 0 or account in {"treasury", "chain:fees"}, account
+
+    @invariant()
+    def no_lease_is_charged_more_than_was_held(self) -> None:
+        for grant in self.grants:
+            charged = self.charged.get(grant.lease, 0)
+            assert charged <= grant.amount
+            held = self.ledger.balance(hold_account(grant.lease))
+            assert held == (0 if grant.lease in self.released else grant.amount - charged)
+
+    @invariant()
+    def nobody_was_paid_more_than_earned(self) -> None:
+        assert all(total.paid <= total.earned for total in self.ledger.totals())
+
+    def teardown(self) -> None:
+        again = Ledger.replay(self.entries)
+        assert dict(again.balances()) == dict(self.ledger.balances())
+        assert (again.totals(), sorted(again.payables(), key=str)) == (
+            self.ledger.totals(),
+            sorted(self.ledger.payables(), key=str),
+        )
+        assert {lease_id(i) for i in range(len(self.grants))} == set(again._leases)
+
+
+LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLedger = LedgerMachine.TestCase

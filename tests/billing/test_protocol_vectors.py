@@ -1,0 +1,46 @@
+"""docs/protocol/receipt.md says what the code does."""
+
+import re
+from pathlib import Path
+
+from billing.grant import sign_grant, verify_grant
+from billing.lease_request import LeaseRequest, lease_request_bytes, sign_lease_request
+from billing.money import Nanotons
+from billing.receipt import RECEIPT_SIZE, sign_receipt, verify_receipt
+from tests.billing.support import ACCOUNT, HOST_KEY, NOW, OPERATOR, key, make_grant, make_receipt, public
+
+PAGE = Path(__file__).parents[2] / "docs" / "protocol" / "receipt.md"
+
+
+def vector(name: str) -> bytes:
+    found = re.search(rf"```vector {name}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert found, f"the page has no vector {name}"
+    return bytes.fromhex("".join(found[1].split()))
+
+
+def test_the_receipt_of_the_page_is_the_receipt_of_the_code() -> None:
+    receipt = make_receipt(make_grant(7), 1)
+    assert sign_receipt(receipt, HOST_KEY) == vector("receipt")
+    assert verify_receipt(vector("receipt"), public(2)) == receipt
+    assert len(vector("receipt")) == RECEIPT_SIZE == 340
+
+
+def test_the_grant_of_the_page_is_the_grant_of_the_code() -> None:
+    assert sign_grant(make_grant(7), OPERATOR) == vector("grant")
+    assert verify_grant(vector("grant"), public(1)) == make_grant(7)
+    assert len(vector("grant")) == 218 + 20 * 3
+
+
+def test_the_lease_request_of_the_page_is_the_lease_request_of_the_code() -> None:
+    request = LeaseRequest(
+        operator=public(1),
+        account=ACCOUNT,
+        model="translator",
+        tier="confidential",
+        hosts=3,
+        budget=Nanotons(120_000),
+        request_id=b"r" * 16,
+        issued_at=NOW,
+    )
+    assert lease_request_bytes(request) == vector("lease-request")
+    assert sign_lease_request(request, key(3))["signature"] == vector("lease-request-signature").hex()

@@ -1,0 +1,180 @@
+"""Receipt, grant and lease request: what is signed is what is read, and nothing else is."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing.errors import BadSignatureError, BillingError, MalformedRecordError
+from billing.grant import Grant, encode_grant, sign_grant, verify_grant
+from billing.lease_request import LeaseRequest, sign_lease_request, verify_lease_request
+from billing.money import Nanotons
+from billing.receipt import encode_receipt, sign_receipt, verify_receipt
+from tests.billing.support import ACCOUNT, HOST_KEY, MODEL, NOW, OPERATOR, key, make_grant, make_receipt, public
+
+RECEIPT = sign_receipt(make_receipt(make_grant()), HOST_KEY)
+GRANT = sign_grant(make_grant(), OPERATOR)
+REQUEST = LeaseRequest(
+    operator=public(1),
+    account=ACCOUNT,
+    model="translator",
+    tier="confidential",
+    hosts=3,
+    budget=Nanotons(1000),
+    request_id=b"r" * 16,
+    issued_at=NOW,
+)
+RECORDS: list[Any] = [
+    pytest.param(RECEIPT, lambda data: verify_receipt(data, public(2)), id="receipt"),
+    pytest.param(GRANT, lambda data: verify_grant(data, public(1)), id="grant"),
+]
+Verify = Callable[[bytes], object]
+
+
+@pytest.mark.parametrize(("data", "verify"), RECORDS)
+def test_every_flipped_bit_is_refused(data: bytes, verify: Verify) -> None:
+    for at in range(len(data)):
+        for bit in range(8):
+            forged = data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+            with pytest.raises(BillingError):
+                verify(forged)
+
+
+@pytest.mark.parametrize(("data", "verify"), RECORDS)
+def test_every_truncation_and_every_longer_record_is_refused(data: bytes, verify: Verify) -> None:
+    for size in range(len(data)):
+        with pytest.raises((MalformedRecordError, BadSignatureError)):
+            verify(data[:size])
+    with pytest.raises(MalformedRecordError):
+        verify(data + b"\0")
+
+
+@pytest.mark.parametrize(("data", "verify"), RECORDS)
+@given(noise=st.binary(max_size=1100))
+def test_a_parser_raises_nothing_but_its_errors(data: bytes, verify: Verify, noise: bytes) -> None:
+    for forged in (noise, data[: len(noise)] + noise, noise + data[-64:]):
+        with pytest.raises((MalformedRecordError, BadSignatureError)):
+            verify(forged)
+
+
+def test_a_receipt_signed_by_another_host_is_refused() -> None:
+    with pytest.raises(BadSignatureError):
+        verify_receipt(sign_receipt(make_receipt(make_grant()), key(9)), public(2))
+
+
+def test_a_grant_by_another_operator_is_refused() -> None:
+    foreign = replace(make_grant(), operator=public(9))
+    with pytest.raises(BadSignatureError):
+        verify_grant(sign_grant(foreign, key(9)), public(1))
+
+
+def test_a_grant_that_names_another_operator_than_its_signer_is_refused() -> None:
+    body = encode_grant(replace(make_grant(), operator=public(9)))
+    with pytest.raises(MalformedRecordError, match="another operator"):
+        verify_grant(body + OPERATOR.sign(body), public(1))
+
+
+def test_a_grant_cannot_be_signed_by_a_key_it_does_not_name() -> None:
+    with pytest.raises(ValueError, match="signing key"):
+        sign_grant(make_grant(), key(9))
+
+
+def test_a_signature_for_one_record_is_worth_nothing_as_another() -> None:
+    body = encode_receipt(make_receipt(make_grant()))
+    with pytest.raises(MalformedRecordError, match="tag"):
+        verify_grant(body + OPERATOR.sign(body), public(1))
+
+
+@pytest.mark.parametrize("public_key", [b"", b"\0" * 31, b"\xff" * 32])
+def test_a_public_key_that_is_none_is_a_bad_signature(public_key: bytes) -> None:
+    with pytest.raises(BadSignatureError):
+        verify_receipt(RECEIPT, public_key)
+
+
+def test_the_largest_grant_fits_its_limit() -> None:
+    host = make_grant().hosts[0]
+    hosts = tuple(replace(host, host_id=bytes([i]) * 8) for i in range(16))
+    assert len(sign_grant(replace(make_grant(), hosts=hosts), OPERATOR)) <= 1024
+    with pytest.raises(ValueError, match="1 to 16"):
+        replace(make_grant(), hosts=(*hosts, replace(host, host_id=b"x" * 8)))
+
+
+def test_a_grant_names_each_host_once() -> None:
+    host = make_grant().hosts[0]
+    with pytest.raises(ValueError, match="once"):
+        replace(make_grant(), hosts=(host, host))
+
+
+def test_the_grant_knows_its_hosts_and_its_sum() -> None:
+    grant: Grant = make_grant()
+    assert grant.amount == 120_000
+    assert grant.host(grant.hosts[1].host_id) == grant.hosts[1]
+    assert grant.host(b"unknown!") is None
+
+
+def test_a_lease_request_signed_by_its_account_is_read() -> None:
+    assert verify_lease_request(sign_lease_request(REQUEST, key(3)), operator=public(1)) == REQUEST
+
+
+def test_a_lease_request_for_another_operator_is_refused() -> None:
+    with pytest.raises(BadSignatureError):
+        verify_lease_request(sign_lease_request(REQUEST, key(3)), operator=public(9))
+
+
+def test_somebody_else_cannot_order_a_lease_for_an_account() -> None:
+    with pytest.raises(BadSignatureError):
+        verify_lease_request(sign_lease_request(REQUEST, key(4)), operator=public(1))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("budget", 1001),
+        ("hosts", 2),
+        ("model", "translatos"),
+        ("tier", "open"),
+        ("issued_at", NOW + 1),
+        ("request_id", "00" * 16),
+        ("account", MODEL.hex()),
+    ],
+)
+def test_a_changed_lease_request_is_refused(field: str, value: object) -> None:
+    with pytest.raises(BadSignatureError):
+        verify_lease_request(sign_lease_request(REQUEST, key(3)) | {field: value}, operator=public(1))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("budget", -1),
+        ("budget", "1000"),
+        ("budget", 1 << 64),
+        ("budget", True),
+        ("hosts", 0),
+        ("hosts", 4),
+        ("model", ""),
+        ("model", "a\nb"),
+        ("model", 7),
+        ("tier", "Open"),
+        ("account", "zz" * 32),
+        ("account", "00"),
+        ("signature", None),
+        ("signature", "AA" * 64),
+        ("issued_at", 1.5),
+    ],
+)
+def test_a_malformed_lease_request_is_refused(field: str, value: object) -> None:
+    with pytest.raises(MalformedRecordError):
+        verify_lease_request(sign_lease_request(REQUEST, key(3)) | {field: value}, operator=public(1))
+
+
+def test_a_lease_request_with_a_missing_or_unknown_field_is_refused() -> None:
+    body = sign_lease_request(REQUEST, key(3))
+    with pytest.raises(MalformedRecordError, match="extra"):
+        verify_lease_request(body | {"extra": 1}, operator=public(1))
+    del body["tier"]
+    with pytest.raises(MalformedRecordError, match="tier"):
+        verify_lease_request(body, operator=public(1))
