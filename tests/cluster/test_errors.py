@@ -1,0 +1,24 @@
+import pickle
+
+import pytest
+
+from cluster import errors
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.NoEligibleHostError("m", (("a", "tier: open"),)),
+        errors.UnknownModelError("m", ("n",)),
+        errors.LeaseRequestError("stale"),
+        errors.AdmissionRefusedError("x"),
+        errors.EnclaveUnreachableError("y"),
+        errors.NodeStartError("z"),
+        errors.ConfigError("w"),
+        errors.ReceiptRefusedError("v"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_each_error_survives_pickling(error) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), copy.args) == (type(error), str(error), error.args)

@@ -1,0 +1,94 @@
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attestation.verdict import Tier
+from billing.lease_request import LeaseRequest
+from billing.money import Nanotons
+from cluster.errors import LeaseRequestError, NoEligibleHostError, UnknownModelError
+from cluster.lease import LEASE_S, lease_id, plan_lease, split_budget
+from cluster.model import Load
+from tests.cluster.fleets import MODEL, NOW, active, fleet
+
+REQUEST = LeaseRequest(
+    operator=b"\x01" * 32,
+    account=b"\x02" * 32,
+    model=MODEL.name,
+    tier="confidential",
+    hosts=3,
+    budget=Nanotons(1_000_000),
+    request_id=b"\x03" * 16,
+    issued_at=int(NOW.timestamp()),
+)
+FLEET = fleet(active("a"), active("b", coefficient=900), active("c", tier=Tier.OPEN))
+
+
+def test_a_lease_names_eligible_hosts_and_its_slices_sum_to_the_budget() -> None:
+    plan = plan_lease(REQUEST, FLEET, now=NOW)
+    assert {host.hints.name for host in plan.candidates} == {"a", "b"}
+    assert plan.grant.amount == REQUEST.budget
+    assert plan.grant.tariff == MODEL.tariff
+    assert plan.grant.not_after == REQUEST.issued_at + LEASE_S
+    assert {part.coefficient for part in plan.grant.hosts} == {1000, 900}
+
+
+def test_candidates_come_in_the_order_of_the_grant() -> None:
+    plan = plan_lease(REQUEST, FLEET, now=NOW)
+    assert [host.host_id for host in plan.candidates] == [part.host_id for part in plan.grant.hosts]
+
+
+def test_a_model_may_be_asked_by_name_or_by_root() -> None:
+    assert plan_lease(replace(REQUEST, model=MODEL.root.hex()), FLEET, now=NOW).model is MODEL
+
+
+def test_the_same_request_names_the_same_lease_and_another_another() -> None:
+    assert lease_id(REQUEST) == lease_id(replace(REQUEST))
+    for change in ({"request_id": b"\x04" * 16}, {"budget": Nanotons(2_000_000)}, {"account": b"\x05" * 32}):
+        assert lease_id(replace(REQUEST, **change)) != lease_id(REQUEST)
+
+
+@pytest.mark.parametrize("seconds", [-61, 61])
+def test_a_replayed_or_predated_request_is_refused(seconds) -> None:
+    with pytest.raises(LeaseRequestError, match="check the clock"):
+        plan_lease(REQUEST, FLEET, now=NOW + timedelta(seconds=seconds))
+
+
+def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UnknownModelError, match=MODEL.name):
+        plan_lease(replace(REQUEST, model="gpt-9"), FLEET, now=NOW)
+
+
+def test_an_unknown_tier_is_refused() -> None:
+    with pytest.raises(LeaseRequestError, match="confidential-cpu"):
+        plan_lease(replace(REQUEST, tier="secret"), FLEET, now=NOW)
+
+
+def test_a_budget_that_buys_nothing_is_refused() -> None:
+    with pytest.raises(LeaseRequestError, match="too small"):
+        plan_lease(replace(REQUEST, budget=Nanotons(999)), FLEET, now=NOW)
+
+
+def test_a_private_request_never_falls_back_to_an_open_host() -> None:
+    with pytest.raises(NoEligibleHostError) as refusal:
+        plan_lease(REQUEST, fleet(active("c", tier=Tier.OPEN)), now=NOW)
+    assert "c: tier: it is open, confidential is required" in str(refusal.value)
+
+
+def test_a_host_that_has_not_loaded_the_model_gets_no_lease() -> None:
+    with pytest.raises(NoEligibleHostError, match="not loaded"):
+        plan_lease(REQUEST, fleet(active("a", load=Load(ready=True))), now=NOW)
+
+
+def test_an_empty_fleet_says_to_retry() -> None:
+    with pytest.raises(NoEligibleHostError, match="retry"):
+        plan_lease(REQUEST, fleet(), now=NOW)
+
+
+@given(st.integers(1_000, 10**15), st.integers(1, 3))
+def test_splitting_a_budget_neither_makes_nor_loses_money(budget, parts) -> None:
+    slices = split_budget(Nanotons(budget), parts)
+    assert sum(slices) == budget
+    assert max(slices) - min(slices) <= 1
