@@ -22,7 +22,8 @@ BillingError                        asked, and the answer is no; asking again ch
 │   └── CorruptJournalError         the stored chain of checksums does not hold
 ├── SettlementError
 │   ├── WrongBatchStateError        the event does not fit the batch's state
-│   └── PrematureExpiryError        the old message could still be executed
+│   ├── PrematureExpiryError        the old message could still be executed
+│   └── BooksRolledBackError        the chain knows a later epoch than the books
 ├── ProofRejectedError              a chain answer whose proof does not hold
 ├── WrongContractError              the account is not the contract it should be
 ├── WrongNetworkError               the lite-server serves another network
@@ -293,6 +294,21 @@ class PrematureExpiryError(SettlementError):
 
     def __str__(self) -> str:
         return f"batch {self.batch} is not proved to be dead: {self.why}; paying it again could pay twice"
+
+
+class BooksRolledBackError(SettlementError):
+    """The registry holds an epoch these books never anchored: they are an old copy, or not the operator's only ones."""
+
+    def __init__(self, chain_epoch: int, books_epoch: int) -> None:
+        super().__init__(chain_epoch, books_epoch)
+        self.chain_epoch = chain_epoch
+        self.books_epoch = books_epoch
+
+    def __str__(self) -> str:
+        return (
+            f"epoch {self.chain_epoch} is anchored on the chain, these books end at {self.books_epoch}: "
+            "paying from an old copy could pay twice; restore the newest journal"
+        )
 
 
 class ProofRejectedError(BillingError):

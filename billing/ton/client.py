@@ -1,0 +1,296 @@
+"""Reading the chain and sending to it, through one lite-server over ADNL, with every answer's proof checked.
+
+pytoniq (trust level 1) carries the connection and the protocol; the checks of `billing.ton.proofs` decide what is
+believed. A lite-server that lies about anything below the masterchain block it names is refused by name
+(`ProofRejectedError`), one that shows old blocks likewise (`StaleChainError`). What trust level 1 leaves open: a
+server that invents a whole masterchain block. On a public network use a server of your own, or compare two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from pytoniq import LiteClient
+from pytoniq.liteclient.client import LiteClientError, LiteServerError
+from pytoniq_core import Address, Cell
+
+from billing.errors import (
+    ChainUnreachableError,
+    MessageRejectedError,
+    ProofRejectedError,
+    SendOutcomeUnknownError,
+    StaleChainError,
+)
+from billing.ton.cells import MESSAGE_BYTES_MAX, parse_cells
+from billing.ton.proofs import AccountState, Block, Head, prove_account, prove_head
+from billing.ton.transaction import Transaction, parse_transaction
+
+__all__ = ["ChainClient", "ChainConfig"]
+
+DEVNET, TESTNET, MAINNET = -777, -3, -239  # global ids of the networks
+
+_log = logging.getLogger(__name__)
+_TROUBLE = (LiteClientError, OSError, EOFError, TimeoutError, AttributeError, KeyError, AssertionError, ValueError)
+_ATTEMPTS = 3
+_TRANSACTIONS_PER_QUERY = 16  # the lite-server protocol's limit
+_KEEP_LISTENING = "keep-listening"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainConfig:
+    """Which network, and the lite-server to reach it through."""
+
+    host: str
+    port: int
+    public_key: str  # the server's Ed25519 key, base64 as in the network's global config
+    network_id: int  # the network's global id: -239 mainnet, -3 testnet, -777 devnet
+    timeout_s: float = 10.0
+    block_age_max_s: int = 60  # an older (or later) newest block is refused; blocks come every few seconds
+    history_max: int = 100_000  # transactions read in one go
+
+    def __post_init__(self) -> None:
+        try:
+            key = base64.b64decode(self.public_key, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ValueError("public_key must be base64, as in the network's global config") from error
+        if len(key) != 32:
+            raise ValueError(f"public_key must be 32 bytes in base64, got {len(key)}")
+        if not 0 < self.port < 65536 or self.timeout_s <= 0 or self.block_age_max_s <= 0:
+            raise ValueError("port, timeout_s and block_age_max_s must be positive")
+
+
+class ChainClient:
+    """One lite-server connection that reconnects by itself. Use `connect`, and `close` at the end."""
+
+    def __init__(self, config: ChainConfig, *, clock: Callable[[], datetime] | None = None) -> None:
+        self.config = config
+        self._clock = clock or (lambda: datetime.now(UTC))
+        self._link = LiteClient(config.host, config.port, config.public_key, trust_level=1, timeout=config.timeout_s)
+        self._link.logger.setLevel(logging.CRITICAL)  # it would log every query's data, and dead connections as crashes
+        self._connecting = asyncio.Lock()
+        self._seqno = 0  # the newest masterchain block proved so far
+
+    @classmethod
+    async def connect(cls, config: ChainConfig, *, clock: Callable[[], datetime] | None = None) -> ChainClient:
+        """A connected client, after the head of the chain was proved once.
+
+        Raises:
+            ChainUnreachableError: nobody answers there, or not with this key.
+            ProofRejectedError, StaleChainError, WrongNetworkError: what answers is not the chain.
+        """
+        client = cls(config, clock=clock)
+        try:
+            await client.head()
+        except BaseException:
+            await client.close()
+            raise
+        return client
+
+    async def close(self) -> None:
+        """End the connection."""
+        waiting = self._link.tasks.pop(_KEEP_LISTENING, None)
+        if waiting is not None:
+            waiting.cancel()
+        await self._link.close()
+
+    async def __aenter__(self) -> ChainClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def head(self) -> Head:
+        """The newest masterchain block, with number, network and time proved from its state.
+
+        Raises:
+            ChainUnreachableError: no answer.
+            StaleChainError: the block is older than allowed, or than one seen before.
+        """
+        block = await self._newest_block()
+        answer = await self._ask("getAllShardsInfo", {"id": block.fields()})
+        with _fields_of("getAllShardsInfo"):
+            head, _ = prove_head(block, answer["proof"], self.config.network_id)
+        return self._check_current(head)
+
+    async def account(self, address: Address) -> AccountState:
+        """The account as of the newest masterchain block, proved; also that it does not exist, if so.
+
+        Raises:
+            ChainUnreachableError, StaleChainError: it could not be asked.
+            ProofRejectedError: the answer does not prove what it says.
+        """
+        block = await self._newest_block()
+        query = {"id": block.fields(), "account": address.to_tl_account_id()}
+        answer = await self._ask("getAccountState", query)
+        with _fields_of("getAccountState"):
+            state = prove_account(block, answer, address, self.config.network_id)
+        self._check_current(state.head)
+        return state
+
+    async def history(self, state: AccountState) -> AsyncGenerator[Transaction, None]:
+        """The account's transactions, newest first, each chained by hash to its proved state.
+
+        Raises:
+            ProofRejectedError: a link of the chain does not hold.
+            ChainUnreachableError: the server no longer has them, or there are more than `history_max`.
+        """
+        lt, digest = state.last_lt, state.last_hash
+        for _ in range(0, self.config.history_max, _TRANSACTIONS_PER_QUERY):
+            if lt == 0:
+                return
+            for cell in await self._history(state.address, lt, digest):
+                if cell.hash != digest:
+                    raise ProofRejectedError("the history", f"{cell.hash.hex()} where {digest.hex()} belongs")
+                transaction = parse_transaction(cell, state.address.hash_part)
+                if transaction.lt != lt or transaction.previous_lt >= lt:
+                    raise ProofRejectedError("the history", f"logical time {transaction.lt} where {lt} belongs")
+                yield transaction
+                lt, digest = transaction.previous_lt, transaction.previous_hash
+        raise ChainUnreachableError("reading the history", f"over {self.config.history_max} transactions")
+
+    async def transactions(self, state: AccountState, *, after_lt: int = 0) -> tuple[Transaction, ...]:
+        """The account's transactions after a logical time, oldest first; raises as `history` does."""
+        newest_first: list[Transaction] = []
+        async with contextlib.aclosing(self.history(state)) as history:
+            async for transaction in history:
+                if transaction.lt <= after_lt:
+                    break
+                newest_first.append(transaction)
+        return tuple(reversed(newest_first))
+
+    async def send(self, boc: bytes) -> None:
+        """Hand an external message to the network. That it was taken up is shown only by a proved state.
+
+        Raises:
+            MessageRejectedError: the server refused it; it was not sent on.
+            SendOutcomeUnknownError: the connection broke; it may have been sent. Resend the same bytes only.
+            ChainUnreachableError: it was certainly not sent.
+        """
+        if len(boc) > MESSAGE_BYTES_MAX:
+            raise ValueError(f"an external message has at most {MESSAGE_BYTES_MAX} bytes, this one {len(boc)}")
+        await self._ensure_connected()
+        try:
+            await self._within_time(self._link.raw_send_message(boc))
+        except LiteServerError as error:
+            raise MessageRejectedError(str(error.message)) from error
+        except _TROUBLE as error:
+            await self._link.close()
+            message_hash = Cell.one_from_boc(boc).hash.hex()
+            raise SendOutcomeUnknownError(message_hash, type(error).__name__) from error
+
+    async def wait_for(
+        self,
+        address: Address,
+        condition: Callable[[AccountState], bool],
+        *,
+        timeout_s: float = 30.0,
+        poll_s: float = 0.05,
+    ) -> AccountState:
+        """The account's state as soon as `condition` holds for it.
+
+        Raises:
+            TimeoutError: it did not come to hold in time.
+        """
+        async with asyncio.timeout(timeout_s):
+            while True:
+                state = await self.account(address)
+                if condition(state):
+                    return state
+                await asyncio.sleep(poll_s)
+
+    def _check_current(self, head: Head) -> Head:
+        """Refuse a head that cannot be the newest: gone back, or its time far from ours."""
+        if head.seqno < self._seqno:
+            raise StaleChainError(head.seqno, f"block {self._seqno} was shown before")
+        age = int(self._clock().timestamp()) - head.time
+        if abs(age) > self.config.block_age_max_s:
+            raise StaleChainError(head.seqno, f"its time is {age} s ago by our clock")
+        self._seqno = head.seqno
+        return head
+
+    async def _newest_block(self) -> Block:
+        answer = await self._ask("getMasterchainInfo", {})
+        with _fields_of("getMasterchainInfo"):
+            return Block.of(answer["last"])
+
+    async def _history(self, address: Address, lt: int, digest: bytes) -> list[Cell]:
+        query = {
+            "count": _TRANSACTIONS_PER_QUERY,
+            "account": address.to_tl_account_id(),
+            "lt": lt,
+            "hash": digest.hex(),
+        }
+        answer = await self._ask("getTransactions", query)
+        with _fields_of("getTransactions"):
+            cells = parse_cells(answer["transactions"]) if answer["transactions"] else []
+        if not cells:
+            raise ChainUnreachableError("reading the history", f"the server has no transaction {lt} any more")
+        return cells
+
+    async def _ask(self, query: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """One query; a broken connection is opened anew, a few times."""
+        trouble = "not tried"
+        for _ in range(_ATTEMPTS):
+            await self._ensure_connected()
+            try:
+                answer = await self._within_time(self._link.liteserver_request(query, fields))
+            except LiteServerError as error:
+                raise ChainUnreachableError(query, f"error {error.code}: {error.message}") from error
+            except _TROUBLE as error:
+                trouble = f"{type(error).__name__}: {error}"
+                _log.info("lite-server %s:%d: %s: %s", self.config.host, self.config.port, query, trouble)
+                await self._link.close()
+                continue
+            return dict(answer)
+        raise ChainUnreachableError(query, trouble)
+
+    async def _ensure_connected(self) -> None:
+        async with self._connecting:
+            if self._link.inited and self._link.writer is not None:
+                return
+            await self._link.close()
+            try:
+                await self._within_time(self._link.connect())
+            except _TROUBLE as error:
+                await self._link.close()
+                where = f"connecting to {self.config.host}:{self.config.port}"
+                raise ChainUnreachableError(where, f"{type(error).__name__}: {error}") from error
+            except Exception as error:  # pytoniq's own proof checks raise bare Exception
+                await self._link.close()
+                raise ProofRejectedError("the newest block", f"{type(error).__name__}: {error}") from error
+            await self._take_over()
+
+    async def _take_over(self) -> None:
+        """Stop pytoniq's block watcher, which dies on the first error, and its listener's polling.
+
+        The listener sleeps while no answer is awaited, 10 ms lost on average for each query; one answer that never
+        comes keeps it reading.
+        """
+        self._link.updater.cancel()
+        with contextlib.suppress(asyncio.CancelledError, *_TROUBLE):
+            await self._link.updater
+        never = asyncio.get_running_loop().create_future()
+        never.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._link.tasks[_KEEP_LISTENING] = never
+
+    async def _within_time(self, answer: Awaitable[T]) -> T:
+        async with asyncio.timeout(self.config.timeout_s):
+            return await answer
+
+
+@contextlib.contextmanager
+def _fields_of(query: str) -> Iterator[None]:
+    """Name the query in whose answer a field is missing or of another type."""
+    try:
+        yield
+    except (KeyError, TypeError) as error:
+        raise ProofRejectedError(f"the answer to {query}", f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,110 @@
+"""What each transaction of the treasury means in the books.
+
+Every transaction of the operator's wallet is booked once, keyed by its logical time and hash, so that the ledger's
+treasury equals the balance on the chain to the nanoton:
+
+| what came in | entries |
+| --- | --- |
+| transfer whose body is op "CHRY" and a client's public key | deposit to that client |
+| any other transfer | funding by the operator |
+| change of the wallet's own orders, and orders that bounced | refund of chain fees |
+| the wallet's own messages | nothing: that money never left; what they pay outside of any batch is a withdrawal |
+
+and, for each, what it cost as chain fees. Payouts are booked by the settler, batch by batch, not here.
+"""
+
+from __future__ import annotations
+
+from pytoniq_core import Address, Cell, begin_cell
+
+from billing.entries import CHAIN_FEES, OPERATOR_CAPITAL, TREASURY, Entry, EntryKind, move
+from billing.ledger import Ledger
+from billing.ton.cells import payee_of
+from billing.ton.highload import OP_INTERNAL_TRANSFER
+from billing.ton.registry import OP_ANCHOR
+from billing.ton.transaction import Message, Transaction
+
+__all__ = ["OP_DEPOSIT", "deposit_body", "entries_of", "fee_entry", "is_own_transfer"]
+
+OP_DEPOSIT = 0x43485259  # "CHRY"
+OP_EXCESSES = 0xD53276DB  # the customary operation of returned change
+DEPOSIT_BITS = 32 + 256
+
+
+def deposit_body(account: bytes) -> Cell:
+    """The body a client's transfer to the treasury carries, so that it is credited to this Ed25519 key (32 bytes)."""
+    if len(account) != 32:
+        raise ValueError(f"an account is an Ed25519 public key of 32 bytes, got {len(account)}")
+    return begin_cell().store_uint(OP_DEPOSIT, 32).store_bytes(account).end_cell()
+
+
+def entries_of(
+    transaction: Transaction, treasury: Address, ledger: Ledger, *, payouts: int, now: int
+) -> tuple[Entry, ...]:
+    """The ledger entries of one proved transaction of the treasury; the first one is its fee.
+
+    Args:
+        transaction: proved, of the treasury.
+        treasury: the wallet's address.
+        ledger: plans the entries, and is not changed.
+        payouts: what of the out-messages pays for a batch, nanotons; the settler books that part.
+        now: unix seconds.
+    """
+    name = _name(transaction)
+    fee = fee_entry(transaction, ledger, now=now)
+    message = transaction.incoming
+    if message is None or not message.internal or is_own_transfer(message, treasury):
+        away = sum(out.value for out in transaction.outgoing if not _stays(out, treasury)) - payouts
+        return (fee, _withdrawal(name, away, now)) if away else (fee,)
+    amount = transaction.received - transaction.sent  # less than received only if the wallet bounced it back
+    if amount == 0:
+        return (fee,)
+    if message.bounced or message.operation == OP_EXCESSES:
+        return fee, _refund(name, amount, now)
+    account = _depositor(message)
+    if account is not None and not transaction.outgoing:
+        return fee, ledger.plan_deposit(name, account, amount, now=now)
+    return fee, ledger.plan_funding(name, amount, now=now)
+
+
+def fee_entry(transaction: Transaction, ledger: Ledger, *, now: int) -> Entry:
+    """What the transaction cost: fees, and what orders to contracts carry. Each booked transaction has this entry."""
+    orders = sum(out.value for out in transaction.outgoing if _is_order(out))
+    return ledger.plan_fee(_name(transaction), transaction.cost + orders, now=now)
+
+
+def is_own_transfer(message: Message, treasury: Address) -> bool:
+    """Whether the wallet sent this to itself, to make the payments listed in its body."""
+    return message.source == payee_of(treasury) and message.operation == OP_INTERNAL_TRANSFER
+
+
+def _is_order(message: Message) -> bool:
+    return message.operation == OP_ANCHOR
+
+
+def _stays(message: Message, treasury: Address) -> bool:
+    """Whether an out-message's value is booked as fee, or comes back to the wallet."""
+    return _is_order(message) or message.destination == payee_of(treasury)
+
+
+def _name(transaction: Transaction) -> str:
+    return f"{transaction.lt}:{transaction.hash.hex()}"
+
+
+def _depositor(message: Message) -> bytes | None:
+    """The client's key in a deposit's body; a body that is anything more or less is no deposit."""
+    body = message.body
+    if len(body.bits) != DEPOSIT_BITS or body.refs or message.operation != OP_DEPOSIT:
+        return None
+    return bytes(body.begin_parse().skip_bits(32).load_bytes(32))
+
+
+def _withdrawal(name: str, amount: int, now: int) -> Entry:
+    """Money the holder of the wallet's key sent away outside of any batch: it can only be the operator's own."""
+    return Entry(
+        id=f"withdrawal:{name}", kind=EntryKind.FUNDING, postings=move(amount, OPERATOR_CAPITAL, TREASURY), at=now
+    )
+
+
+def _refund(name: str, amount: int, now: int) -> Entry:
+    return Entry(id=f"refund:{name}", kind=EntryKind.FEE, postings=move(amount, TREASURY, CHAIN_FEES), at=now)

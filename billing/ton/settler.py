@@ -1,0 +1,351 @@
+"""The settler: performs what `billing.settlement` decides, on the chain, and feeds what it found back into the books.
+
+One `tick` proves the treasury's account, books its new transactions, and takes every open batch as far as it goes:
+
+1. sign: balance checked first; the signed bytes are in the journal before anything is sent;
+2. send: those bytes only, now and at every resend;
+3. find: the wallet's history, read with proofs since before the signing, contains the message, or it is dead for good;
+4. inspect: the transaction that pays is read message by message; what it did not send goes back to its payee.
+
+It may be killed between any two of these: everything needed to go on is in the journal and on the chain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pytoniq_core import Address
+
+from billing.batch import Anchor, Batch, BatchState, SignedMessage
+from billing.books import Books
+from billing.entries import TREASURY
+from billing.errors import (
+    BooksRolledBackError,
+    ChainError,
+    InsufficientFundsError,
+    MessageRejectedError,
+    SendOutcomeUnknownError,
+)
+from billing.money import Nanotons
+from billing.settlement import (
+    Accepted,
+    Action,
+    Delivered,
+    Event,
+    Find,
+    Inspect,
+    NotProcessed,
+    Send,
+    Sent,
+    SettlementPolicy,
+    Sign,
+    Signed,
+    next_actions,
+)
+from billing.ton.cells import payee_of
+from billing.ton.client import ChainClient
+from billing.ton.deposits import entries_of, fee_entry, is_own_transfer
+from billing.ton.highload import HighloadWallet, OutMessage, out_messages, query_id_of
+from billing.ton.proofs import AccountState, AccountStatus
+from billing.ton.registry import anchor_body, read_registry
+from billing.ton.transaction import Transaction
+from billing.totals import totals_root
+
+__all__ = ["Reconciliation", "Settler", "TickReport"]
+
+ANCHOR_VALUE = Nanotons(20_000_000)  # attached to the anchor's message: gas; what is left comes back
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciliation:
+    """Chain and books beside each other, nanotons."""
+
+    chain: int  # proved balance of the treasury
+    in_flight: int  # on its way from the wallet to itself, between a batch's two transactions
+    books: int  # what the ledger says the treasury holds
+
+    @property
+    def difference(self) -> int:
+        """0, or money moved that the books do not explain."""
+        return self.chain + self.in_flight - self.books
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TickReport:
+    """What one tick did, and what it waits for."""
+
+    booked: int  # transactions of the treasury
+    advanced: int  # steps of batches
+    open: int  # batches that are not finished
+    trouble: tuple[str, ...]  # why batches did not go on, for the operator
+    reconciliation: Reconciliation
+
+
+class Settler:
+    """The one writer of payouts. Give it books that nobody else writes to while it ticks."""
+
+    def __init__(
+        self,
+        *,
+        chain: ChainClient,
+        books: Books,
+        wallet: HighloadWallet,
+        key: Ed25519PrivateKey,
+        registry: Address | None = None,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        self._chain = chain
+        self._books = books
+        self._wallet = wallet
+        self._key = key
+        self._registry = registry
+        self._clock = clock or (lambda: datetime.now(UTC))
+        self._recent: list[Transaction] = []  # the treasury's, oldest first, since before the oldest open batch
+        self._read_from = 0  # every transaction after this logical time was read
+        self._booked_lt = 0
+
+    async def plan(self, policy: SettlementPolicy, *, anchor: bool = True) -> tuple[Batch, ...]:
+        """Put everyone who is due into new batches, durably; with a registry, the epoch's anchor rides on the first.
+
+        Raises:
+            BooksRolledBackError: the registry holds a later epoch than these books ever anchored.
+            ChainError: the registry could not be read.
+        """
+        now = self._now()
+        if self._registry is None or not anchor:
+            return self._books.plan_settlement(policy, now=now)
+        registry = await read_registry(self._chain, self._registry)
+        known = max((batch.anchor.epoch for batch in self._books.batches().values() if batch.anchor), default=0)
+        if registry.anchor_epoch > known:
+            raise BooksRolledBackError(registry.anchor_epoch, known)
+        root = totals_root(self._books.ledger.totals())
+        return self._books.plan_settlement(policy, now=now, anchor=Anchor(epoch=known + 1, root=root))
+
+    async def tick(self) -> TickReport:
+        """Go as far as the chain allows now.
+
+        Raises:
+            ChainError: the chain could not be asked; nothing is lost, tick again.
+            OverdraftError: the holder of the wallet's key took more than the operator's own money out of it.
+        """
+        state = await self._chain.account(self._wallet.address)
+        booked = await self._book(state)
+        advanced, trouble = 0, []
+        for batch in self._books.open_batches():
+            steps, why = await self._drive(batch, state)
+            advanced += steps
+            trouble += [f"batch {batch.id}: {why}"] if why else []
+        return TickReport(
+            booked=booked,
+            advanced=advanced,
+            open=len(self._books.open_batches()),
+            trouble=tuple(trouble),
+            reconciliation=self._reconcile(state),
+        )
+
+    async def settle(self, *, timeout_s: float = 60.0, poll_s: float = 0.05) -> TickReport:
+        """Tick until every batch is finished.
+
+        Raises:
+            TimeoutError: some batch is not; ticking on later does no harm.
+        """
+        async with asyncio.timeout(timeout_s):
+            while True:
+                try:
+                    report = await self.tick()
+                except ChainError as error:
+                    _log.warning("settlement waits: %s", error)
+                else:
+                    if not report.open:
+                        return report
+                    if report.advanced:
+                        continue
+                await asyncio.sleep(poll_s)
+
+    def _now(self) -> int:
+        return int(self._clock().timestamp())
+
+    # --- reading the chain --------------------------------------------------------------------------------------
+
+    async def _book(self, state: AccountState) -> int:
+        """Read the treasury's new transactions and book each of them, oldest first; returns how many."""
+        await self._read(state)
+        count = 0
+        for transaction in self._recent:
+            if transaction.lt <= self._booked_lt:
+                continue
+            count += self._book_one(transaction)
+            self._booked_lt = transaction.lt
+        return count
+
+    async def _read(self, state: AccountState) -> None:
+        """Extend `_recent`; on the first call, back to the last booked transaction and the oldest open batch."""
+        floor = min((b.message.after_lt for b in self._books.open_batches() if b.message), default=state.last_lt)
+        if not self._read_from and not self._recent:
+            self._read_from, self._recent = await self._read_back(state, floor)
+            return
+        newest = self._recent[-1].lt if self._recent else self._read_from
+        self._recent += await self._chain.transactions(state, after_lt=newest)
+        self._forget(min(floor, self._booked_lt))
+
+    async def _read_back(self, state: AccountState, floor: int) -> tuple[int, list[Transaction]]:
+        newest_first: list[Transaction] = []
+        read_from = 0
+        history = self._chain.history(state)
+        async for transaction in history:
+            booked = self._books.ledger.has(fee_entry(transaction, self._books.ledger, now=self._now()))
+            if booked and transaction.lt <= floor:
+                read_from = self._booked_lt = transaction.lt
+                break
+            newest_first.append(transaction)
+        await history.aclose()
+        return read_from, newest_first[::-1]
+
+    def _forget(self, before_lt: int) -> None:
+        """Drop transactions nobody will ask for again."""
+        keep = [transaction for transaction in self._recent if transaction.lt > before_lt]
+        if len(keep) < len(self._recent):
+            self._read_from = self._recent[len(self._recent) - len(keep) - 1].lt
+            self._recent = keep
+
+    def _book_one(self, transaction: Transaction) -> int:
+        batch = self._batch_paid_by(transaction)
+        payouts = sum(batch.payouts[i].amount for i in _delivered(transaction, batch)) if batch else 0
+        entries = entries_of(transaction, self._wallet.address, self._books.ledger, payouts=payouts, now=self._now())
+        fresh = not self._books.ledger.has(entries[0])
+        self._books.commit(*entries)
+        return int(fresh)
+
+    def _batch_paid_by(self, transaction: Transaction) -> Batch | None:
+        """The batch whose payments this transaction makes."""
+        message = transaction.incoming
+        if message is None or not is_own_transfer(message, self._wallet.address):
+            return None
+        query_id: int = message.body.begin_parse().skip_bits(32).load_uint(64)
+        for batch in reversed(tuple(self._books.batches().values())):
+            signed = batch.message
+            if signed and signed.query_id == query_id and signed.after_lt < transaction.lt:
+                return batch
+        return None
+
+    def _reconcile(self, state: AccountState) -> Reconciliation:
+        landed = {t.incoming.hash for t in self._recent if t.incoming}
+        own = payee_of(self._wallet.address)
+        in_flight = sum(
+            out.value
+            for transaction in self._recent
+            for out in transaction.outgoing
+            if out.destination == own and out.hash not in landed
+        )
+        return Reconciliation(chain=state.balance, in_flight=in_flight, books=self._books.ledger.treasury())
+
+    # --- driving a batch ----------------------------------------------------------------------------------------
+
+    async def _drive(self, batch: Batch, state: AccountState) -> tuple[int, str]:
+        """Perform the batch's actions until one of them has nothing to feed back; returns steps and what it waits for.
+
+        After a send the chain has to be read again, so that ends the tick for this batch.
+        """
+        steps = 0
+        while True:
+            before = batch
+            for action in next_actions(batch, now=self._now()):
+                try:
+                    event = await self._perform(batch, action, state)
+                except InsufficientFundsError as error:
+                    return steps, str(error)
+                if event is None:
+                    continue
+                batch = self._books.advance(batch.id, event, now=self._now())
+                steps += 1
+                if isinstance(event, Sent):
+                    return steps, ""
+                break
+            if batch is before:
+                return steps, ""
+
+    async def _perform(self, batch: Batch, action: Action, state: AccountState) -> Event | None:
+        match action:
+            case Sign():
+                return self._sign(batch, state)
+            case Send(boc=boc):
+                return await self._send(batch, boc)
+            case Find(message=message):
+                return self._find(message, state)
+            case Inspect():
+                return self._inspect(batch)
+
+    def _sign(self, batch: Batch, state: AccountState) -> Signed:
+        """(1) Sign, if the treasury can pay this batch besides those under way."""
+        messages = self._messages(batch)
+        reserved = sum(
+            self._wallet.funds_needed(self._messages(other))
+            for other in self._books.open_batches()
+            if other.state in {BatchState.SIGNED, BatchState.SENT}
+        )
+        available, needed = state.balance - reserved, self._wallet.funds_needed(messages)
+        if available < needed:
+            raise InsufficientFundsError(TREASURY, available, needed)
+        return Signed(
+            message=self._wallet.sign(
+                messages,
+                key=self._key,
+                query_id=query_id_of(batch.sequence),
+                created_at=state.head.time,
+                after_lt=state.last_lt,
+                deploy=state.status is not AccountStatus.ACTIVE,
+            )
+        )
+
+    async def _send(self, batch: Batch, boc: bytes) -> Sent:
+        """(2) Send the stored bytes. A refusal changes nothing: what happened to them is read from the chain."""
+        try:
+            await self._chain.send(boc)
+        except (MessageRejectedError, SendOutcomeUnknownError) as error:
+            _log.warning("batch %s: %s", batch.id, error)
+        return Sent(at=self._now())
+
+    def _find(self, message: SignedMessage, state: AccountState) -> Accepted | NotProcessed | None:
+        """(3) The transaction that took the message; or the proof that none did and none will."""
+        for transaction in self._recent:
+            incoming = transaction.incoming
+            if incoming and not incoming.internal and incoming.hash == message.message_hash:
+                return Accepted(transaction=transaction.hash)
+        if state.head.time > message.dead_at and self._read_from <= message.after_lt:
+            return NotProcessed(chain_time=state.head.time, read_from_lt=self._read_from)
+        return None
+
+    def _inspect(self, batch: Batch) -> Delivered | None:
+        """(4) Which payouts the chain has made; None while the paying transaction is still to come."""
+        taken = next((t for t in self._recent if t.hash == batch.transaction), None)
+        if taken is None:
+            raise RuntimeError(f"batch {batch.id} was accepted by a transaction that is not in the history")
+        if not taken.outgoing:  # the wallet could not even afford the message to itself
+            return Delivered(paid=frozenset())
+        transfer = taken.outgoing[0].hash
+        for transaction in self._recent:
+            if transaction.incoming and transaction.incoming.hash == transfer:
+                return Delivered(paid=_delivered(transaction, batch))
+        return None
+
+    def _messages(self, batch: Batch) -> tuple[OutMessage, ...]:
+        messages = out_messages(batch.payouts)
+        if batch.anchor is None:
+            return messages
+        if self._registry is None:
+            raise RuntimeError(f"batch {batch.id} carries an anchor, but this settler was given no registry")
+        body = anchor_body(batch.anchor.epoch, batch.anchor.root, query_id=batch.sequence)
+        return (*messages, OutMessage(destination=payee_of(self._registry), amount=ANCHOR_VALUE, body=body))
+
+
+def _delivered(transaction: Transaction, batch: Batch) -> frozenset[int]:
+    """Which of the batch's payouts are among the transaction's out-messages."""
+    sent = {(out.destination, out.value) for out in transaction.outgoing if out.operation is None}
+    return frozenset(i for i, payout in enumerate(batch.payouts) if (payout.payee, payout.amount) in sent)
