@@ -1,6 +1,9 @@
-"""DER, written: the few types vendor extensions are made of."""
+"""DER, written: the few types vendor extensions are made of, and private keys."""
 
 from __future__ import annotations
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
 
 
 def element(tag: int, content: bytes) -> bytes:
@@ -41,6 +44,35 @@ def identifier(dotted: str) -> bytes:
     """Return an OBJECT IDENTIFIER."""
     first, second, *rest = (int(arc) for arc in dotted.split("."))
     return element(0x06, bytes([first * 40 + second]) + b"".join(_base128(arc) for arc in rest))
+
+
+def key_bytes(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
+    """Return a private key as PKCS #8, not encrypted."""
+    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+
+def load_ec_key(data: bytes) -> ec.EllipticCurvePrivateKey:
+    """Read an EC key `key_bytes` wrote.
+
+    Raises:
+        ValueError: it is none.
+    """
+    key = load_der_private_key(data, password=None)
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return key
+    raise ValueError("not an EC key")
+
+
+def load_rsa_key(data: bytes) -> rsa.RSAPrivateKey:
+    """Read an RSA key `key_bytes` wrote.
+
+    Raises:
+        ValueError: it is none.
+    """
+    key = load_der_private_key(data, password=None)
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key
+    raise ValueError("not an RSA key")
 
 
 def _base128(number: int) -> bytes:

@@ -10,7 +10,7 @@ import json
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,13 +21,12 @@ from cryptography.x509.oid import NameOID
 from attestation import cbor
 from attestation.collateral import encode_collateral
 from attestation.sim import der
+from attestation.sim.der import key_bytes, load_ec_key
 from attestation.sim.tdx import (
     CPU_SVN,
     QE_PRODUCT,
     QE_SIGNER,
     SimulatedTdxPlatform,
-    decode_key,
-    encode_key,
     raw_signature,
 )
 from attestation.x509 import encode_pem
@@ -87,7 +86,7 @@ class SimulatedIntel:
     tcb_signer: bytes
 
     @classmethod
-    def create(cls, now: datetime) -> SimulatedIntel:
+    def create(cls, now: datetime) -> Self:
         """Return a vendor with new keys whose certificates start an hour before `now`."""
         root, platform, tcb = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
         issuer = _Issuer(name=_ROOT, key=root, now=now)
@@ -100,8 +99,9 @@ class SimulatedIntel:
             tcb_signer=issuer.certify(_TCB_SIGNER, tcb, authority=None, years=7),
         )
 
-    def pin(self) -> bytes:
-        """Return the SHA-256 of the root's SubjectPublicKeyInfo."""
+    @property
+    def root_pin(self) -> bytes:
+        """The pin of this vendor: SHA-256 of the root key's SubjectPublicKeyInfo."""
         spki = self.root_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return hashlib.sha256(spki).digest()
 
@@ -139,25 +139,29 @@ class SimulatedIntel:
         """Return everything, the private keys included."""
         keys = (self.root_key, self.platform_key, self.tcb_key)
         certificates = (self.root, self.platform_ca, self.tcb_signer)
-        return cbor.encode({"keys": [encode_key(key) for key in keys], "certificates": list(certificates)})
+        return cbor.encode({"keys": [key_bytes(key) for key in keys], "certificates": list(certificates)})
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> SimulatedIntel:
-        """Read what `to_bytes` wrote."""
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read what `to_bytes` wrote.
+
+        Raises:
+            ValueError, AttestationError: it is something else.
+        """
         match cbor.decode(data):
             case {
                 "keys": [bytes(root_key), bytes(platform_key), bytes(tcb_key)],
                 "certificates": [bytes(root), bytes(platform_ca), bytes(tcb_signer)],
             }:
                 return cls(
-                    root_key=decode_key(root_key),
-                    platform_key=decode_key(platform_key),
-                    tcb_key=decode_key(tcb_key),
+                    root_key=load_ec_key(root_key),
+                    platform_key=load_ec_key(platform_key),
+                    tcb_key=load_ec_key(tcb_key),
                     root=root,
                     platform_ca=platform_ca,
                     tcb_signer=tcb_signer,
                 )
-        raise ValueError("not a saved simulated Intel")
+        raise ValueError("not a saved simulated Intel; make a new one")
 
     def _platform_crl(self, platform: SimulatedTdxPlatform, issued: datetime, faults: CollateralFaults) -> bytes:
         revoked = [platform.chain[0]] if faults.revoke_platform else []

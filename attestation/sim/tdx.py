@@ -10,20 +10,16 @@ import hashlib
 import secrets
 import struct
 from dataclasses import dataclass, replace
+from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_der_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from attestation import cbor
 from attestation.evidence import TdxEvidence
+from attestation.sim.der import key_bytes, load_ec_key
 from attestation.tdx import ATTRIBUTE_SEPT_VE_DISABLE
 from attestation.tdx_quote import BODY_SIZES, TEE_TYPE_TDX
 from attestation.x509 import encode_pem
@@ -136,40 +132,34 @@ class SimulatedTdxPlatform:
         return cbor.encode(
             {
                 "fmspc": self.fmspc,
-                "key": encode_key(self.pck_key),
+                "key": key_bytes(self.pck_key),
                 "chain": list(self.chain),
                 "collateral": self.collateral,
             }
         )
 
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read what `to_bytes` wrote.
 
-def platform_from_bytes(data: bytes) -> SimulatedTdxPlatform:
-    """Read what `SimulatedTdxPlatform.to_bytes` wrote."""
-    fields = cbor.decode(data)
-    match fields:
-        case {"fmspc": bytes(fmspc), "key": bytes(key), "chain": [bytes(pck), bytes(ca), bytes(root)], **rest}:
-            return SimulatedTdxPlatform(
-                fmspc=fmspc, pck_key=decode_key(key), chain=(pck, ca, root), collateral=str(rest["collateral"])
-            )
-    raise ValueError("not a saved TDX platform")
+        Raises:
+            ValueError, AttestationError: it is something else.
+        """
+        match cbor.decode(data):
+            case {
+                "fmspc": bytes(fmspc),
+                "key": bytes(key),
+                "chain": [bytes(pck), bytes(ca), bytes(root)],
+                "collateral": str(collateral),
+            }:
+                return cls(fmspc=fmspc, pck_key=load_ec_key(key), chain=(pck, ca, root), collateral=collateral)
+        raise ValueError("not a saved simulated TDX platform; make a new one")
 
 
 def raw_signature(key: ec.EllipticCurvePrivateKey, message: bytes) -> bytes:
     """Return an ECDSA P-256 signature as Intel writes it: r and s, 32 bytes each, big-endian."""
     r, s = decode_dss_signature(key.sign(message, ec.ECDSA(SHA256())))
     return r.to_bytes(32, "big") + s.to_bytes(32, "big")
-
-
-def encode_key(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """Return a private key as DER (PKCS #8), not encrypted."""
-    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-
-
-def decode_key(data: bytes) -> ec.EllipticCurvePrivateKey:
-    """Read what `encode_key` wrote."""
-    key = load_der_private_key(data, password=None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)  # we wrote it
-    return key
 
 
 def _header(version: int) -> bytes:
