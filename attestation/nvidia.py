@@ -178,8 +178,8 @@ def check_report(
         log.require(
             "GPU mode",
             facts.feature in features,
-            seen=facts.feature,
-            required=" or ".join(sorted(features)),
+            seen=str(facts.feature),
+            required=" or ".join(sorted(map(str, features))),
             error=GpuStateError,
         )
         manifests = load_rims(rims) if isinstance(rims, Mapping) else rims

@@ -103,10 +103,9 @@ def check_chain(
     if len(chain) not in CHAIN_SIZES:
         raise MalformedEvidenceError(f"GPU chain of {len(chain)} certificates, want one of {CHAIN_SIZES}")
     fingerprint = sha256(b"".join(sha256(der).digest() for der in chain)).digest()
-    endorsement = cache.get(fingerprint) if cache else None
-    known = endorsement is not None
-    if endorsement is None:
-        endorsement = _read_endorsement([Certificate.parse(der) for der in chain])
+    known = cache.get(fingerprint) if cache else None
+    certificates = [] if known else [Certificate.parse(der) for der in chain]
+    endorsement = known or _read_endorsement(certificates)
     log.require(
         "GPU root",
         endorsement.root in roots,
@@ -114,7 +113,7 @@ def check_chain(
         required="a pinned NVIDIA root key",
         error=UntrustedRootError,
     )
-    broken = None if known else _first_broken_link([Certificate.parse(der) for der in chain])
+    broken = None if known else _first_broken_link(certificates)
     log.require(
         "GPU certificate chain",
         broken is None,

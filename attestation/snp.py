@@ -346,7 +346,7 @@ def _check_tcb(report: SnpReport, endorsement: SnpEndorsement, floor: SnpTcbFloo
     )
     least = floor.of(product)
     accepted = "a product the policy has a TCB floor for"
-    log.require("SNP product", least is not None, seen=product, required=accepted, error=TcbStatusError)
+    log.require("SNP product", least is not None, seen=str(product), required=accepted, error=TcbStatusError)
     assert least is not None  # the line above raised
     for name in ("current", "committed", "reported", "launch"):
         tcb = parse_tcb(getattr(report, f"{name}_tcb"), product)

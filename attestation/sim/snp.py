@@ -1,0 +1,243 @@
+"""A simulated AMD: root keys of its own, certificates and revocation lists in AMD's form.
+
+Every certificate says "Simulated" in its subject. Only a policy that names the simulated root accepts any of it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
+from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from attestation import cbor
+from attestation.certificate import BIT_STRING, SEQUENCE, Certificate, read_elements, read_one
+from attestation.policy import SnpTcb
+from attestation.sim.der import element, integer, sequence
+from attestation.sim.keys import key_bytes, load_rsa_key
+from attestation.sim.snp_platform import NO_FAULTS, SimulatedSnpPlatform, SnpFaults
+from attestation.snp_tcb import SnpProduct
+
+__all__ = ["NO_FAULTS", "SIMULATED_TCB", "SimulatedAmd", "SimulatedSnpPlatform", "SnpFaults"]
+
+# Security versions of simulated firmware; they mean nothing on real processors.
+SIMULATED_TCB = SnpTcb(bootloader=4, tee=0, snp=24, microcode=219)
+_AMD = "1.3.6.1.4.1.3704.1"
+_IA5_STRING = 0x16
+_PSS = PSS(MGF1(SHA384()), 48)
+_STEPPINGS = {SnpProduct.MILAN: b"Milan-B0", SnpProduct.GENOA: b"Genoa-B0", SnpProduct.TURIN: b"Turin"}
+_ARK, _ASK = "ARK-Simulated", "SEV-Simulated"
+_ARK_SERIAL, _ASK_SERIAL = 0x10000, 0x10001
+_VERSION_AND_SERIAL_1 = bytes.fromhex("a003020102020101")
+_VERSION_AND_SERIAL_0 = bytes.fromhex("a003020102020100")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedAmd:
+    """The vendor: one root and one signing key for all products.
+
+    Attributes:
+        issued: when it began; certificates run from then, unless a fault says otherwise.
+        ark: root certificate, DER.
+        ask: signing key certificate, DER.
+    """
+
+    issued: datetime
+    ark_key: rsa.RSAPrivateKey
+    ask_key: rsa.RSAPrivateKey
+    ark: bytes
+    ask: bytes
+
+    @classmethod
+    def create(cls, now: datetime) -> Self:
+        """Make a vendor; two RSA-4096 keys take about a second."""
+        issued = now.astimezone(UTC).replace(microsecond=0) - timedelta(days=1)
+        ark_key, ask_key = (rsa.generate_private_key(65537, 4096) for _ in range(2))
+        ark = _authority(_ARK, ark_key.public_key(), issuer_key=ark_key, serial=_ARK_SERIAL, issued=issued)
+        ask = _authority(_ASK, ask_key.public_key(), issuer_key=ark_key, serial=_ASK_SERIAL, issued=issued)
+        return cls(issued=issued, ark_key=ark_key, ask_key=ask_key, ark=ark, ask=ask)
+
+    @property
+    def root(self) -> bytes:
+        """The pin of this vendor: SHA-256 of the root key's SubjectPublicKeyInfo."""
+        return sha256(Certificate.parse(self.ark).public_key_info).digest()
+
+    def make_platform(
+        self,
+        *,
+        product: SnpProduct = SnpProduct.MILAN,
+        tcb: SnpTcb = SIMULATED_TCB,
+        vlek: bool = False,
+        serial: int = 0,
+        valid_days: int = 7 * 365,
+        crl: bytes | None = None,
+    ) -> SimulatedSnpPlatform:
+        """Make a processor with a chip key this vendor endorses.
+
+        Args:
+            product: product line.
+            tcb: firmware versions; on Milan and Genoa there is no fmc.
+            vlek: endorse a provider's key instead of the chip's.
+            serial: of the chip's certificate; 0 as AMD's are. Give another to revoke it.
+            valid_days: life of the chip's certificate from `issued`.
+            crl: revocation list to hand out; a fresh empty one by default.
+        """
+        key = ec.generate_private_key(ec.SECP384R1())
+        chip_id = secrets.token_bytes(8).ljust(64, b"\0") if product is SnpProduct.TURIN else secrets.token_bytes(64)
+        extensions = _chip_extensions(product, tcb, None if vlek else chip_id)
+        name = "SEV-VLEK" if vlek else "SEV-VCEK"
+        builder = _builder(name, key.public_key(), issuer=_ASK, serial=serial or 1, issued=self.issued, days=valid_days)
+        for oid, value in extensions.items():
+            builder = builder.add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), False)
+        vcek = builder.sign(self.ask_key, SHA384(), rsa_padding=_PSS).public_bytes(Encoding.DER)
+        return SimulatedSnpPlatform(
+            product=product,
+            chip_id=chip_id,
+            tcb=tcb,
+            vlek=vlek,
+            key=key,
+            vcek=vcek if serial else self._with_serial_0(vcek),
+            ask=self.ask,
+            ark=self.ark,
+            crl=crl or self.make_crl(),
+        )
+
+    def make_crl(
+        self, *, revoked: Collection[int] = (), issued: datetime | None = None, valid_days: int = 365
+    ) -> bytes:
+        """Return a revocation list, DER.
+
+        Args:
+            revoked: serial numbers of revoked certificates.
+            issued: when it was made; at the vendor's beginning by default.
+            valid_days: days until it must be renewed.
+        """
+        start = issued or self.issued
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(_name(_ARK))
+            .last_update(start)
+            .next_update(start + timedelta(days=valid_days))
+            .add_extension(x509.CRLNumber(1), critical=False)
+        )
+        for serial in revoked:
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(start)
+            builder = builder.add_revoked_certificate(entry.build())
+        return builder.sign(self.ark_key, SHA384(), rsa_padding=_PSS).public_bytes(Encoding.DER)
+
+    def to_bytes(self) -> bytes:
+        """Return the whole vendor, private keys included."""
+        return cbor.encode(
+            {
+                "issued": int(self.issued.timestamp()),
+                "ark_key": key_bytes(self.ark_key),
+                "ask_key": key_bytes(self.ask_key),
+                "ark": self.ark,
+                "ask": self.ask,
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read what `to_bytes` wrote.
+
+        Raises:
+            ValueError, AttestationError: it is something else.
+        """
+        match cbor.decode(data):
+            case {
+                "issued": int(issued),
+                "ark_key": bytes(ark_key),
+                "ask_key": bytes(ask_key),
+                "ark": bytes(ark),
+                "ask": bytes(ask),
+            }:
+                return cls(
+                    issued=datetime.fromtimestamp(issued, UTC),
+                    ark_key=load_rsa_key(ark_key),
+                    ask_key=load_rsa_key(ask_key),
+                    ark=ark,
+                    ask=ask,
+                )
+        raise ValueError("not a saved simulated AMD; make a new one")
+
+    def _with_serial_0(self, certificate: bytes) -> bytes:
+        """Return the certificate with AMD's serial number 0, which the builder does not write, signed anew."""
+        signed, algorithm, _ = read_elements(read_one(certificate, SEQUENCE))
+        body = signed.content.replace(_VERSION_AND_SERIAL_1, _VERSION_AND_SERIAL_0, 1)
+        signature = self.ask_key.sign(sequence(body), _PSS, SHA384())
+        return sequence(sequence(body), algorithm.whole, element(BIT_STRING, b"\0" + signature))
+
+
+def _chip_extensions(product: SnpProduct, tcb: SnpTcb, chip_id: bytes | None) -> dict[str, bytes]:
+    versions = {"3.1": tcb.bootloader, "3.2": tcb.tee, "3.3": tcb.snp, "3.8": tcb.microcode}
+    if product is SnpProduct.TURIN:
+        versions["3.9"] = tcb.fmc
+    extensions = {f"{_AMD}.1": integer(0), f"{_AMD}.2": element(_IA5_STRING, _STEPPINGS[product])}
+    for number, version in versions.items():
+        extensions[f"{_AMD}.{number}"] = integer(version)
+    if chip_id is None:
+        return {**extensions, f"{_AMD}.5": element(_IA5_STRING, b"Simulated provider")}
+    return {**extensions, f"{_AMD}.4": chip_id[:8] if product is SnpProduct.TURIN else chip_id}
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "Simulated Engineering"),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Simulated Micro Devices"),
+            x509.NameAttribute(NameOID.COMMON_NAME, common),
+        ]
+    )
+
+
+def _builder(
+    subject: str,
+    key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey,
+    *,
+    issuer: str,
+    serial: int,
+    issued: datetime,
+    days: int,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_name(subject))
+        .issuer_name(_name(issuer))
+        .public_key(key)
+        .serial_number(serial)
+        .not_valid_before(issued)
+        .not_valid_after(issued + timedelta(days=days))
+    )
+
+
+def _authority(
+    subject: str, key: rsa.RSAPublicKey, *, issuer_key: rsa.RSAPrivateKey, serial: int, issued: datetime
+) -> bytes:
+    is_root = subject == _ARK
+    usage = dict.fromkeys(("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False)
+    builder = (
+        _builder(subject, key, issuer=_ARK, serial=serial, issued=issued, days=25 * 365)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None if is_root else 0), critical=True)
+        .add_extension(
+            x509.KeyUsage(
+                digital_signature=False,
+                key_cert_sign=True,
+                crl_sign=is_root,
+                encipher_only=False,
+                decipher_only=False,
+                **usage,
+            ),
+            critical=True,
+        )
+    )
+    return builder.sign(issuer_key, SHA384(), rsa_padding=_PSS).public_bytes(Encoding.DER)
