@@ -1,0 +1,77 @@
+"""`python -m billing.ton.devnet --port N --state DIR`: a devnet in a process of its own.
+
+Prints one JSON line when it can be used: {"host", "port", "public_key" (base64), "network_id", "admin" (unix socket)}.
+Ends on SIGTERM or SIGINT; with --parent-death also when the process that started it ends.
+Exit status 2 and one line on stderr when it cannot start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from billing.errors import BillingError
+from billing.ton.devnet.server import BLOCK_INTERVAL_S, LOOPBACK, running_devnet
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main() -> int:
+    """Run until told to stop."""
+    options = _parser().parse_args()
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, stream=sys.stderr)
+    if options.parent_death:
+        _die_with_parent()
+    try:
+        asyncio.run(_serve(options))
+    except (BillingError, OSError) as error:
+        print(f"devnet: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m billing.ton.devnet", description="Run a local TON network.")
+    parser.add_argument("--host", default=LOOPBACK, help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="TCP port of the lite-server; 0: any free one")
+    parser.add_argument("--state", type=Path, required=True, help="folder of the chain; continued if it exists")
+    parser.add_argument("--block-interval", type=float, default=BLOCK_INTERVAL_S, help="seconds (%(default)s)")
+    parser.add_argument("--parent-death", action="store_true", help="end when the starting process ends")
+    parser.add_argument("--verbose", action="store_true", help="log what happens")
+    return parser
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with running_devnet(
+        options.state, host=options.host, port=options.port, block_interval_s=options.block_interval
+    ) as devnet:
+        ready = {
+            "host": devnet.host,
+            "port": devnet.port,
+            "public_key": devnet.public_key,
+            "network_id": devnet.network_id,
+            "admin": str(devnet.admin.resolve()),
+        }
+        print(json.dumps(ready), flush=True)
+        await stop.wait()
+
+
+def _die_with_parent() -> None:
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before the kernel knew
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
