@@ -1,0 +1,135 @@
+"""One contract in the real TVM: messages in, what it did out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+from pytoniq_core import Address, Cell, begin_cell
+from pytoniq_core.tlb.account import ShardAccount, StateInit
+from pytoniq_core.tlb.transaction import Transaction as FullTransaction
+from pytoniq_core.tlb.vm_stack import VmStack
+
+from billing.money import Nanotons
+from billing.ton.config import slim_config
+from billing.ton.emulator import Emulator, MethodResult
+from billing.ton.proofs import AccountState, AccountStatus, Head
+from billing.ton.registry import OperatorTerms, RegistryState, parse_registry, registry_address, registry_init
+from billing.ton.transaction import Transaction, parse_transaction
+
+NOW = 1_800_000_000
+OWNER = Address((0, sha256(b"owner").digest()))
+TREASURY = Address((0, sha256(b"treasury").digest()))
+STRANGER = Address((0, sha256(b"stranger").digest()))
+OPERATOR = OperatorTerms(public_key=b"k" * 32, endpoint="http://127.0.0.1:8000", wallet=TREASURY, fee_permille=50)
+TON = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one message did: exit code of the code, 0 for success, and the transaction."""
+
+    exit_code: int
+    gas: int
+    aborted: bool
+    transaction: Transaction
+
+
+class RegistryInVm:
+    """A deployed registry, alone in its own world."""
+
+    def __init__(self, *, network_id: int = -777, operator: OperatorTerms = OPERATOR) -> None:
+        self.emulator = Emulator(slim_config())
+        self.init = registry_init(network_id=network_id, owner=OWNER, operator=operator)
+        self.address = registry_address(self.init)
+        self._account = (
+            begin_cell().store_ref(begin_cell().store_bit(0).end_cell()).store_bytes(bytes(32)).store_uint(0, 64)
+        ).end_cell()
+        self._lt = 1_000_000
+
+    def deploy(self) -> Outcome:
+        return self.send(STRANGER, value=TON // 10, init=self.init)
+
+    def send(
+        self,
+        sender: Address,
+        body: Cell | None = None,
+        *,
+        value: int = TON // 20,
+        bounced: bool = False,
+        init: StateInit | None = None,
+    ) -> Outcome:
+        message = (
+            begin_cell()
+            .store_uint(0b01, 2)
+            .store_bit(int(not bounced))
+            .store_bit(int(bounced))
+            .store_address(sender)
+            .store_address(self.address)
+            .store_coins(value)
+            .store_bit(0)
+            .store_coins(0)
+            .store_coins(0)
+            .store_uint(self._lt, 64)
+            .store_uint(NOW, 32)
+        )
+        if init is None:
+            message.store_bit(0)
+        else:
+            message.store_bit(1).store_bit(1).store_ref(init.serialize())
+        if body is None:
+            return self.execute(message.store_bit(0).end_cell())
+        return self.execute(message.store_bit(1).store_ref(body).end_cell())
+
+    def send_external(self, body: Cell) -> Outcome:
+        message = begin_cell().store_uint(0b1000, 4).store_address(self.address).store_coins(0).store_bit(0)
+        return self.execute(message.store_bit(1).store_ref(body).end_cell())
+
+    def execute(self, message: Cell) -> Outcome:
+        self._lt += 1_000_000
+        done = self.emulator.execute(
+            shard_account=self._account.to_boc(), message=message.to_boc(), now=NOW, lt=self._lt
+        )
+        self._account = Cell.one_from_boc(done.shard_account)
+        cell = Cell.one_from_boc(done.transaction)
+        description = FullTransaction.deserialize(cell.begin_parse()).description
+        compute = description.compute_ph
+        return Outcome(
+            exit_code=getattr(compute, "exit_code", -1),
+            gas=getattr(compute, "gas_used", 0),
+            aborted=bool(description.aborted),
+            transaction=parse_transaction(cell, self.address.hash_part),
+        )
+
+    def account(self) -> AccountState:
+        account = ShardAccount.deserialize(self._account.begin_parse()).account
+        assert account is not None
+        init = account.storage.state.state_init
+        return AccountState(
+            address=self.address,
+            head=Head(seqno=1, time=NOW),
+            status=AccountStatus.ACTIVE,
+            balance=Nanotons(account.storage.balance.grams),
+            last_lt=self._lt,
+            last_hash=bytes(32),
+            code=init.code,
+            data=init.data,
+        )
+
+    def state(self) -> RegistryState:
+        return parse_registry(self.account())
+
+    def get(self, method_id: int, stack: list[int] | None = None) -> tuple[MethodResult, list[object]]:
+        account = self.account()
+        assert account.code is not None
+        assert account.data is not None
+        result = self.emulator.run_get_method(
+            code=account.code.to_boc(),
+            data=account.data.to_boc(),
+            address=self.address.to_str(is_user_friendly=False),
+            method_id=method_id,
+            stack=VmStack.serialize(stack or []).to_boc(),
+            now=NOW,
+            balance=account.balance,
+        )
+        return result, VmStack.deserialize(Cell.one_from_boc(result.stack).begin_parse())
