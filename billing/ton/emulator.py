@@ -124,7 +124,7 @@ class _Library:
         self.tvm_get = self._bind("tvm_emulator_run_get_method", pointer, pointer, number, text)
         self._bind("emulator_set_verbosity_level", flag, number)(0)  # the C++ side prints nothing
 
-    def _bind(self, name: str, result: Any, *arguments: Any) -> Any:
+    def _bind(self, name: str, result: Any, *arguments: Any) -> Any:  # noqa: ANN401  # ctypes is untyped
         function = getattr(self._library, name)
         function.restype, function.argtypes = result, list(arguments)
         return function

@@ -63,7 +63,11 @@ async def _serve(options: argparse.Namespace) -> None:
             "admin": str(devnet.admin.resolve()),
         }
         print(json.dumps(ready), flush=True)
-        await stop.wait()
+        told = asyncio.create_task(stop.wait())
+        await asyncio.wait({told, devnet.heartbeat}, return_when=asyncio.FIRST_COMPLETED)
+        if devnet.heartbeat.done():
+            told.cancel()
+            devnet.heartbeat.result()  # raises what stopped it
 
 
 def _die_with_parent() -> None:

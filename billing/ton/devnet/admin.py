@@ -1,21 +1,24 @@
-"""The admin socket: faucet, clock and faults, one JSON object a line each way, on a unix socket only its owner opens."""
+"""The admin socket: faucet, clock and faults; one JSON object a line each way, on a socket only its owner opens."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
+import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from billing.errors import BillingError
-from billing.ton.devnet.errors import DevnetError
+from billing.ton.devnet.errors import DevnetError, SocketPathError
 from billing.ton.devnet.faults import Fault, FaultKind
 from billing.ton.devnet.messages import AccountId
 from billing.ton.devnet.node import NETWORK_ID, DevnetNode, Minted
 
 LINE_SIZE_MAX = 4096
+SOCKET_PATH_MAX = 107  # bytes; sockaddr_un.sun_path without its final zero
 ANSWER_TIMEOUT_S = 30.0
 
 _log = logging.getLogger(__name__)
@@ -36,6 +39,8 @@ class AdminServer:
 
     async def start(self) -> None:
         """Listen."""
+        if len(os.fsencode(self._path)) > SOCKET_PATH_MAX:
+            raise SocketPathError(str(self._path), SOCKET_PATH_MAX)
         self._path.unlink(missing_ok=True)  # left by a process that was killed; the folder's lock is ours
         self._server = await asyncio.start_unix_server(self._serve, self._path, limit=LINE_SIZE_MAX)
         self._path.chmod(0o600)
@@ -68,18 +73,17 @@ class AdminServer:
             writer.close()
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
+        methods: dict[str, Callable[..., Awaitable[Any]]] = {
+            "status": self._status,
+            "faucet": self._faucet,
+            "advance": self._advance,
+            "inject": self._inject,
+            "clear": self._clear,
+            "cut": self._cut,
+        }
         try:
             request = json.loads(line)
-            operation = request.pop("op")
-            method = {
-                "status": self._status,
-                "faucet": self._faucet,
-                "advance": self._advance,
-                "inject": self._inject,
-                "clear": self._clear,
-                "cut": self._cut,
-            }[operation]
-            return {"ok": True, "result": await method(**request)}
+            return {"ok": True, "result": await methods[request.pop("op")](**request)}
         except (BillingError, ValueError, KeyError, TypeError, AttributeError) as error:
             return {"ok": False, "error": str(error) or repr(error)}
 
@@ -155,7 +159,7 @@ class DevnetAdmin:
         """Cut a block now; returns its number."""
         return int(await self._ask(op="cut"))
 
-    async def _ask(self, **request: Any) -> Any:
+    async def _ask(self, **request: Any) -> Any:  # noqa: ANN401  # JSON in, JSON out
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             reader, writer = await asyncio.open_unix_connection(self._path)
             try:

@@ -129,17 +129,17 @@ class _Connection:
             raise ConnectionLostError("a message that is neither ping nor query")
         if len(self._queries) >= QUERIES_PER_CONNECTION_MAX:
             raise ConnectionLostError(f"more than {QUERIES_PER_CONNECTION_MAX} queries at once")
-        query_id, query = reader.take(32), TlReader(reader.bytes())
+        query_id, query = reader.take(32), TlReader(reader.octets())
         if query.take(4) != LITE_QUERY:
             raise ConnectionLostError("a query that is not for a lite-server")
-        task = asyncio.create_task(self._answer(query_id, query.bytes()))
+        task = asyncio.create_task(self._answer(query_id, query.octets()))
         self._queries.add(task)
         task.add_done_callback(self._queries.discard)
 
     async def _answer(self, query_id: bytes, query: bytes) -> None:
         try:
             answer = await self._handler(query)
-            self._send(TlWriter(ADNL_ANSWER).raw(query_id).bytes(answer).done())
+            self._send(TlWriter(ADNL_ANSWER).raw(query_id).octets(answer).done())
             await self._writer.drain()
         except (ConnectionLostError, ConnectionError):
             self._writer.close()

@@ -86,8 +86,8 @@ class AccountBlock:
 
     def content(self) -> Cell:
         """Serialize as AccountBlock."""
-        update = Builder().uint(0x72, 8).bytes(self.before).bytes(self.after).cell()
-        return Builder().uint(5, 4).bytes(self.account.id).content(self.transactions.edge()).ref(update).cell()
+        update = Builder().uint(0x72, 8).octets(self.before).octets(self.after).cell()
+        return Builder().uint(5, 4).octets(self.account.id).content(self.transactions.edge()).ref(update).cell()
 
 
 def account_blocks(done: Sequence[tuple[Transaction, bytes, bytes]]) -> AugmentedTrie:
@@ -104,7 +104,7 @@ def account_blocks(done: Sequence[tuple[Transaction, bytes, bytes]]) -> Augmente
 
 def build_state(moment: Moment, workchain: int, accounts: AugmentedTrie, custom: Cell | None) -> Cell:
     """Serialize ShardStateUnsplit; `custom` is McStateExtra on the masterchain."""
-    state = Builder().uint(0x9023AFE2, 32).int(moment.global_id, 32)
+    state = Builder().uint(0x9023AFE2, 32).sint(moment.global_id, 32)
     _shard_ident(state, workchain).uint(moment.seqno, 32).uint(0, 32).uint(moment.now, 32).uint(moment.end_lt, 64)
     state.uint(0, 32).ref(EMPTY).uint(0, 1).ref(accounts.cell())
     totals = Builder().uint(0, 64).uint(0, 64).currency(accounts.amount).currency(0).uint(0, 1).uint(0, 1)
@@ -126,7 +126,7 @@ def build_block(
     custom: Cell | None = None,
 ) -> Cell:
     """Serialize Block; `custom` is McBlockExtra on the masterchain."""
-    block = Builder().uint(0x11EF55AA, 32).int(moment.global_id, 32)
+    block = Builder().uint(0x11EF55AA, 32).sint(moment.global_id, 32)
     block.ref(_info(moment, workchain, previous, master))
     block.ref(_value_flow(flow))
     block.ref(merkle_update(previous.state, state))
@@ -141,7 +141,7 @@ def block_id(moment: Moment, workchain: int, boc: bytes, block: Cell) -> BlockId
 def shard_hashes(moment: Moment, shard: BlockId) -> Cell:
     """The edge of the dictionary from workchain to its tree of shards: one workchain, one shard."""
     descriptor = Builder().uint(0xB, 4).uint(shard.seqno, 32).uint(moment.seqno, 32)
-    descriptor.uint(moment.start_lt, 64).uint(moment.end_lt, 64).bytes(shard.root_hash).bytes(shard.file_hash)
+    descriptor.uint(moment.start_lt, 64).uint(moment.end_lt, 64).octets(shard.root_hash).octets(shard.file_hash)
     descriptor.uint(0, 5).uint(0, 3).uint(0, 32).uint(WHOLE_SHARD, 64).uint(0, 32).uint(moment.now, 32)
     descriptor.uint(0, 1).currency(0).currency(0)  # no split or merge planned, fees and creation in the block itself
     leaf = Builder().uint(0, 1).content(descriptor.cell()).cell()  # bt_leaf
@@ -150,7 +150,7 @@ def shard_hashes(moment: Moment, shard: BlockId) -> Cell:
 
 def master_state_extra(moment: Moment, shards: Cell, config: Cell, total: int) -> Cell:
     """Serialize McStateExtra."""
-    extra = Builder().uint(0xCC26, 16).uint(1, 1).ref(shards).bytes(_CONFIG_ADDRESS).ref(config)
+    extra = Builder().uint(0xCC26, 16).uint(1, 1).ref(shards).octets(_CONFIG_ADDRESS).ref(config)
     info = Builder().uint(0, 16).uint(0, 32).uint(0, 32).uint(0, 1)  # flags, validator info
     info.uint(0, 1).uint(0, 1).uint(moment.end_lt, 64)  # no old blocks, with their (key, largest lt)
     info.uint(0, 1).uint(0, 1)  # not after a key block, no last key block
@@ -177,12 +177,12 @@ def genesis(global_id: int, workchain: int, now: int, config: Cell) -> Head:
 
 
 def _shard_ident(builder: Builder, workchain: int) -> Builder:
-    return builder.uint(0, 2).uint(0, 6).int(workchain, 32).uint(0, 64)
+    return builder.uint(0, 2).uint(0, 6).sint(workchain, 32).uint(0, 64)
 
 
 def _reference(head: Head) -> Cell:
     reference = Builder().uint(head.end_lt, 64).uint(head.id.seqno, 32)
-    return reference.bytes(head.id.root_hash).bytes(head.id.file_hash).cell()
+    return reference.octets(head.id.root_hash).octets(head.id.file_hash).cell()
 
 
 def _info(moment: Moment, workchain: int, previous: Head, master: Head) -> Cell:
@@ -205,7 +205,7 @@ def _extra(moment: Moment, transactions: AugmentedTrie, custom: Cell | None) -> 
     no_imports = Builder().uint(0, 1).coins(0).currency(0).cell()
     no_exports = Builder().uint(0, 1).currency(0).cell()
     extra = Builder().uint(0x4A33F6FD, 32).ref(no_imports).ref(no_exports).ref(transactions.cell())
-    extra.bytes(moment.seed).bytes(bytes(32))
+    extra.octets(moment.seed).octets(bytes(32))
     if custom is None:
         return extra.uint(0, 1).cell()
     return extra.uint(1, 1).ref(custom).cell()

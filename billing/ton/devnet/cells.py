@@ -73,7 +73,7 @@ class Cell:
             return mask
         if kind == LIBRARY:
             return 0
-        if kind == MERKLE_PROOF and len(self.refs) == 1 or kind == MERKLE_UPDATE and len(self.refs) == 2:
+        if len(self.refs) == {MERKLE_PROOF: 1, MERKLE_UPDATE: 2}.get(kind):
             return _union(self.refs) >> 1
         raise MalformedCellError(f"exotic cell of kind {kind} with {len(self.refs)} references")
 
@@ -101,7 +101,7 @@ def _compute(root: Cell) -> None:
 
 def _hash_one(cell: Cell) -> None:
     kind = cell.data[0] if cell.exotic else 0
-    if not cell.mask and kind != MERKLE_PROOF and kind != MERKLE_UPDATE:  # the common case: nothing pruned below
+    if not cell.mask and kind not in (MERKLE_PROOF, MERKLE_UPDATE):  # the common case: nothing pruned below
         refs = cell.refs
         depths = [ref._depths[0] for ref in refs]
         parts = [cell.head(0), cell.data]
@@ -145,11 +145,11 @@ class Builder:
         self._length += bits
         return self
 
-    def int(self, value: int, bits: int) -> Builder:
+    def sint(self, value: int, bits: int) -> Builder:
         """Append a signed integer of so many bits."""
         return self.uint(value & ((1 << bits) - 1), bits)
 
-    def bytes(self, value: bytes) -> Builder:
+    def octets(self, value: bytes) -> Builder:
         """Append whole bytes."""
         self._value = self._value << 8 * len(value) | int.from_bytes(value, "big")
         self._length += 8 * len(value)
@@ -207,12 +207,12 @@ class Reader:
             raise MalformedCellError(f"a cell of {self.bits_total} bits ended early")
         return (self._value >> self._left) & ((1 << bits) - 1)
 
-    def int(self, bits: int) -> int:
+    def sint(self, bits: int) -> int:
         """Take a signed integer."""
         value = self.uint(bits)
         return value - (1 << bits) if value >> (bits - 1) else value
 
-    def bytes(self, size: int) -> bytes:
+    def octets(self, size: int) -> bytes:
         """Take whole bytes."""
         return self.uint(8 * size).to_bytes(size, "big")
 

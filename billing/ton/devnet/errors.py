@@ -6,6 +6,8 @@ DevnetError (a BillingError)
 ├── NotAnExternalError      a message sent to the lite-server that is not an inbound external one
 ├── UnknownBlockError       a block id this chain never had, or whose state is no longer kept
 ├── StoreBusyError          another process runs on this state folder
+├── StoreFailedError        the disk did not take a block; the devnet stops
+├── SocketPathError         the state folder's path is too long for a unix socket
 └── CorruptStoreError       the stored accounts do not give the state the last block committed to
 
 A refusal by the contract itself is `billing.ton.emulator.ExternalNotAcceptedError`.
@@ -65,3 +67,27 @@ class CorruptStoreError(DevnetError):
 
     def __str__(self) -> str:
         return f"{self.path} is damaged ({self.why}): delete the folder to start a new chain"
+
+
+class StoreFailedError(DevnetError):
+    """The disk did not take a block, so what is in memory must not be served."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(path, why)
+        self.path = path
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.path} could not be written ({self.why}): make room, then start the devnet again"
+
+
+class SocketPathError(DevnetError):
+    """Unix sockets have short paths."""
+
+    def __init__(self, path: str, limit: int) -> None:
+        super().__init__(path, limit)
+        self.path = path
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"{self.path} is longer than the {self.limit} bytes a unix socket may have: choose a shorter --state"

@@ -61,12 +61,12 @@ def load_address(reader: Reader) -> AccountId | None:
         return None
     if kind != 2 or reader.uint(1):
         raise MalformedCellError("only standard addresses without anycast exist on this chain")
-    return AccountId(reader.int(8), reader.bytes(32))
+    return AccountId(reader.sint(8), reader.octets(32))
 
 
 def store_address(builder: Builder, address: AccountId) -> Builder:
     """Append a standard address."""
-    return builder.uint(0b100, 3).int(address.workchain, 8).bytes(address.id)
+    return builder.uint(0b100, 3).sint(address.workchain, 8).octets(address.id)
 
 
 def external_destination(message: Cell) -> AccountId | None:
@@ -145,7 +145,7 @@ def parse_transaction(workchain: int, boc: bytes) -> Transaction:
     reader = Reader(cell)
     if reader.uint(4) != _TRANSACTION_TAG:
         raise MalformedCellError("not a transaction")
-    account, lt = reader.bytes(32), reader.uint(64)
+    account, lt = reader.octets(32), reader.uint(64)
     reader.uint(256 + 64 + 32 + 15 + 2 + 2)  # previous hash and lt, time, number of messages, states
     messages = Reader(reader.ref())
     fees = reader.coins()
@@ -161,7 +161,7 @@ def previous_transaction(transaction: Cell) -> tuple[int, bytes]:
     """Return lt and hash of the transaction before this one; (0, zeros) for the first."""
     reader = Reader(transaction)
     reader.uint(4 + 256 + 64)
-    digest = reader.bytes(32)
+    digest = reader.octets(32)
     return reader.uint(64), digest
 
 
@@ -187,7 +187,7 @@ class Account:
     def last(self) -> tuple[int, bytes]:
         """Lt and hash of its last transaction."""
         reader = Reader(self.cell)
-        digest = reader.bytes(32)
+        digest = reader.octets(32)
         return reader.uint(64), digest
 
 
@@ -235,7 +235,7 @@ def account_program(account: Account) -> tuple[Cell, Cell] | None:
 
 
 def _no_account() -> Account:
-    cell = Builder().ref(Builder().uint(0, 1).cell()).bytes(bytes(32)).uint(0, 64).cell()
+    cell = Builder().ref(Builder().uint(0, 1).cell()).octets(bytes(32)).uint(0, 64).cell()
     return Account(boc=encode_boc(cell), cell=cell, exists=False, amount=0)
 
 

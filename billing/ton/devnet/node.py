@@ -16,7 +16,7 @@ from billing.ton.devnet.adnl import ConnectionLostError
 from billing.ton.devnet.blocks import BlockId
 from billing.ton.devnet.chain import Chain, Snapshot
 from billing.ton.devnet.clock import Clock
-from billing.ton.devnet.errors import UnknownBlockError
+from billing.ton.devnet.errors import StoreFailedError, UnknownBlockError
 from billing.ton.devnet.faults import Fault, FaultKind, FaultPlan
 from billing.ton.devnet.messages import AccountId
 from billing.ton.devnet.store import Store
@@ -49,6 +49,7 @@ class DevnetNode:
         self.faults = FaultPlan()
         self._snapshots: OrderedDict[int, Snapshot] = OrderedDict()
         self._changed = asyncio.Condition()
+        self._failure: StoreFailedError | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -109,9 +110,18 @@ class DevnetNode:
         return found
 
     def cut(self) -> Snapshot:
-        """Cut a block, store it, then let it be seen."""
+        """Cut a block, store it, then let it be seen.
+
+        Raises:
+            StoreFailedError: the disk did not take it. The node is finished: memory is ahead of the disk.
+        """
+        self._check_alive()
         cut = self.chain.cut(now=self.clock.now())
-        self.store.save(cut, self.chain.accounts_hash())
+        try:
+            self.store.save(cut, self.chain.accounts_hash())
+        except StoreFailedError as error:
+            self._failure = error
+            raise
         self._snapshots[cut.snapshot.seqno] = cut.snapshot
         while len(self._snapshots) > SNAPSHOTS_KEPT:
             self._snapshots.popitem(last=False)
@@ -165,6 +175,7 @@ class DevnetNode:
 
     async def faucet(self, to: AccountId, amount: int) -> Minted:
         """Mint nanotons to an account, in a block of their own."""
+        self._check_alive()
         done = self.chain.mint(to, amount, now=self.clock.now())
         snapshot = self.cut()
         await self.announce()
@@ -177,7 +188,12 @@ class DevnetNode:
         await self.tick()
         return now
 
+    def _check_alive(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
     async def _deliver(self, body: bytes) -> None:
+        self._check_alive()
         self.chain.accept_external(body, now=self.clock.now())
         await self.tick()
 

@@ -30,6 +30,7 @@ class Devnet:
     public_key: str  # base64, as client configurations have it
     admin: Path
     node: DevnetNode
+    heartbeat: asyncio.Task[None]  # cuts idle blocks; ends only with the devnet, or with the error that stopped it
     network_id: int = NETWORK_ID
 
 
@@ -64,6 +65,7 @@ async def running_devnet(
             public_key=base64.b64encode(server.key.public).decode(),
             admin=folder / "admin.sock",
             node=node,
+            heartbeat=timer,
         )
     finally:
         if timer is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -17,7 +18,7 @@ from billing.ton.devnet.blocks import BASECHAIN, MASTERCHAIN, BlockId, Head
 from billing.ton.devnet.boc import parse_one
 from billing.ton.devnet.cells import Cell
 from billing.ton.devnet.chain import Cut
-from billing.ton.devnet.errors import CorruptStoreError, StoreBusyError
+from billing.ton.devnet.errors import CorruptStoreError, StoreBusyError, StoreFailedError
 from billing.ton.devnet.messages import Account, AccountId, Parcel, parcel, parse_account
 
 _FORMAT = 1
@@ -128,9 +129,10 @@ class Store:
             database.executemany("insert into queue (boc) values (?)", [(message.boc,) for message in cut.queue])
             self.put("accounts hash", accounts_hash)
             database.execute("commit")
-        except BaseException:
-            database.execute("rollback")
-            raise
+        except sqlite3.Error as error:
+            with suppress(sqlite3.Error):
+                database.execute("rollback")
+            raise StoreFailedError(str(self._path), str(error)) from error
 
     def _save_blocks(self, cut: Cut) -> None:
         moment = cut.snapshot.moment
@@ -153,7 +155,8 @@ class Store:
     def head(self, workchain: int) -> tuple[BlockId, int, Cell] | None:
         """Return name, end lt and block cell of the newest block, or None before the first."""
         row = self._database.execute(
-            "select seqno, root_hash, file_hash, end_lt, boc from blocks where workchain = ? order by seqno desc limit 1",
+            "select seqno, root_hash, file_hash, end_lt, boc from blocks where workchain = ? "
+            "order by seqno desc limit 1",
             (workchain,),
         ).fetchone()
         if row is None:
@@ -207,22 +210,26 @@ class Store:
 
     def block(self, workchain: int, seqno: int) -> tuple[BlockId, bytes] | None:
         """Return name and bag of cells of a block."""
-        return self._find_block("seqno = ?", "seqno", workchain, seqno)
+        return self._find_block("workchain = ? and seqno = ?", workchain, seqno)
+
+    def block_name(self, workchain: int, seqno: int) -> BlockId | None:
+        """Return the name of a block without reading its body."""
+        row = self._database.execute(
+            "select root_hash, file_hash from blocks where workchain = ? and seqno = ?", (workchain, seqno)
+        ).fetchone()
+        return row and BlockId(workchain=workchain, seqno=seqno, root_hash=row[0], file_hash=row[1])
 
     def block_by_lt(self, workchain: int, lt: int) -> tuple[BlockId, bytes] | None:
         """Return the first block that ends at or after a logical time."""
-        return self._find_block("end_lt >= ?", "seqno", workchain, lt)
+        return self._find_block("workchain = ? and end_lt >= ? order by seqno", workchain, lt)
 
     def block_by_time(self, workchain: int, utime: int) -> tuple[BlockId, bytes] | None:
         """Return the last block made at or before a unix time."""
-        return self._find_block("utime <= ?", "seqno desc", workchain, utime)
+        return self._find_block("workchain = ? and utime <= ? order by seqno desc", workchain, utime)
 
-    def _find_block(self, where: str, order: str, workchain: int, value: int) -> tuple[BlockId, bytes] | None:
-        row = self._database.execute(
-            "select seqno, root_hash, file_hash, boc from blocks "
-            f"where workchain = ? and {where} order by {order} limit 1",  # noqa: S608  # both are literals above
-            (workchain, value),
-        ).fetchone()
+    def _find_block(self, condition: str, workchain: int, value: int) -> tuple[BlockId, bytes] | None:
+        query = "select seqno, root_hash, file_hash, boc from blocks where " + condition + " limit 1"  # noqa: S608  # literals
+        row = self._database.execute(query, (workchain, value)).fetchone()
         if row is None:
             return None
         return BlockId(workchain=workchain, seqno=row[0], root_hash=row[1], file_hash=row[2]), bytes(row[3])

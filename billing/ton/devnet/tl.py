@@ -50,7 +50,7 @@ class TlReader:
             raise MalformedQueryError(f"the query ended early, after {len(self._data)} bytes")
         return self._data[self._at - size : self._at]
 
-    def int(self) -> int:
+    def number(self) -> int:
         """Take a signed 32-bit number."""
         return int.from_bytes(self.take(4), "little", signed=True)
 
@@ -58,7 +58,7 @@ class TlReader:
         """Take a signed 64-bit number."""
         return int.from_bytes(self.take(8), "little", signed=True)
 
-    def bytes(self) -> bytes:
+    def octets(self) -> bytes:
         """Take a byte string."""
         size, head = self.take(1)[0], 1
         if size == 0xFE:
@@ -69,7 +69,7 @@ class TlReader:
 
     def account(self) -> AccountId:
         """Take a liteServer.accountId."""
-        return AccountId(self.int(), self.take(32))
+        return AccountId(self.number(), self.take(32))
 
     def block(self) -> BlockId:
         """Take a tonNode.blockIdExt.
@@ -77,7 +77,7 @@ class TlReader:
         Raises:
             MalformedQueryError: a shard this chain does not have.
         """
-        workchain, shard, seqno = self.int(), self.long(), self.int()
+        workchain, shard, seqno = self.number(), self.long(), self.number()
         if shard != _SIGNED_SHARD:
             raise MalformedQueryError(f"shard {shard & ((1 << 64) - 1):016x}: this chain has 8000000000000000 only")
         return BlockId(workchain=workchain, seqno=seqno, root_hash=self.take(32), file_hash=self.take(32))
@@ -93,7 +93,7 @@ class TlWriter:
     def __init__(self, line: str | bytes) -> None:
         self._parts = bytearray(constructor(line) if isinstance(line, str) else line)
 
-    def int(self, value: int) -> TlWriter:
+    def number(self, value: int) -> TlWriter:
         """Append a 32-bit number."""
         self._parts += (value & 0xFFFFFFFF).to_bytes(4, "little")
         return self
@@ -108,7 +108,7 @@ class TlWriter:
         self._parts += value
         return self
 
-    def bytes(self, value: bytes) -> TlWriter:
+    def octets(self, value: bytes) -> TlWriter:
         """Append a byte string."""
         size = len(value)
         head = bytes((size,)) if size < 0xFE else b"\xfe" + size.to_bytes(3, "little")
@@ -117,7 +117,7 @@ class TlWriter:
 
     def block(self, name: BlockId) -> TlWriter:
         """Append a tonNode.blockIdExt."""
-        self.int(name.workchain).long(_SIGNED_SHARD).int(name.seqno)
+        self.number(name.workchain).long(_SIGNED_SHARD).number(name.seqno)
         return self.raw(name.root_hash).raw(name.file_hash)
 
     def done(self) -> bytes:
@@ -127,7 +127,7 @@ class TlWriter:
 
 def error(code: int, text: str) -> bytes:
     """A liteServer.error."""
-    return TlWriter(ERROR).int(code).bytes(text.encode()).done()
+    return TlWriter(ERROR).number(code).octets(text.encode()).done()
 
 
 ANSWERS = {
@@ -139,7 +139,8 @@ ANSWERS = {
     "blockData": f"id:{_BLOCK} data:bytes = liteServer.BlockData",
     "blockHeader": f"id:{_BLOCK} mode:# header_proof:bytes = liteServer.BlockHeader",
     "sendMsgStatus": "status:int = liteServer.SendMsgStatus",
-    "accountState": f"id:{_BLOCK} shardblk:{_BLOCK} shard_proof:bytes proof:bytes state:bytes = liteServer.AccountState",
+    "accountState": f"id:{_BLOCK} shardblk:{_BLOCK} shard_proof:bytes proof:bytes state:bytes "
+    "= liteServer.AccountState",
     "runMethodResult": f"mode:# id:{_BLOCK} shardblk:{_BLOCK} shard_proof:mode.0?bytes proof:mode.0?bytes "
     "state_proof:mode.1?bytes init_c7:mode.3?bytes lib_extras:mode.4?bytes exit_code:int result:mode.2?bytes "
     "= liteServer.RunMethodResult",

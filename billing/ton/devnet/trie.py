@@ -160,12 +160,12 @@ def _put(node: _Node | None, key: int, remaining: int, leaf: Leaf) -> _Node:
         return _Node(node.label >> (rest + 1), shared, remaining, left=left, right=right)
     if node.leaf is not None:
         return _Node(node.label, node.length, remaining, leaf=leaf)
-    left, right = node.left, node.right
+    first, second = node.left, node.right
     if key >> below & 1:
-        right = _put(right, key & _mask(below), below, leaf)
+        second = _put(second, key & _mask(below), below, leaf)
     else:
-        left = _put(left, key & _mask(below), below, leaf)
-    return _Node(node.label, node.length, remaining, left=left, right=right)
+        first = _put(first, key & _mask(below), below, leaf)
+    return _Node(node.label, node.length, remaining, left=first, right=second)
 
 
 def _remove(node: _Node | None, key: int, remaining: int) -> _Node | None:
