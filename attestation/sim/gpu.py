@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from attestation import cbor
 from attestation.evidence import GpuEvidence
 from attestation.nvidia import NVDEC0_BLOCK, GpuFeature
+from attestation.sim.der import key_bytes, load_ec_key
 from attestation.sim.firmware import GpuFirmware
-from attestation.sim.keys import key_bytes, load_ec_key
 from attestation.spdm import REQUEST_HEAD, RESPONSE_HEAD
 
 _FLAGS = {GpuFeature.SPT: b"\0\0", GpuFeature.MPT: b"\1\0", GpuFeature.PPCIE: b"\2\0"}

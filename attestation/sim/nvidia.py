@@ -19,10 +19,9 @@ from cryptography.x509.oid import NameOID
 
 from attestation import cbor
 from attestation.certificate import Certificate
-from attestation.sim.der import identifier, integer, octets, sequence
+from attestation.sim.der import identifier, integer, key_bytes, load_ec_key, octets, sequence
 from attestation.sim.firmware import GPU_MODELS, GpuFirmware
 from attestation.sim.gpu import NO_FAULTS, GpuFaults, SimulatedGpu
-from attestation.sim.keys import key_bytes, load_ec_key
 
 __all__ = ["GPU_MODELS", "NO_FAULTS", "GpuFaults", "GpuFirmware", "SimulatedGpu", "SimulatedNvidia"]
 

@@ -22,8 +22,7 @@ from cryptography.x509.oid import NameOID
 from attestation import cbor
 from attestation.certificate import BIT_STRING, SEQUENCE, Certificate, read_elements, read_one
 from attestation.policy import SnpTcb
-from attestation.sim.der import element, integer, sequence
-from attestation.sim.keys import key_bytes, load_rsa_key
+from attestation.sim.der import element, integer, key_bytes, load_rsa_key, sequence
 from attestation.sim.snp_platform import NO_FAULTS, SimulatedSnpPlatform, SnpFaults
 from attestation.snp_tcb import SnpProduct
 

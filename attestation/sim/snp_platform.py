@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from attestation import cbor
 from attestation.evidence import SnpEvidence
 from attestation.policy import SnpTcb
-from attestation.sim.keys import key_bytes, load_ec_key
+from attestation.sim.der import key_bytes, load_ec_key
 from attestation.snp import REPORT_SIZE
 from attestation.snp_tcb import SnpProduct, encode_tcb, parse_tcb
 
