@@ -15,7 +15,7 @@ from billing.wire import SIGNATURE_SIZE, check_signature, check_size, check_uint
 
 LEASE_REQUEST_TAG = b"chrysalis/1 lease request"
 LEASE_HOSTS_MAX = 3
-LEASE_REQUEST_MAX_AGE_S = 120  # a gateway refuses older ones, and future ones beyond the same bound
+LEASE_REQUEST_MAX_AGE_S = 60  # a gateway refuses older ones, and future ones beyond the same bound
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
 _TIER = re.compile(r"[a-z][a-z0-9-]{0,31}")
