@@ -1,5 +1,6 @@
 """Is this host what it says? Evidence in, a `Verdict` or a named refusal out."""
 
+from attestation.collect import Attestation, Attester, NoTee
 from attestation.errors import AttestationError, AttesterError, MalformedEvidenceError, PolicyError
 from attestation.evidence import Evidence, GpuEvidence, SnpEvidence, TdxEvidence, encode_evidence, parse_evidence
 from attestation.merkle import InclusionProof, inclusion_proof, inclusion_proofs, nonce_root
@@ -7,10 +8,13 @@ from attestation.policy import AppraisalPolicy, ReferenceValues, SnpTcb, SnpTcbF
 from attestation.roots import TrustedRoots, UnsafeSimulatedRoots
 from attestation.transcript import CcState, Transcript, gpu_nonce, host_id
 from attestation.verdict import Check, GpuClaims, TeeKind, Tier, Verdict
+from attestation.verify import verify
 
 __all__ = [
     "AppraisalPolicy",
+    "Attestation",
     "AttestationError",
+    "Attester",
     "AttesterError",
     "CcState",
     "Check",
@@ -19,6 +23,7 @@ __all__ = [
     "GpuEvidence",
     "InclusionProof",
     "MalformedEvidenceError",
+    "NoTee",
     "PolicyError",
     "ReferenceValues",
     "SnpEvidence",
@@ -38,4 +43,5 @@ __all__ = [
     "inclusion_proofs",
     "nonce_root",
     "parse_evidence",
+    "verify",
 ]

@@ -81,7 +81,7 @@ class SimulatedIntel:
     root_key: ec.EllipticCurvePrivateKey
     platform_key: ec.EllipticCurvePrivateKey
     tcb_key: ec.EllipticCurvePrivateKey
-    root: bytes
+    root_certificate: bytes
     platform_ca: bytes
     tcb_signer: bytes
 
@@ -94,13 +94,13 @@ class SimulatedIntel:
             root_key=root,
             platform_key=platform,
             tcb_key=tcb,
-            root=issuer.certify(_ROOT, root, authority=1, years=30),
+            root_certificate=issuer.certify(_ROOT, root, authority=1, years=30),
             platform_ca=issuer.certify(_PLATFORM_CA, platform, authority=0, years=15),
             tcb_signer=issuer.certify(_TCB_SIGNER, tcb, authority=None, years=7),
         )
 
     @property
-    def root_pin(self) -> bytes:
+    def root(self) -> bytes:
         """The pin of this vendor: SHA-256 of the root key's SubjectPublicKeyInfo."""
         spki = self.root_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return hashlib.sha256(spki).digest()
@@ -111,19 +111,19 @@ class SimulatedIntel:
         issuer = _Issuer(name=_PLATFORM_CA, key=self.platform_key, now=now)
         extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(_SGX), _sgx_extension(secrets.token_bytes(16)))
         certificate = issuer.certify(_PCK, key, authority=None, years=7, extension=extension)
-        chain = (certificate, self.platform_ca, self.root)
+        chain = (certificate, self.platform_ca, self.root_certificate)
         platform = SimulatedTdxPlatform(fmspc=FMSPC, pck_key=key, chain=chain, collateral="")
         return platform.with_collateral(self.collateral(platform, now, faults))
 
     def collateral(self, platform: SimulatedTdxPlatform, now: datetime, faults: CollateralFaults = GOOD) -> str:
         """Return what the vendor publishes for this platform's family, signed now."""
         issued = now - _SKEW - faults.age
-        issuer_chain = encode_pem((self.tcb_signer, self.root))
+        issuer_chain = encode_pem((self.tcb_signer, self.root_certificate))
         tcb_info = _signed_text(_tcb_info(faults.fmspc or platform.fmspc, faults), issued)
         qe_identity = _signed_text(_qe_identity(faults), issued)
         return encode_collateral(
             {
-                "pck_crl_issuer_chain": encode_pem((self.platform_ca, self.root)),
+                "pck_crl_issuer_chain": encode_pem((self.platform_ca, self.root_certificate)),
                 "pck_crl": self._platform_crl(platform, issued, faults).hex(),
                 "root_ca_crl": self._root_crl(issued, faults).hex(),
                 "tcb_info_issuer_chain": issuer_chain,
@@ -138,7 +138,7 @@ class SimulatedIntel:
     def to_bytes(self) -> bytes:
         """Return everything, the private keys included."""
         keys = (self.root_key, self.platform_key, self.tcb_key)
-        certificates = (self.root, self.platform_ca, self.tcb_signer)
+        certificates = (self.root_certificate, self.platform_ca, self.tcb_signer)
         return cbor.encode({"keys": [key_bytes(key) for key in keys], "certificates": list(certificates)})
 
     @classmethod
@@ -157,7 +157,7 @@ class SimulatedIntel:
                     root_key=load_ec_key(root_key),
                     platform_key=load_ec_key(platform_key),
                     tcb_key=load_ec_key(tcb_key),
-                    root=root,
+                    root_certificate=root,
                     platform_ca=platform_ca,
                     tcb_signer=tcb_signer,
                 )

@@ -1,0 +1,357 @@
+"""Simulated hosts: real evidence formats, real signatures, roots nobody else trusts.
+
+Vendors are made once for a test network. A host gets one file with its own keys, chains and collateral, and
+no vendor key. The verifying code is the production code; a verdict over such evidence says "sim:" in its
+trust domains. Faults make a host lie in one way each, the way an attacker would.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from attestation import cbor, snp, tdx
+from attestation.collect import Attestation
+from attestation.evidence import GpuEvidence, SnpEvidence, TdxEvidence
+from attestation.policy import SnpTcb, SnpTcbFloor
+from attestation.roots import UnsafeSimulatedRoots
+from attestation.sim.gpu import SimulatedGpu
+from attestation.sim.intel import GOOD, LIFE, CollateralFaults, SimulatedIntel
+from attestation.sim.nvidia import SimulatedNvidia
+from attestation.sim.snp import SIMULATED_TCB, SimulatedAmd
+from attestation.sim.snp_platform import SimulatedSnpPlatform, SnpFaults
+from attestation.sim.tdx import DEBUG_GUEST, NO_FAULTS, SimulatedTdxPlatform, image_of
+from attestation.tdx_quote import parse_quote
+from attestation.transcript import CcState, Transcript, gpu_nonce
+from attestation.verdict import TeeKind
+
+QUOTE_LATENCY_S = 0.039  # a TDX quote on a cloud machine, one at a time whatever the number of callers
+DEFAULT_IMAGE = hashlib.sha256(b"simulated image").digest()
+SIMULATED_FLOOR = SnpTcbFloor(milan=SIMULATED_TCB)
+_SNP_MARK = b"SIMULATED SNP\0\0\0"  # first 16 bytes of every simulated launch digest
+_OLD_TCB = SnpTcb(bootloader=3, tee=0, snp=8, microcode=115)
+_FILE_VERSION = 1
+
+
+class Fault(StrEnum):
+    """One way for a host to be wrong or to lie."""
+
+    DEBUG_GUEST = "debug-guest"  # the owner can read the guest's memory
+    FOREIGN_MEASUREMENT = "foreign-measurement"  # another image runs
+    WRONG_NONCE = "wrong-nonce"  # signs a nonce of its own
+    REPLAYED_QUOTE = "replayed-quote"  # an old CPU report under a fresh transcript
+    SWAPPED_KEYS = "swapped-keys"  # puts its own HPKE key in after signing
+    MISSING_GPU = "missing-gpu"  # leaves out one report
+    FOREIGN_GPU = "foreign-gpu"  # one GPU is no vendor's
+    SWAPPED_GPU_REPORT = "swapped-gpu-report"  # one report is replaced after signing
+    REORDERED_GPUS = "reordered-gpus"  # reports in another order than signed
+    DOUBLED_GPU = "doubled-gpu"  # the first GPU also answers for the last
+    CC_OFF = "cc-off"  # last GPU outside confidential-computing mode
+    CC_DEVTOOLS = "cc-devtools"  # last GPU in developer-tools mode
+    STALE_COLLATERAL = "stale-collateral"  # endorsements have expired
+    OUT_OF_DATE_TCB = "out-of-date-tcb"  # old firmware
+    REVOKED_KEY = "revoked-key"  # the vendor revoked the platform's key
+
+
+_NEEDS_GPUS = {
+    Fault.MISSING_GPU: 1,
+    Fault.FOREIGN_GPU: 1,
+    Fault.SWAPPED_GPU_REPORT: 1,
+    Fault.CC_OFF: 1,
+    Fault.CC_DEVTOOLS: 1,
+    Fault.REORDERED_GPUS: 2,
+    Fault.DOUBLED_GPU: 2,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedHost:
+    """One host's hardware; implements `attestation.collect.Attester`.
+
+    Attributes:
+        platform: the CPU.
+        gpus: the GPUs, in device order.
+        image: SHA-256 standing for the image the guest booted.
+        faults: what is wrong with the host.
+        quote_latency_s: seconds a CPU report takes; reports of one host wait for each other.
+    """
+
+    platform: SimulatedTdxPlatform | SimulatedSnpPlatform
+    gpus: tuple[SimulatedGpu, ...] = ()
+    image: bytes = DEFAULT_IMAGE
+    faults: frozenset[Fault] = frozenset()
+    quote_latency_s: float = QUOTE_LATENCY_S
+    _device: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for fault in self.faults:
+            if len(self.gpus) < _NEEDS_GPUS.get(fault, 0):
+                raise ValueError(f"fault {fault} needs {_NEEDS_GPUS[fault]} GPUs, the host has {len(self.gpus)}")
+
+    @property
+    def tee(self) -> TeeKind:
+        """Kind of TEE."""
+        return TeeKind.TDX if isinstance(self.platform, SimulatedTdxPlatform) else TeeKind.SEV_SNP
+
+    def measurement_id(self) -> bytes:
+        """Return the measurement id of the host's image, 32 bytes: what governance would allow."""
+        report_data = bytes(64)
+        if isinstance(self.platform, SimulatedTdxPlatform):
+            return tdx.measurement_id(parse_quote(self.platform.quote(report_data, image=image_of(self.image))).body)
+        report = self.platform.report(report_data, measurement=_launch_digest(self.image))
+        return snp.measurement_id(snp.parse_report(report))
+
+    def rims(self) -> tuple[bytes, ...]:
+        """Return the reference manifests of the host's GPUs, each once."""
+        return tuple(dict.fromkeys(rim for gpu in self.gpus for rim in gpu.rims))
+
+    def rim_digests(self) -> frozenset[bytes]:
+        """Return the SHA-256 of those manifests: what governance would allow."""
+        return frozenset(hashlib.sha256(rim).digest() for rim in self.rims())
+
+    def with_faults(self, *faults: Fault) -> Self:
+        """Return the host lying in these ways; endorsement faults need `SimulatedVendors.refresh`."""
+        return replace(self, faults=frozenset(faults))
+
+    def attest(self, base: Transcript) -> Attestation:
+        """Sign a transcript as real hardware would, faults included. Blocks for `quote_latency_s`."""
+        base = replace(base, cc=self._read_cc(), gpus=())
+        signed_base = base
+        if self.faults & {Fault.WRONG_NONCE, Fault.REPLAYED_QUOTE}:
+            signed_base = replace(base, nonce_root=secrets.token_bytes(32))
+        gpus = self._ask_gpus(signed_base.base_digest())
+        signed = signed_base.with_reports(tuple(gpu.report for gpu in gpus))
+        with self._device:
+            time.sleep(self.quote_latency_s)
+            cpu = self._ask_cpu(signed.report_data())
+        sent = replace(signed, nonce_root=base.nonce_root) if self._lies(Fault.REPLAYED_QUOTE) else signed
+        if self._lies(Fault.SWAPPED_KEYS):
+            sent = replace(sent, hpke=secrets.token_bytes(len(base.hpke)))
+        return Attestation(transcript=sent, cpu=cpu, gpus=self._tamper(gpus, signed_base), rims=self.rims())
+
+    def save(self, path: Path) -> None:
+        """Write the host's one file, readable by its owner only."""
+        document: dict[str, cbor.Value] = {
+            "v": _FILE_VERSION,
+            "tee": str(self.tee),
+            "platform": self.platform.to_bytes(),
+            "gpus": [gpu.to_bytes() for gpu in self.gpus],
+            "image": self.image,
+            "faults": sorted(self.faults),
+            "quote_latency_us": round(self.quote_latency_s * 1e6),
+        }
+        _write_secret(path, cbor.encode(document))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            OSError: no such file.
+            ValueError, AttestationError: it is something else.
+        """
+        match cbor.decode(path.read_bytes()):
+            case {
+                "v": 1,
+                "tee": str(tee),
+                "platform": bytes(platform),
+                "gpus": [*gpus],
+                "image": bytes(image),
+                "faults": [*faults],
+                "quote_latency_us": int(latency),
+            }:
+                kind = SimulatedTdxPlatform if TeeKind(tee) is TeeKind.TDX else SimulatedSnpPlatform
+                return cls(
+                    platform=kind.from_bytes(platform),
+                    gpus=tuple(SimulatedGpu.from_bytes(gpu) for gpu in gpus if isinstance(gpu, bytes)),
+                    image=image,
+                    faults=frozenset(Fault(str(fault)) for fault in faults),
+                    quote_latency_s=latency / 1e6,
+                )
+        raise ValueError(f"{path} is not a saved simulated host; make a new one")
+
+    def _read_cc(self) -> tuple[CcState, ...]:
+        states = [CcState.ON] * len(self.gpus)
+        if self._lies(Fault.CC_OFF):
+            states[-1] = CcState.OFF
+        if self._lies(Fault.CC_DEVTOOLS):
+            states[-1] = CcState.DEVTOOLS
+        return tuple(states)
+
+    def _ask_gpus(self, base_digest: bytes) -> tuple[GpuEvidence, ...]:
+        devices = list(self.gpus)
+        if self._lies(Fault.DOUBLED_GPU):
+            devices[-1] = devices[0]
+        return tuple(gpu.attest(gpu_nonce(base_digest, index)) for index, gpu in enumerate(devices))
+
+    def _ask_cpu(self, report_data: bytes) -> TdxEvidence | SnpEvidence:
+        image = (
+            hashlib.sha256(b"foreign" + self.image).digest() if self._lies(Fault.FOREIGN_MEASUREMENT) else self.image
+        )
+        debug = self._lies(Fault.DEBUG_GUEST)
+        if isinstance(self.platform, SimulatedTdxPlatform):
+            faults = DEBUG_GUEST if debug else NO_FAULTS
+            return self.platform.evidence(self.platform.quote(report_data, image=image_of(image), faults=faults))
+        report = self.platform.report(report_data, measurement=_launch_digest(image), faults=SnpFaults(debug=debug))
+        return self.platform.evidence(report)
+
+    def _tamper(self, gpus: tuple[GpuEvidence, ...], base: Transcript) -> tuple[GpuEvidence, ...]:
+        """Return the reports as a lying host sends them, after the CPU has signed."""
+        if self._lies(Fault.REORDERED_GPUS):
+            gpus = gpus[::-1]
+        if self._lies(Fault.MISSING_GPU):
+            gpus = gpus[:-1]
+        if self._lies(Fault.SWAPPED_GPU_REPORT):
+            again = self.gpus[-1].attest(gpu_nonce(base.base_digest(), len(gpus) - 1))
+            gpus = (*gpus[:-1], again)
+        return gpus
+
+    def _lies(self, fault: Fault) -> bool:
+        return fault in self.faults
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedVendors:
+    """An Intel, an AMD and an NVIDIA of one's own, private keys included.
+
+    Attributes:
+        created: when they began; hosts are made and endorsed at this time unless told otherwise.
+    """
+
+    created: datetime
+    intel: SimulatedIntel
+    amd: SimulatedAmd
+    nvidia: SimulatedNvidia
+
+    @classmethod
+    def create(cls, now: datetime) -> Self:
+        """Make new vendors; AMD's two RSA-4096 keys take about a second."""
+        now = now.astimezone(UTC).replace(microsecond=0)
+        return cls(
+            created=now,
+            intel=SimulatedIntel.create(now),
+            amd=SimulatedAmd.create(now),
+            nvidia=SimulatedNvidia.create(now),
+        )
+
+    def roots(self) -> UnsafeSimulatedRoots:
+        """Return the pins a policy names to believe these vendors, and no others."""
+        return UnsafeSimulatedRoots(
+            intel=frozenset({self.intel.root}),
+            amd=frozenset({self.amd.root}),
+            nvidia=frozenset({self.nvidia.root}),
+        )
+
+    def make_host(
+        self,
+        kind: TeeKind,
+        *,
+        gpus: int = 0,
+        image: bytes = DEFAULT_IMAGE,
+        faults: Iterable[Fault] = (),
+        quote_latency_s: float = QUOTE_LATENCY_S,
+        now: datetime | None = None,
+    ) -> SimulatedHost:
+        """Make a host with new hardware.
+
+        Args:
+            kind: TEE of the CPU.
+            gpus: number of GPUs.
+            image: SHA-256 of what the guest boots; the measurement follows from it.
+            faults: what is to be wrong.
+            quote_latency_s: seconds a CPU report takes.
+            now: when it is endorsed; the vendors' beginning by default.
+        """
+        wrong = frozenset(faults)
+        moment = now or self.created
+        devices = [self.nvidia.make_gpu() for _ in range(gpus)]
+        if devices and Fault.FOREIGN_GPU in wrong:
+            devices[-1] = SimulatedNvidia.create(moment).make_gpu()
+        return SimulatedHost(
+            platform=self._make_tdx(moment, wrong) if kind is TeeKind.TDX else self._make_snp(moment, wrong),
+            gpus=tuple(devices),
+            image=image,
+            faults=wrong,
+            quote_latency_s=quote_latency_s,
+        )
+
+    def refresh(self, host: SimulatedHost, *, now: datetime, faults: CollateralFaults = GOOD) -> SimulatedHost:
+        """Return the host after it fetched endorsements published at `now`.
+
+        With faults this is a TCB recovery or a revocation that hits a running host. AMD publishes no status:
+        there, `faults` can only make the list stale by its age.
+        """
+        if isinstance(host.platform, SimulatedTdxPlatform):
+            collateral = self.intel.collateral(host.platform, now, faults)
+            return replace(host, platform=host.platform.with_collateral(collateral))
+        return replace(host, platform=host.platform.with_crl(self.amd.make_crl(issued=now - faults.age)))
+
+    def save(self, folder: Path) -> None:
+        """Write the vendors with their private keys; keep the folder away from hosts."""
+        folder.mkdir(parents=True, exist_ok=True)
+        document: dict[str, cbor.Value] = {
+            "v": _FILE_VERSION,
+            "created": int(self.created.timestamp()),
+            "intel": self.intel.to_bytes(),
+            "amd": self.amd.to_bytes(),
+            "nvidia": self.nvidia.to_bytes(),
+        }
+        _write_secret(folder / "vendors.cbor", cbor.encode(document))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            OSError: no such file.
+            ValueError, AttestationError: it is something else.
+        """
+        match cbor.decode((folder / "vendors.cbor").read_bytes()):
+            case {"v": 1, "created": int(created), "intel": bytes(intel), "amd": bytes(amd), "nvidia": bytes(nvidia)}:
+                return cls(
+                    created=datetime.fromtimestamp(created, UTC),
+                    intel=SimulatedIntel.from_bytes(intel),
+                    amd=SimulatedAmd.from_bytes(amd),
+                    nvidia=SimulatedNvidia.from_bytes(nvidia),
+                )
+        raise ValueError(f"{folder} holds no simulated vendors; make new ones")
+
+    def _make_tdx(self, now: datetime, wrong: frozenset[Fault]) -> SimulatedTdxPlatform:
+        return self.intel.make_platform(
+            now,
+            CollateralFaults(
+                age=LIFE + timedelta(days=1) if Fault.STALE_COLLATERAL in wrong else timedelta(0),
+                tcb_status="OutOfDate" if Fault.OUT_OF_DATE_TCB in wrong else "UpToDate",
+                revoke_platform=Fault.REVOKED_KEY in wrong,
+            ),
+        )
+
+    def _make_snp(self, now: datetime, wrong: frozenset[Fault]) -> SimulatedSnpPlatform:
+        serial = secrets.randbelow(1 << 32) + 1 if Fault.REVOKED_KEY in wrong else 0
+        age = timedelta(days=400) if Fault.STALE_COLLATERAL in wrong else timedelta(hours=1)
+        return self.amd.make_platform(
+            tcb=_OLD_TCB if Fault.OUT_OF_DATE_TCB in wrong else SIMULATED_TCB,
+            serial=serial,
+            crl=self.amd.make_crl(revoked=[serial] if serial else (), issued=now - age),
+        )
+
+
+def _launch_digest(image: bytes) -> bytes:
+    return _SNP_MARK + hashlib.sha256(b"launch digest" + image).digest()
+
+
+def _write_secret(path: Path, data: bytes) -> None:
+    """Write a file with private keys: never readable by others, not even for a moment."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
