@@ -215,6 +215,7 @@ class FleetSnapshot:
     at: datetime
     hosts: tuple[HostRecord, ...]
     models: tuple[ModelOffer, ...]
+    operator: bytes = b""  # the operator's Ed25519 public key, 32 bytes, from the on-chain registry
 
     def host(self, host_id: bytes) -> HostRecord | None:
         """The host with this id, None when there is none."""

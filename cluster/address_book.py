@@ -1,0 +1,109 @@
+"""What the registry remembers over a restart: addresses to challenge again, and keys it once verified.
+
+JSON lines, mode 0600, rewritten whole by rename. Nothing in it makes a host active: that takes fresh evidence. The keys
+serve billing, which must check receipts of hosts that are gone.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.capability import Capability
+from cluster.errors import ConfigError
+from cluster.model import HostHints
+
+HOSTS_MAX = 1024
+KEYS_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostKey:
+    """The receipt key of an enclave instance whose evidence once held, and whom it earns for."""
+
+    host_id: bytes  # 8
+    receipt: bytes  # 32
+    payee: bytes  # 33
+
+    @classmethod
+    def of(cls, capability: Capability) -> "HostKey":
+        """The key that `capability` proves."""
+        return cls(host_id=capability.host_id, receipt=capability.receipt, payee=capability.payee)
+
+
+class AddressBook:
+    """Addresses with their hints, and verified keys; every change is on disk before the call returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._hints: dict[str, HostHints] = {}
+        self._keys: dict[bytes, HostKey] = {}
+        if path.exists():
+            for number, line in enumerate(path.read_text().splitlines(), start=1):
+                self._read(line, number)
+
+    def addresses(self) -> Mapping[str, HostHints]:
+        """Addresses to challenge, with what their owners said."""
+        return dict(self._hints)
+
+    def key(self, host_id: bytes) -> HostKey | None:
+        """The key of an instance that was admitted at some time, None for a stranger."""
+        return self._keys.get(host_id)
+
+    def remember(self, address: str, hints: HostHints, key: HostKey) -> None:
+        """Note an admitted host. The oldest entries go when there are too many."""
+        if self._hints.get(address) == hints and self._keys.get(key.host_id) == key:
+            return
+        self._hints.pop(address, None)
+        self._hints[address] = hints
+        self._keys[key.host_id] = key
+        while len(self._hints) > HOSTS_MAX:
+            del self._hints[next(iter(self._hints))]
+        while len(self._keys) > KEYS_MAX:
+            del self._keys[next(iter(self._keys))]
+        self._write()
+
+    def forget(self, address: str) -> None:
+        """Do not challenge this address again after a restart; its keys stay."""
+        if self._hints.pop(address, None) is not None:
+            self._write()
+
+    def _write(self) -> None:
+        lines = [*map(_address_line, self._hints.items()), *map(_key_line, self._keys.values())]
+        draft = self._path.with_suffix(".new")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+            out.writelines(line + "\n" for line in lines)
+            out.flush()
+            os.fsync(out.fileno())
+        draft.replace(self._path)
+
+    def _read(self, line: str, number: int) -> None:
+        try:
+            item = json.loads(line)
+            if "address" in item:
+                self._hints[item["address"]] = _hints(item)
+            else:
+                key = HostKey(**{name: bytes.fromhex(item[name]) for name in ("host_id", "receipt", "payee")})
+                self._keys[key.host_id] = key
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{self._path} line {number} is damaged ({error}): remove the line; the host has to join again"
+            ) from error
+
+
+def _address_line(item: tuple[str, HostHints]) -> str:
+    address, hints = item
+    return json.dumps(
+        {"address": address, "name": hints.name, "coefficient": hints.coefficient, "labels": dict(hints.labels)}
+    )
+
+
+def _key_line(key: HostKey) -> str:
+    return json.dumps({name: getattr(key, name).hex() for name in ("host_id", "receipt", "payee")})
+
+
+def _hints(item: Mapping[str, Any]) -> HostHints:
+    labels: Iterable[tuple[str, str]] = item["labels"].items()
+    return HostHints(name=item["name"], coefficient=item["coefficient"], labels=tuple(sorted(labels)))

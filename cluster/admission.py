@@ -1,0 +1,99 @@
+"""Admission: what the on-chain registry allows, and whether a host's fresh evidence meets it."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from attestation.errors import AttestationError
+from attestation.evidence import parse_evidence
+from attestation.policy import AppraisalPolicy, ReferenceValues
+from attestation.verdict import Check
+from attestation.verify import verify
+from billing.ton.registry import RegistryState
+from cluster.capability import Capability
+from cluster.errors import AdmissionRefusedError
+from cluster.fleet import Admitted, Refused
+from cluster.model import ModelOffer
+
+PROVE_TAG = b"chrysalis/1 prove"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkTerms:
+    """What governance wrote on the chain, as far as the cluster needs it."""
+
+    seqno: int
+    reference: ReferenceValues
+    models: tuple[ModelOffer, ...]
+    operator: bytes  # Ed25519 public key that signs grants, 32 bytes
+    fee_permille: int  # the operator's share of each receipt
+
+    @classmethod
+    def from_registry(cls, state: RegistryState) -> "NetworkTerms":
+        """The terms in a registry state that was read with proofs."""
+        offers = (
+            ModelOffer(root=root, name=terms.name, tariff=terms.tariff, context=terms.context)
+            for root, terms in state.models.items()
+        )
+        return cls(
+            seqno=state.seqno,
+            reference=ReferenceValues(
+                measurements=frozenset(state.measurements), rims=frozenset(state.rims), models=frozenset(state.models)
+            ),
+            models=tuple(sorted(offers, key=lambda offer: offer.name)),
+            operator=state.operator.public_key,
+            fee_permille=state.operator.fee_permille,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """What came of one request to join. A refusal is an answer, not an exception."""
+
+    address: str
+    accepted: bool
+    reason: str
+    host_id: bytes | None = None
+    error: str = ""  # class name of the refusal
+    checks: tuple[Check, ...] = ()
+    capability: Capability | None = None
+
+
+def appraise(
+    data: bytes, policy: AppraisalPolicy, terms: NetworkTerms, *, nonce: bytes, now: datetime
+) -> Admitted | Refused:
+    """Turn a host's answer to a challenge into the event for its record.
+
+    Args:
+        data: encoded evidence as the host sent it.
+        policy: roots, tier and firmware we accept; its reference values are replaced by those of `terms`.
+        terms: what the on-chain registry allows.
+        nonce: the 32 bytes we sent.
+        now: our time.
+    """
+    try:
+        verdict = verify(parse_evidence(data), replace(policy, reference=terms.reference), nonce=nonce, now=now)
+    except AttestationError as error:
+        return Refused(error=type(error).__name__, reason=str(error), checks=error.checks, at=now)
+    return Admitted(capability=Capability.from_verdict(verdict), at=now)
+
+
+def node_challenge(nonce: bytes, node_id: str) -> bytes:
+    """What an enclave's control socket is asked to sign so that a Ray node is bound to it."""
+    return nonce + node_id.encode()
+
+
+def check_node_proof(capability: Capability, *, nonce: bytes, node_id: str, proof: bytes) -> None:
+    """Check that whoever runs on Ray node `node_id` can open the control socket of this enclave.
+
+    Raises:
+        AdmissionRefusedError: the enclave's receipt key did not sign this challenge.
+    """
+    try:
+        key = Ed25519PublicKey.from_public_bytes(capability.receipt)
+        key.verify(proof, PROVE_TAG + node_challenge(nonce, node_id))
+    except InvalidSignature:
+        host = capability.host_id.hex()
+        raise AdmissionRefusedError(f"node {node_id} did not prove that it runs beside host {host}") from None

@@ -1,0 +1,330 @@
+"""The registry: every host's record, kept true by challenges and health checks. Plain asyncio; the actor wraps it."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from attestation.policy import AppraisalPolicy
+from cluster.address_book import AddressBook, HostKey
+from cluster.admission import Admission, NetworkTerms, appraise, check_node_proof, node_challenge
+from cluster.enclave_client import EnclaveControlError, EnclaveGate
+from cluster.errors import AdmissionRefusedError, EnclaveUnreachableError, TroubleError
+from cluster.fleet import (
+    Action,
+    Admitted,
+    Bound,
+    Event,
+    FleetSnapshot,
+    HealthMissed,
+    HealthSeen,
+    HostRecord,
+    HostState,
+    Refused,
+    Tick,
+    joining,
+    step,
+)
+from cluster.model import HostHints, Load
+
+PERIOD_S = 1.0
+CHALLENGES_MAX = 8  # at the same time
+PAST_MAX = 64  # refused and replaced hosts that stay visible
+NONCES_MAX = 1024
+ENDED = frozenset({HostState.REFUSED, HostState.GONE})
+_log = logging.getLogger(__name__)
+
+
+class Routes(Protocol):
+    """The relay's map from host id to address."""
+
+    async def set_hosts(self, hosts: Mapping[bytes, str]) -> None:
+        """Make exactly these hosts reachable."""
+        ...
+
+
+class Registry:
+    """Records of all hosts, and the snapshots made of them."""
+
+    def __init__(
+        self,
+        *,
+        gate: EnclaveGate,
+        routes: Routes,
+        book: AddressBook,
+        policy: AppraisalPolicy,
+        terms: NetworkTerms,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._gate = gate
+        self._routes = routes
+        self._book = book
+        self._policy = policy
+        self._terms = terms
+        self._clock = clock
+        self._records: dict[str, HostRecord] = {}  # by address: one enclave listens there
+        self._past: deque[HostRecord] = deque(maxlen=PAST_MAX)
+        self._nonces: dict[bytes, bytes] = {}  # host id -> open node challenge
+        self._challenging = asyncio.Semaphore(CHALLENGES_MAX)
+        self._busy: set[str] = set()  # addresses under challenge now
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Condition()
+        self._routes_stale = True
+        # versions must grow over restarts too, or a waiting gateway would take an old one for the newest
+        self._version = int(clock().timestamp() * 1000)
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> FleetSnapshot:
+        """The fleet now."""
+        return FleetSnapshot(
+            version=self._version,
+            at=self._clock(),
+            hosts=(*self._records.values(), *self._past),
+            models=self._terms.models,
+            operator=self._terms.operator,
+        )
+
+    async def wait_snapshot(self, version: int, *, timeout_s: float) -> FleetSnapshot:
+        """The fleet once it is newer than `version`, or as it is after `timeout_s`."""
+        async with self._changed:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait_for(lambda: self._version > version), timeout_s)
+        return self.snapshot()
+
+    def key(self, host_id: bytes) -> HostKey | None:
+        """Receipt key and payee of an instance that was admitted at some time; None for a stranger."""
+        return self._book.key(host_id)
+
+    @property
+    def terms(self) -> NetworkTerms:
+        """What the on-chain registry says, as last read."""
+        return self._terms
+
+    # --- changing ----------------------------------------------------------------------------------------------
+
+    async def admit(self, address: str, hints: HostHints) -> Admission:
+        """Challenge the enclave at `address` with a fresh nonce; take it in or say why not."""
+        try:
+            event = await self._challenge(address)
+        except EnclaveUnreachableError as error:
+            return Admission(address=address, accepted=False, reason=str(error), error=type(error).__name__)
+        record = await self._settle(address, hints, event)
+        accepted = record.state is HostState.ACTIVE
+        return Admission(
+            address=address,
+            accepted=accepted,
+            reason=record.reason,
+            host_id=record.host_id if accepted else None,
+            error=record.error,
+            checks=record.capability.checks if accepted and record.capability else record.checks,
+            capability=record.capability if accepted else None,
+        )
+
+    async def restore(self) -> tuple[Admission, ...]:
+        """Challenge every address of the address book anew; nothing is taken over without fresh evidence."""
+        known = self._book.addresses()
+        return tuple(await asyncio.gather(*(self.admit(address, hints) for address, hints in known.items())))
+
+    async def update_terms(self, terms: NetworkTerms) -> None:
+        """Take over what the chain says now; after a change of reference values every host is challenged."""
+        before, self._terms = self._terms, terms
+        if terms == before:
+            return
+        await self._publish()
+        if terms.reference != before.reference:
+            await asyncio.gather(*(self._renew(record.address) for record in self._current(HostState.ACTIVE)))
+
+    async def round(self) -> None:
+        """One health check of every host that is not refused or gone, and what follows from it."""
+        watched = self._current(HostState.ACTIVE, HostState.SUSPENDED)
+        await asyncio.gather(*(self._check(record) for record in watched))
+        for record in self._current(HostState.ACTIVE, HostState.SUSPENDED):
+            await self._step(record.address, Tick(at=self._clock()))
+        await self._sync_routes()
+
+    async def run(self) -> None:
+        """Rounds, one a second, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            await self.round()
+            await asyncio.sleep(max(0.0, PERIOD_S - (loop.time() - began)))
+
+    def challenge_node(self, host_id: bytes, node_id: str) -> bytes:
+        """What the enclave's control socket has to sign for `bind_node`; AdmissionRefusedError for an unknown host."""
+        self._record_of(host_id)
+        if len(self._nonces) >= NONCES_MAX:
+            self._nonces.clear()
+        self._nonces[host_id] = secrets.token_bytes(32)
+        return node_challenge(self._nonces[host_id], node_id)
+
+    async def bind_node(self, host_id: bytes, node_id: str, proof: bytes) -> None:
+        """Note that a Ray node runs beside this host's enclave. AdmissionRefusedError when the proof does not hold."""
+        record = self._record_of(host_id)
+        nonce = self._nonces.pop(host_id, None)
+        if nonce is None or record.capability is None:
+            raise AdmissionRefusedError(f"no challenge is open for host {host_id.hex()}: ask for one first")
+        check_node_proof(record.capability, nonce=nonce, node_id=node_id, proof=proof)
+        await self._step(record.address, Bound(node_id=node_id))
+
+    async def expel(self, host_id: bytes, reason: str) -> None:
+        """Refuse a host that was admitted, for a reason the operator gives."""
+        record = self._record_of(host_id)
+        await self._step(
+            record.address, Refused(error="AdmissionRefusedError", reason=reason, checks=(), at=self._clock())
+        )
+        self._book.forget(record.address)
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    async def _challenge(self, address: str) -> Admitted | Refused:
+        nonce = secrets.token_bytes(32)
+        async with self._challenging:
+            try:
+                data = await self._gate.fetch_evidence(address, nonce)
+            except EnclaveControlError as error:
+                return Refused(error=type(error).__name__, reason=str(error), checks=(), at=self._clock())
+        return appraise(data, self._policy, self._terms, nonce=nonce, now=self._clock())
+
+    async def _settle(self, address: str, hints: HostHints, event: Admitted | Refused) -> HostRecord:
+        """Apply the outcome of a challenge to the record at `address`, or to a new one."""
+        event = self._check_single(address, event)
+        record = self._records.get(address)
+        newcomer = record is None or record.state in ENDED
+        if record is not None and isinstance(event, Admitted) and record.host_id != event.capability.host_id:
+            newcomer = True  # another enclave instance took the address over
+        if newcomer:
+            if record is not None:
+                self._retire(record, event.at)
+            record = joining(address, hints, now=event.at)
+        if record is None:
+            raise RuntimeError("a newcomer has a record by now")
+        self._records[address] = replace(record, hints=hints)
+        if isinstance(event, Admitted):
+            self._book.remember(address, hints, HostKey.of(event.capability))
+        after = await self._step(address, event)
+        self._prune()
+        return after
+
+    def _check_single(self, address: str, event: Admitted | Refused) -> Admitted | Refused:
+        """Refuse an address in front of an enclave that is active elsewhere: it would take over that host's traffic."""
+        if not isinstance(event, Admitted):
+            return event
+        for other in [*self._records.values()]:
+            if other.address == address or other.host_id != event.capability.host_id or other.state in ENDED:
+                continue
+            if other.state is HostState.ACTIVE:
+                reason = f"host {event.capability.host_id.hex()} is active at another address; stop it there first"
+                return Refused(error="AdmissionRefusedError", reason=reason, checks=(), at=event.at)
+            self._retire(other, event.at)  # it moved
+            del self._records[other.address]
+        return event
+
+    def _prune(self) -> None:
+        """Keep the newest of the hosts that are refused or gone."""
+        ended = [record for record in self._records.values() if record.state in ENDED]
+        for record in sorted(ended, key=lambda record: record.since)[:-PAST_MAX]:
+            del self._records[record.address]
+
+    def _retire(self, record: HostRecord, now: datetime) -> None:
+        if record.state is not HostState.REFUSED:
+            record = replace(
+                record,
+                state=HostState.GONE,
+                reason="another enclave took its place",
+                since=now,
+                node_id=None,
+                load=Load(),
+            )
+        self._past.append(record)
+        self._routes_stale = True
+
+    async def _check(self, record: HostRecord) -> None:
+        try:
+            health = await self._gate.fetch_health(record.address)
+            load, answering = Load.from_health(health), health.get("host_id")
+        except (EnclaveUnreachableError, EnclaveControlError, ValueError) as error:
+            await self._note(record, HealthMissed(reason=str(error), at=self._clock()))
+            return
+        if record.host_id is None or answering != record.host_id.hex():
+            await self._note(record, HealthMissed(reason="another enclave answers", at=self._clock()))
+            self._background(self._renew(record.address))
+            return
+        await self._note(record, HealthSeen(load=load, at=self._clock()))
+
+    async def _note(self, record: HostRecord, event: Event) -> None:
+        """Apply a health event, unless the record was replaced while the enclave was asked."""
+        current = self._records.get(record.address)
+        if current is not None and current.host_id == record.host_id and current.state not in ENDED:
+            await self._step(record.address, event)
+
+    async def _renew(self, address: str) -> None:
+        """Challenge the enclave at a known address once more; one challenge at a time for each address."""
+        record = self._records.get(address)
+        if record is None or address in self._busy:
+            return
+        self._busy.add(address)
+        try:
+            event = await self._challenge(address)
+        except EnclaveUnreachableError as error:
+            await self._note(record, HealthMissed(reason=str(error), at=self._clock()))
+        else:
+            await self._settle(address, record.hints, event)
+        finally:
+            self._busy.discard(address)
+
+    async def _step(self, address: str, event: Event) -> HostRecord:
+        before = self._records[address]
+        after, actions = step(before, event)
+        self._records[address] = after
+        if Action.CHALLENGE in actions:
+            self._background(self._renew(address))
+        if after.state is not before.state:
+            _log.info("host %s at %s is %s: %s", after.label, address, after.state, after.reason)
+        if Action.OPEN_ROUTE in actions or Action.CLOSE_ROUTE in actions:
+            self._routes_stale = True
+            await self._sync_routes()
+        if after != replace(before, misses=after.misses, challenged_at=after.challenged_at):
+            await self._publish()
+        return after
+
+    async def _sync_routes(self) -> None:
+        """Tell the relay who is active. When it does not answer, the next round tries again."""
+        if not self._routes_stale:
+            return
+        hosts = {record.host_id: record.address for record in self._current(HostState.ACTIVE) if record.host_id}
+        try:
+            await self._routes.set_hosts(hosts)
+            self._routes_stale = False
+        except TroubleError as error:
+            _log.warning("the relay did not take the host map: %s", error)
+
+    async def _publish(self) -> None:
+        self._version += 1
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _current(self, *states: HostState) -> list[HostRecord]:
+        return [record for record in self._records.values() if record.state in states]
+
+    def _record_of(self, host_id: bytes) -> HostRecord:
+        record = next((record for record in self._current(HostState.ACTIVE) if record.host_id == host_id), None)
+        if record is None:
+            raise AdmissionRefusedError(f"host {host_id.hex()} is not active")
+        return record
+
+    def _background(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a renewal failed", exc_info=task.exception())

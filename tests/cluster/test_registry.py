@@ -1,0 +1,251 @@
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from attestation.roots import PRODUCTION
+from attestation.verdict import Tier
+from cluster.address_book import AddressBook
+from cluster.errors import AdmissionRefusedError, ConfigError, TroubleError
+from cluster.fleet import HostState
+from cluster.model import HostHints, JobRequirement
+from cluster.registry import PAST_MAX, Registry
+from cluster.scheduler import place
+from tests.cluster.enclaves import POLICY, TERMS, Clock, Gate, OpenEnclave, RouteMap
+
+HINTS = HostHints(name="home", coefficient=900)
+
+
+class World:
+    """A registry and all it touches."""
+
+    def __init__(self, folder) -> None:
+        self.enclave = OpenEnclave("a")
+        self.gate = Gate(a=self.enclave)
+        self.routes = RouteMap()
+        self.clock = Clock()
+        self.path = folder / "book"
+        self.registry = self.start()
+
+    def start(self, **changes) -> Registry:
+        parts = {"policy": POLICY, "terms": TERMS, **changes}
+        return Registry(gate=self.gate, routes=self.routes, book=AddressBook(self.path), clock=self.clock, **parts)
+
+    def state(self, index: int = 0) -> HostState:
+        return self.registry.snapshot().hosts[index].state
+
+    async def rounds(self, count: int) -> None:
+        for _ in range(count):
+            await self.registry.round()
+            self.clock.forward(1)
+            await asyncio.sleep(0)
+        while self.registry._tasks:
+            await asyncio.gather(*self.registry._tasks)
+
+
+@pytest.fixture
+def world(tmp_path) -> World:
+    return World(tmp_path)
+
+
+async def test_a_host_is_challenged_with_a_fresh_nonce_each_time(world) -> None:
+    await world.registry.admit("a", HINTS)
+    await world.registry.admit("a", HINTS)
+    assert len(set(world.gate.nonces)) == 2
+    assert all(len(nonce) == 32 for nonce in world.gate.nonces)
+
+
+async def test_an_admitted_host_is_active_routed_and_in_the_snapshot(world) -> None:
+    admission = await world.registry.admit("a", HINTS)
+    assert admission.accepted
+    assert world.routes.hosts == {world.enclave.host_id: "a"}
+    host = world.registry.snapshot().host(world.enclave.host_id)
+    assert (host.state, host.hints.coefficient) == (HostState.ACTIVE, 900)
+    assert world.registry.key(world.enclave.host_id).payee == world.enclave.payee
+
+
+async def test_a_foreign_model_is_refused_with_reason_and_checks(world) -> None:
+    world.gate.enclaves["a"] = OpenEnclave("a", models=(b"\x99" * 32,))
+    admission = await world.registry.admit("a", HINTS)
+    assert (admission.accepted, admission.error) == (False, "ModelNotAllowedError")
+    assert admission.checks[-1].outcome == "failed"
+    assert world.routes.hosts == {}
+    assert world.state() is HostState.REFUSED
+
+
+async def test_an_open_host_is_refused_where_confidential_ones_are_required(world) -> None:
+    strict = replace(
+        POLICY,
+        unsafe_accept_open_hosts=False,
+        required_tier=Tier.CONFIDENTIAL,
+        roots=PRODUCTION,
+    )
+    admission = await world.start(policy=strict).admit("a", HINTS)
+    assert (admission.accepted, admission.error) == (False, "TierError")
+
+
+async def test_evidence_for_another_nonce_is_refused_as_a_replay(world) -> None:
+    recorded = world.enclave.evidence(b"\x07" * 32)
+    world.enclave.evidence = lambda nonce: recorded
+    admission = await world.registry.admit("a", HINTS)
+    assert (admission.accepted, admission.error) == (False, "FreshnessError")
+
+
+async def test_garbage_instead_of_evidence_is_refused(world) -> None:
+    world.enclave.evidence = lambda nonce: b"\xff" * 40
+    assert (await world.registry.admit("a", HINTS)).error == "MalformedEvidenceError"
+
+
+async def test_an_address_where_nobody_answers_is_told_so_and_not_kept(world) -> None:
+    admission = await world.registry.admit("nowhere", HINTS)
+    assert (admission.accepted, admission.error) == (False, "EnclaveUnreachableError")
+    assert world.registry.snapshot().hosts == ()
+
+
+async def test_a_dead_enclave_leaves_route_and_placement_within_three_rounds(world) -> None:
+    await world.registry.admit("a", HINTS)
+    world.enclave.alive = False
+    await world.rounds(3)
+    assert world.state() is HostState.SUSPENDED
+    assert world.routes.hosts == {}
+    requirement = JobRequirement(model=TERMS.models[0].root, tier=Tier.OPEN)
+    assert place(requirement, world.registry.snapshot(), now=world.clock()).placements == ()
+
+
+async def test_a_host_that_comes_back_is_challenged_before_it_is_used(world) -> None:
+    await world.registry.admit("a", HINTS)
+    world.enclave.alive = False
+    await world.rounds(3)
+    world.enclave.alive = True
+    asked = len(world.gate.nonces)
+    await world.rounds(2)
+    assert world.state() is HostState.ACTIVE
+    assert len(world.gate.nonces) == asked + 1
+    assert world.routes.hosts == {world.enclave.host_id: "a"}
+
+
+async def test_a_restarted_enclave_is_another_host_and_the_old_one_is_gone(world) -> None:
+    await world.registry.admit("a", HINTS)
+    world.gate.enclaves["a"] = newer = OpenEnclave("b")
+    await world.rounds(2)
+    snapshot = world.registry.snapshot()
+    assert snapshot.host(newer.host_id).state is HostState.ACTIVE
+    assert snapshot.host(world.enclave.host_id).state is HostState.GONE
+    assert world.routes.hosts == {newer.host_id: "a"}
+
+
+async def test_an_address_in_front_of_somebody_elses_enclave_does_not_take_its_traffic(world) -> None:
+    await world.registry.admit("a", HINTS)
+    world.gate.enclaves["thief"] = world.enclave
+    admission = await world.registry.admit("thief", HINTS)
+    assert (admission.accepted, admission.error) == (False, "AdmissionRefusedError")
+    assert world.routes.hosts == {world.enclave.host_id: "a"}
+
+
+async def test_an_enclave_that_moved_is_taken_in_at_its_new_address_once_the_old_one_is_silent(world) -> None:
+    await world.registry.admit("a", HINTS)
+    del world.gate.enclaves["a"]
+    world.gate.enclaves["b"] = world.enclave
+    await world.rounds(3)
+    assert (await world.registry.admit("b", HINTS)).accepted
+    assert world.routes.hosts == {world.enclave.host_id: "b"}
+
+
+async def test_evidence_is_renewed_while_the_host_serves(world) -> None:
+    await world.registry.admit("a", HINTS)
+    first = world.registry.snapshot().hosts[0].capability
+    world.clock.forward(301)
+    await world.rounds(2)
+    renewed = world.registry.snapshot().hosts[0]
+    assert renewed.state is HostState.ACTIVE
+    assert renewed.capability.not_after > first.not_after
+
+
+async def test_a_host_that_no_longer_meets_changed_terms_is_refused(world) -> None:
+    await world.registry.admit("a", HINTS)
+    none = replace(TERMS.reference, models=frozenset())
+    await world.registry.update_terms(replace(TERMS, seqno=2, reference=none, models=()))
+    assert world.state() is HostState.REFUSED
+    assert world.routes.hosts == {}
+
+
+async def test_a_restarted_registry_asks_for_fresh_evidence_and_remembers_keys(world) -> None:
+    await world.registry.admit("a", HINTS)
+    asked = len(world.gate.nonces)
+    registry = world.start()
+    assert registry.snapshot().hosts == ()
+    (admission,) = await registry.restore()
+    assert admission.accepted
+    assert len(world.gate.nonces) == asked + 1
+    assert registry.key(world.enclave.host_id).receipt == world.enclave.receipt
+
+
+async def test_after_a_restart_a_host_that_changed_for_the_worse_is_not_taken_over(world) -> None:
+    await world.registry.admit("a", HINTS)
+    world.enclave.models = (b"\x99" * 32,)
+    registry = world.start()
+    (admission,) = await registry.restore()
+    assert not admission.accepted
+
+
+async def test_a_relay_in_trouble_gets_the_map_in_a_later_round(world) -> None:
+    world.routes.trouble = TroubleError("relay restarts")
+    await world.registry.admit("a", HINTS)
+    assert world.routes.hosts == {}
+    world.routes.trouble = None
+    await world.rounds(1)
+    assert world.routes.hosts == {world.enclave.host_id: "a"}
+
+
+async def test_waiting_for_a_snapshot_ends_with_the_next_change(world) -> None:
+    version = world.registry.snapshot().version
+    waiting = asyncio.create_task(world.registry.wait_snapshot(version, timeout_s=10))
+    await asyncio.sleep(0)
+    await world.registry.admit("a", HINTS)
+    assert (await waiting).version > version
+
+
+async def test_waiting_for_a_snapshot_without_a_change_ends_with_the_time(world) -> None:
+    version = world.registry.snapshot().version
+    assert (await world.registry.wait_snapshot(version, timeout_s=0.01)).version == version
+
+
+async def test_a_node_is_bound_by_a_signature_of_the_enclave(world) -> None:
+    await world.registry.admit("a", HINTS)
+    challenge = world.registry.challenge_node(world.enclave.host_id, "node-1")
+    await world.registry.bind_node(world.enclave.host_id, "node-1", world.enclave.prove(challenge))
+    assert world.registry.snapshot().hosts[0].node_id == "node-1"
+
+
+@pytest.mark.parametrize("attack", ["another node", "another enclave", "replay"])
+async def test_a_node_that_cannot_prove_itself_is_not_bound(world, attack) -> None:
+    await world.registry.admit("a", HINTS)
+    host = world.enclave.host_id
+    challenge = world.registry.challenge_node(host, "node-1")
+    proof = (OpenEnclave("b") if attack == "another enclave" else world.enclave).prove(challenge)
+    if attack == "replay":
+        await world.registry.bind_node(host, "node-1", proof)
+    with pytest.raises(AdmissionRefusedError):
+        await world.registry.bind_node(host, "node-2" if attack == "another node" else "node-1", proof)
+
+
+async def test_an_expelled_host_stays_out_after_a_restart(world) -> None:
+    await world.registry.admit("a", HINTS)
+    await world.registry.expel(world.enclave.host_id, "complaints")
+    assert world.routes.hosts == {}
+    assert await world.start().restore() == ()
+
+
+async def test_refused_strangers_do_not_pile_up(world) -> None:
+    for number in range(PAST_MAX + 10):
+        world.gate.enclaves[f"x{number}"] = OpenEnclave(f"x{number}", models=(b"\x99" * 32,))
+        world.clock.forward(1)
+        await world.registry.admit(f"x{number}", HINTS)
+    assert len(world.registry.snapshot().hosts) <= PAST_MAX
+
+
+def test_a_damaged_address_book_is_named(tmp_path) -> None:
+    path = tmp_path / "book"
+    path.write_text('{"address": 3}\n')
+    with pytest.raises(ConfigError, match="line 1"):
+        AddressBook(path)
