@@ -1,0 +1,62 @@
+"""The relay as an actor: owns the HAProxy process and its admin socket, and keeps its host map as the registry says."""
+
+import time
+
+import ray
+
+from cluster.relay import RelayCounters, RelayError, RelayProcess
+from cluster.relay_config import RelayLimits
+
+TAKE_OVER_S = 5.0
+PAUSE_S = 0.1
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)
+class RelayActor:
+    """One HAProxy and its host map.
+
+    Restart is normal: HAProxy dies with this process, and a new one begins with an empty map and answers 404 for every
+    host until `set_hosts` is called. So whoever owns the fleet pushes the whole map, at every change and with every
+    health round; pushing the same map twice changes nothing.
+    """
+
+    def __init__(self, listen: str, ticket_key: bytes, limits: RelayLimits | None = None) -> None:
+        """Start HAProxy on `listen`, IP:PORT with a fixed port: leases in use would not follow it to another one."""
+        self._ticket_key, self._limits = ticket_key, limits
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        self._relay = self._start(listen, patience_s=TAKE_OVER_S if restarted else 0.0)
+
+    def address(self) -> str:
+        """IP:PORT that clients send to."""
+        return self._relay.address
+
+    def set_hosts(self, hosts: dict[bytes, str]) -> str:
+        """Make exactly these hosts (id -> IP:PORT) reachable. A dead HAProxy is replaced first. Returns `address`."""
+        if not self._relay.alive():
+            self._relay.stop()
+            self._relay = self._start(self._relay.address, patience_s=TAKE_OVER_S)
+        self._relay.set_hosts(hosts)
+        return self._relay.address
+
+    def hosts(self) -> dict[str, str]:
+        """Hosts reachable now: id (hex) -> IP:PORT."""
+        return self._relay.hosts()
+
+    def counters(self) -> RelayCounters:
+        """What went through since HAProxy started."""
+        return self._relay.counters()
+
+    def stop(self) -> None:
+        """End HAProxy."""
+        self._relay.stop()
+
+    def _start(self, listen: str, *, patience_s: float) -> RelayProcess:
+        """A new HAProxy; with patience, it waits for the one it follows to let go of the port."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                return RelayProcess(listen, self._ticket_key, limits=self._limits)
+            except RelayError:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(PAUSE_S)

