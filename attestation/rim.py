@@ -82,12 +82,12 @@ class _Reader:
         self._elements = 0
 
     def read(self, data: bytes) -> None:
-        """Walk the document; UTF-8 whatever it declares."""
-        parser = expat.ParserCreate("UTF-8", " ")
+        """Walk the document; it is read as UTF-8, whatever it declares."""
+        parser = expat.ParserCreate(namespace_separator=" ")
         parser.StartDoctypeDeclHandler = _refuse_doctype
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
-        parser.Parse(data, True)
+        parser.Parse(data.decode("utf-8"), True)
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         self._elements += 1
