@@ -1,0 +1,122 @@
+"""The operator's settings: one YAML file, read strictly. Secrets are named by file, never written in it.
+
+chain: {host: 127.0.0.1, port: 8080, public_key: <base64>, network_id: -777}
+registry: "0:<hex>"           # address of the registry contract
+policy: policy.yaml           # attestation policy; its reference values are replaced by the registry's
+state: state                  # folder for journal and address book
+operator_key: operator.key    # Ed25519 seeds in hex, mode 0600
+treasury_key: treasury.key
+ticket_key: ticket.key        # 32 bytes in hex, mode 0600
+relay: 127.0.0.1:8443         # where the relay listens, and clients send to
+settlement: {threshold: 500000000, max_age_s: 86400, dust: 10000000, treasury_timeout_s: 3600}
+"""
+
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from attestation.policy import AppraisalPolicy
+from billing.money import Nanotons
+from billing.settlement import SettlementPolicy
+from billing.ton.client import ChainConfig
+from billing.ton.highload import TIMEOUT_S as TREASURY_TIMEOUT_S
+from cluster.errors import ConfigError
+
+SECRET_SIZE = 32
+_KEYS = {"chain", "registry", "policy", "state", "operator_key", "treasury_key", "ticket_key", "relay"}
+_OPTIONAL = {"settlement"}
+_CHAIN = {"host", "port", "public_key", "network_id"}
+_SETTLEMENT = {"threshold", "max_age_s", "dust", "batch_max", "treasury_timeout_s"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkConfig:
+    """Where everything is. Paths are absolute; secrets are read by `secret` where they are used."""
+
+    chain: ChainConfig
+    registry: str
+    policy: AppraisalPolicy
+    state: Path
+    operator_key: Path
+    treasury_key: Path
+    ticket_key: Path
+    relay: str  # IP:PORT
+    settlement: SettlementPolicy
+    treasury_timeout_s: int = TREASURY_TIMEOUT_S
+
+    @classmethod
+    def load(cls, path: Path) -> "NetworkConfig":
+        """Read and check a settings file; relative paths are relative to it.
+
+        Raises:
+            ConfigError: unreadable, a key missing, unknown or of the wrong form.
+        """
+        try:
+            return _parse(
+                _mapping(yaml.safe_load(path.read_text()), str(path), _KEYS, _OPTIONAL), path.resolve().parent
+            )
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"cannot read the settings in {path}: {error}") from error
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+
+def read_secret(path: Path) -> bytes:
+    """The 32 bytes in hex that a secret file holds.
+
+    Raises:
+        ConfigError: missing, readable by others, or not 32 bytes of hex.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            raise ConfigError(f"{path} has mode {mode:04o}, others could read it: chmod 600 {path}")
+        secret = bytes.fromhex(path.read_text().strip())
+    except OSError as error:
+        raise ConfigError(f"cannot read the secret {path}: {error.strerror}") from error
+    except ValueError:
+        raise ConfigError(f"{path} must hold {SECRET_SIZE} bytes in hexadecimal") from None
+    if len(secret) != SECRET_SIZE:
+        raise ConfigError(f"{path} must hold {SECRET_SIZE} bytes in hexadecimal")
+    return secret
+
+
+def read_signing_key(path: Path) -> Ed25519PrivateKey:
+    """The Ed25519 key whose seed a secret file holds. Raises ConfigError as `read_secret`."""
+    return Ed25519PrivateKey.from_private_bytes(read_secret(path))
+
+
+def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
+    chain = _mapping(values["chain"], "chain", _CHAIN)
+    settlement = dict(_mapping(values.get("settlement", {}), "settlement", set(), _SETTLEMENT))
+    timeout_s = settlement.pop("treasury_timeout_s", TREASURY_TIMEOUT_S)
+    for name in ("threshold", "dust"):
+        if name in settlement:
+            settlement[name] = Nanotons(settlement[name])
+    for name in _KEYS - {"chain"}:
+        if not isinstance(values[name], str) or not values[name]:
+            raise ConfigError(f"{name} must be text (put hexadecimal numbers in quotes)")
+    return NetworkConfig(
+        chain=ChainConfig(**chain),
+        registry=values["registry"],
+        policy=AppraisalPolicy.from_yaml((base / values["policy"]).read_text()),
+        relay=values["relay"],
+        settlement=SettlementPolicy(**settlement),
+        treasury_timeout_s=timeout_s,
+        **{name: base / values[name] for name in ("state", "operator_key", "treasury_key", "ticket_key")},
+    )
+
+
+def _mapping(value: object, where: str, required: set[str], optional: set[str] | None = None) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} must hold settings as `key: value`")
+    if missing := required - value.keys():
+        raise ConfigError(f"{where} lacks: {', '.join(sorted(missing))}")
+    if unknown := value.keys() - required - (optional or set()):
+        raise ConfigError(f"{where} has keys this version does not know: {', '.join(sorted(map(str, unknown)))}")
+    return value

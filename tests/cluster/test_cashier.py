@@ -1,0 +1,192 @@
+import hashlib
+from dataclasses import replace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from billing.errors import InsufficientFundsError, JournalBusyError
+from billing.grant import Grant, HostSlice, verify_grant
+from billing.ledger import RELEASE_GRACE_S
+from billing.money import Nanotons
+from billing.receipt import Receipt, sign_receipt
+from billing.settlement import SettlementPolicy
+from billing.tariff import Usage, price
+from cluster.address_book import HostKey
+from cluster.cashier import POST_MAX, Cashier
+from cluster.errors import ReceiptRefusedError
+from tests.cluster.enclaves import Clock, OpenEnclave
+from tests.cluster.fleets import MODEL, NOW, name_bytes
+
+OPERATOR = Ed25519PrivateKey.from_private_bytes(name_bytes("operator", 32))
+ACCOUNT = name_bytes("client", 32)
+HOST = OpenEnclave("a")
+USAGE = Usage(prompt_tokens=1000, completion_tokens=500)
+PRICE = price(USAGE, MODEL.tariff, coefficient=1000)
+GRANT = Grant(
+    lease=b"\x0a" * 16,
+    account=ACCOUNT,
+    operator=OPERATOR.public_key().public_bytes_raw(),
+    model_root=MODEL.root,
+    tariff=MODEL.tariff,
+    hosts=(HostSlice(host_id=HOST.host_id, slice=Nanotons(10 * PRICE), coefficient=1000),),
+    not_after=int(NOW.timestamp()) + 600,
+)
+
+
+class Admitted:
+    """The registry's answers: one admitted host, five percent."""
+
+    async def key(self, host_id: bytes) -> HostKey | None:
+        return HostKey(host_id=host_id, receipt=HOST.receipt, payee=HOST.payee) if host_id == HOST.host_id else None
+
+    async def fee_permille(self) -> int:
+        return 50
+
+
+def receipt(number: int = 1, *, key=HOST.key, **changes) -> bytes:
+    values = {
+        "request_hash": hashlib.sha256(bytes([number])).digest(),
+        "account": ACCOUNT,
+        "lease": GRANT.lease,
+        "host_id": HOST.host_id,
+        "model_root": MODEL.root,
+        "usage": USAGE,
+        "price": PRICE,
+        "response_hash": b"\x05" * 32,
+        "transcript": name_bytes(str(number), 48),
+        "payee": HOST.payee,
+        "issued_at": int(NOW.timestamp()),
+    }
+    return sign_receipt(Receipt(**(values | changes)), key)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def start(tmp_path, clock):
+    opened = []
+
+    def start() -> Cashier:
+        cashier = Cashier(
+            journal=tmp_path / "journal",
+            operator_key=OPERATOR,
+            admissions=Admitted(),
+            policy=SettlementPolicy(),
+            clock=clock,
+        )
+        opened.append(cashier)
+        return cashier
+
+    yield start
+    for cashier in opened:
+        cashier.close()
+
+
+@pytest.fixture
+def cashier(start) -> Cashier:
+    cashier = start()
+    cashier.books.post(cashier.books.ledger.plan_deposit("1:aa", ACCOUNT, 20 * PRICE, now=int(NOW.timestamp())))
+    return cashier
+
+
+def test_a_hold_returns_the_grant_signed_by_the_operator(cashier) -> None:
+    assert verify_grant(cashier.place_hold(GRANT), OPERATOR.public_key().public_bytes_raw()) == GRANT
+    assert cashier.books.ledger.available(ACCOUNT) == 10 * PRICE
+
+
+def test_the_same_lease_is_held_once_and_keeps_its_first_grant(cashier) -> None:
+    first = cashier.place_hold(GRANT)
+    other = replace(GRANT, hosts=(HostSlice(host_id=b"\x07" * 8, slice=Nanotons(5), coefficient=1000),))
+    assert cashier.place_hold(other) == first
+    assert cashier.books.ledger.available(ACCOUNT) == 10 * PRICE
+
+
+def test_a_client_without_funds_gets_no_grant(cashier) -> None:
+    with pytest.raises(InsufficientFundsError, match="deposit at least"):
+        cashier.place_hold(replace(GRANT, account=b"\x0b" * 32))
+
+
+async def test_a_receipt_pays_the_owner_and_the_operator(cashier) -> None:
+    cashier.place_hold(GRANT)
+    (posted,) = await cashier.post([receipt()])
+    assert posted.accepted
+    statement = cashier.statement()
+    assert statement.balances[f"payee:{HOST.payee.hex()}"] + statement.balances["operator:fees"] == PRICE
+    assert statement.hosts[HOST.host_id].requests == statement.clients[ACCOUNT].requests == 1
+    assert statement.imbalance == 0
+
+
+async def test_a_receipt_posted_twice_is_paid_once(cashier) -> None:
+    cashier.place_hold(GRANT)
+    posted = await cashier.post([receipt(), receipt()])
+    posted += await cashier.post([receipt()])
+    assert all(one.accepted for one in posted)
+    assert cashier.statement().hosts[HOST.host_id].price == PRICE
+
+
+@pytest.mark.parametrize(
+    ("forged", "reason"),
+    [
+        pytest.param(receipt(key=OpenEnclave("b").key), "BadSignatureError", id="signed-by-another-key"),
+        pytest.param(receipt(host_id=b"\x09" * 8), "never admitted", id="host-never-admitted"),
+        pytest.param(receipt(payee=b"\0" + b"\x01" * 32), "payee", id="another-payee-than-attested"),
+        pytest.param(receipt(price=Nanotons(PRICE + 1)), "PriceMismatchError", id="overcharged"),
+        pytest.param(receipt(lease=b"\x0c" * 16), "UnknownLeaseError", id="without-a-lease"),
+        pytest.param(receipt()[:-1] + b"\0", "BadSignatureError", id="flipped-byte"),
+        pytest.param(b"junk", "MalformedRecordError", id="junk"),
+    ],
+)
+async def test_a_forged_receipt_earns_nothing(cashier, forged, reason) -> None:
+    cashier.place_hold(GRANT)
+    before = dict(cashier.books.ledger.balances())
+    (posted,) = await cashier.post([forged])
+    assert not posted.accepted
+    assert reason in posted.reason
+    assert dict(cashier.books.ledger.balances()) == before
+
+
+async def test_two_hosts_cannot_both_be_paid_for_one_request(cashier) -> None:
+    cashier.place_hold(GRANT)
+    posted = await cashier.post([receipt(), receipt(response_hash=b"\x06" * 32)])
+    assert [one.accepted for one in posted] == [True, False]
+    assert "ReceiptConflictError" in posted[1].reason
+
+
+async def test_a_bad_receipt_does_not_hold_up_the_good_ones(cashier) -> None:
+    cashier.place_hold(GRANT)
+    posted = await cashier.post([b"junk", receipt(2)])
+    assert [one.accepted for one in posted] == [False, True]
+
+
+async def test_too_many_receipts_at_once_are_refused(cashier) -> None:
+    with pytest.raises(ReceiptRefusedError, match="send fewer"):
+        await cashier.post([b""] * (POST_MAX + 1))
+
+
+async def test_an_expired_lease_gives_the_rest_back(cashier, clock) -> None:
+    cashier.place_hold(GRANT)
+    await cashier.post([receipt()])
+    assert cashier.release_expired() == 0
+    clock.forward(600 + RELEASE_GRACE_S)
+    assert cashier.release_expired() == 1
+    assert cashier.books.ledger.available(ACCOUNT) == 19 * PRICE
+
+
+async def test_a_restart_rebuilds_books_and_tallies_from_the_journal(cashier, start) -> None:
+    cashier.place_hold(GRANT)
+    await cashier.post([receipt(1), receipt(2)])
+    before = cashier.statement()
+    cashier.close()
+    again = start()
+    assert again.statement() == replace(before, refused=0)
+    (posted,) = await again.post([receipt(1)])
+    assert posted.accepted
+    assert again.statement().hosts == before.hosts
+
+
+def test_a_second_cashier_on_the_same_journal_is_refused(cashier, start) -> None:
+    with pytest.raises(JournalBusyError):
+        start()
