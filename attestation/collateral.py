@@ -28,7 +28,7 @@ class Collateral:
     """Parsed collateral; no signature in it has been checked.
 
     Attributes:
-        chains: the three issuer chains in DER, leaf first.
+        chains: the three issuer chains in DER, leaf first; that of the PCK CRL first.
         pck_crl: revocation list of the PCK CA, DER.
         root_crl: revocation list of the root, DER.
         tcb_info: signed JSON text.
@@ -38,6 +38,11 @@ class Collateral:
     pck_crl: bytes
     root_crl: bytes
     tcb_info: str
+
+    @property
+    def pck_crl_chain(self) -> tuple[bytes, ...]:
+        """PCK CA and root."""
+        return self.chains[0]
 
 
 def encode_collateral(fields: Mapping[str, str]) -> str:

@@ -18,6 +18,7 @@ import dcap_qvl
 from attestation.collateral import Collateral, parse_collateral
 from attestation.errors import (
     AttestationError,
+    EndorsementMismatchError,
     EvidenceSignatureError,
     GuestPolicyError,
     TcbStatusError,
@@ -77,7 +78,7 @@ def check_quote(
     """Check a quote down to a pinned root.
 
     1. Quote and collateral are read to the last byte, in their one spelling.
-    2. Every chain ends in the same root, and its key is pinned.
+    2. Every chain ends in the same root, and its key is pinned; one CA issued PCK certificate and CRL.
     3. The guest cannot be debugged or migrated, and its memory cannot be remapped unseen.
     4. Signatures, revocation, validity and TCB level, by Intel's rules, with statuses of the policy only.
     5. The collateral is for this processor's provisioning enclave.
@@ -162,6 +163,13 @@ def _check_chains(quote: TdxQuote, collateral: Collateral, roots: frozenset[byte
         seen="chains of quote and collateral",
         required="the same root certificate at the end of each",
         error=UntrustedRootError,
+    )
+    log.require(
+        "tdx one platform CA",
+        collateral.pck_crl_chain == quote.chain[1:],  # the library takes the quote's and never looks at this one
+        seen="issuers of PCK certificate and revocation list",
+        required="the same chain",
+        error=EndorsementMismatchError,
     )
     try:
         pin = check_root(root, roots)

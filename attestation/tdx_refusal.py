@@ -60,7 +60,7 @@ def _look_closer(quote: TdxQuote, collateral: Collateral, now: datetime) -> tupl
     try:
         lists = [x509.load_der_x509_crl(der) for der in (collateral.pck_crl, collateral.root_crl)]
         revoked = {(crl.issuer.public_bytes(), entry.serial_number) for crl in lists for entry in crl}
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         return None
     for certificate in certificates:
         if (certificate.issuer, certificate.serial) in revoked:
