@@ -243,7 +243,7 @@ class LiteServer:
         writer = answer("blockTransactions").block(name).number(count).raw(tl.TRUE if incomplete else tl.FALSE)
         writer.number(len(page))
         for done in page:
-            writer.raw(tl.TRANSACTION_ID).number(7).raw(done.account.id).long(done.lt).raw(done.hash)
+            writer.number(7).raw(done.account.id).long(done.lt).raw(done.hash)
         return writer.octets(proof).done()
 
     def _block_transactions_ext(self, reader: TlReader) -> bytes:

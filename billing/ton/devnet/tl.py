@@ -156,7 +156,6 @@ ANSWERS = {
     "libraryResult": "result:(vector liteServer.libraryEntry) = liteServer.LibraryResult",
 }
 _ANSWER_IDS = {name: constructor(f"liteServer.{name} {fields}") for name, fields in ANSWERS.items()}
-TRANSACTION_ID = bytes.fromhex("b12f65af")[::-1]  # given in the schema, not computed
 
 QUERIES = {
     "getMasterchainInfo": "= liteServer.MasterchainInfo",
