@@ -30,6 +30,7 @@ EPHEMERAL_FIRST = 32768  # above this the kernel hands out ports to anybody
 OBJECT_STORE_BYTES = 78_643_200  # Ray's minimum: nothing large ever enters the object store here
 NODE_MEMORY_BYTES = 1_000_000_000
 START_TIMEOUT_S = 60.0
+SOURCE = Path(__file__).resolve().parent.parent  # workers import this very code, installed or not
 FOLDER_LENGTH_MAX = 36  # + /n10 + a session name of 42 + /sockets/plasma_store must fit a unix socket path of 107
 
 
@@ -148,6 +149,7 @@ class RayCluster:
         return {
             **self.driver_env(),
             "HOME": str(self.folder / "home"),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH")))),
             "PYTHONWARNINGS": "ignore",  # Ray's own; ours are errors in the tests
             "RAY_DISABLE_IMPORT_WARNING": "1",
             "RAY_worker_niceness": "0",

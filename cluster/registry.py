@@ -146,6 +146,7 @@ class Registry:
         await asyncio.gather(*(self._check(record) for record in watched))
         for record in self._current(HostState.ACTIVE, HostState.SUSPENDED):
             await self._step(record.address, Tick(at=self._clock()))
+        self._routes_stale = True  # a relay that restarted has forgotten everything; the same map again changes nothing
         await self._sync_routes()
 
     async def run(self) -> None:

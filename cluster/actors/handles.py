@@ -1,0 +1,65 @@
+"""Names of the operator's actors, and how to start and find them."""
+
+from pathlib import Path
+from typing import Any
+
+import ray
+
+NAMESPACE = "chrysalis"
+REGISTRY, SCHEDULER, BILLING, RELAY = "registry", "scheduler", "billing", "relay"
+START_TIMEOUT_S = 60.0
+
+
+def find(name: str) -> Any:  # noqa: ANN401  actor handles have no useful static type
+    """The running actor of this name. ValueError when it was not started."""
+    return ray.get_actor(name, namespace=NAMESPACE)
+
+
+def host_actor_name(host_id: bytes) -> str:
+    """The name of the actor that serves one host."""
+    return f"host-{host_id.hex()}"
+
+
+def start_operator(config: Path, *, head_node_id: str) -> None:
+    """Start registry, scheduler and billing on the head, detached; returns once each has rebuilt its state.
+
+    Args:
+        config: the operator's settings file, see `cluster.config`; only its path travels through Ray.
+        head_node_id: Ray's id of the head node.
+    """
+    from cluster.actors.billing import BillingActor  # noqa: PLC0415  keeps pytoniq out of whoever only looks up names
+    from cluster.actors.registry import RegistryActor  # noqa: PLC0415
+    from cluster.actors.scheduler import SchedulerActor  # noqa: PLC0415
+
+    registry = _actor(RegistryActor, REGISTRY, head_node_id).remote(str(config))
+    ray.get(registry.ready.remote(), timeout=START_TIMEOUT_S)
+    others = [
+        _actor(BillingActor, BILLING, head_node_id).remote(str(config)),
+        _actor(SchedulerActor, SCHEDULER, head_node_id).remote(),
+    ]
+    ray.get([actor.ready.remote() for actor in others], timeout=START_TIMEOUT_S)
+
+
+def start_host(host_id: bytes, *, node_id: str, control: Path) -> Any:  # noqa: ANN401
+    """Start the actor that serves one admitted host, on the Ray node beside its enclave; binds the two first."""
+    from cluster.actors.host import HostActor  # noqa: PLC0415
+
+    actor = _actor(HostActor, host_actor_name(host_id), node_id).remote(host_id, str(control))
+    ray.get(actor.ready.remote(), timeout=START_TIMEOUT_S)
+    return actor
+
+
+def pinned(node_id: str) -> dict[str, Any]:
+    """Actor options that keep a detached, restartable actor on one node."""
+    return {
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "label_selector": {"ray.io/node-id": node_id},
+        "num_cpus": 0,
+        "max_restarts": -1,
+        "max_task_retries": 3,  # every mutating call carries an id and is idempotent
+    }
+
+
+def _actor(kind: type, name: str, node_id: str) -> Any:  # noqa: ANN401
+    return ray.remote(kind).options(name=name, **pinned(node_id))

@@ -1,0 +1,119 @@
+"""The registry as an actor: one for the network, on the head, rebuilt from fresh evidence after a restart."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import ray
+from pytoniq_core import Address
+
+from billing.errors import BillingError, ChainError
+from billing.ton.client import ChainClient
+from billing.ton.registry import read_registry
+from cluster.actors.handles import RELAY, find
+from cluster.address_book import AddressBook, HostKey
+from cluster.admission import Admission, NetworkTerms
+from cluster.config import NetworkConfig
+from cluster.enclave_client import HttpEnclaveGate
+from cluster.errors import TroubleError
+from cluster.fleet import FleetSnapshot
+from cluster.model import HostHints
+from cluster.registry import Registry
+
+TERMS_PERIOD_S = 5.0
+SNAPSHOT_WAIT_S = 20.0
+_log = logging.getLogger(__name__)
+
+
+class RelayRoutes:
+    """The relay actor, found by name at each call: it may start later, or restart."""
+
+    async def set_hosts(self, hosts: Mapping[bytes, str]) -> None:
+        """See cluster.registry.Routes."""
+        try:
+            await find(RELAY).set_hosts.remote(dict(hosts))
+        except (ValueError, ray.exceptions.RayError) as error:  # no such actor, or it has just died
+            raise TroubleError(f"the relay actor does not answer ({type(error).__name__})") from error
+
+
+class RegistryActor:
+    """Knows every host. All rules live in cluster.registry and below."""
+
+    async def __init__(self, config_path: str) -> None:  # type: ignore[misc]  # Ray awaits it
+        config = NetworkConfig.load(Path(config_path))
+        config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._chain = await ChainClient.connect(config.chain)
+        self._address = Address(config.registry)
+        self._registry = Registry(
+            gate=HttpEnclaveGate(),
+            routes=RelayRoutes(),
+            book=AddressBook(config.state / "hosts.jsonl"),
+            policy=config.policy,
+            terms=NetworkTerms.from_registry(await read_registry(self._chain, self._address)),
+        )
+        await self._registry.restore()
+        self._loops = [asyncio.create_task(self._registry.run()), asyncio.create_task(self._follow_chain())]
+
+    async def ready(self) -> int:
+        """Returns (the registry contract's seqno) once the state is rebuilt."""
+        self._check_loops()
+        return self._registry.terms.seqno
+
+    async def admit(self, address: str, hints: HostHints) -> Admission:
+        """Challenge the enclave at host:port, verify, and take it in or say why not."""
+        return await self._registry.admit(address, hints)
+
+    async def snapshot(self) -> FleetSnapshot:
+        """The fleet now."""
+        self._check_loops()
+        return self._registry.snapshot()
+
+    async def wait_snapshot(self, version: int, timeout_s: float = SNAPSHOT_WAIT_S) -> FleetSnapshot:
+        """The fleet once it is newer than `version`, or as it is after a while: a long poll."""
+        self._check_loops()
+        return await self._registry.wait_snapshot(version, timeout_s=timeout_s)
+
+    async def key(self, host_id: bytes) -> HostKey | None:
+        """Receipt key and payee of an instance that was admitted at some time."""
+        return self._registry.key(host_id)
+
+    async def fee_permille(self) -> int:
+        """The operator's share, as the chain says."""
+        return self._registry.terms.fee_permille
+
+    async def refresh_terms(self) -> int:
+        """Read the registry contract now; returns its seqno."""
+        await self._read_terms()
+        return self._registry.terms.seqno
+
+    async def challenge_node(self, host_id: bytes, node_id: str) -> bytes:
+        """What the enclave's control socket has to sign for `bind_node`."""
+        return self._registry.challenge_node(host_id, node_id)
+
+    async def bind_node(self, host_id: bytes, node_id: str, proof: bytes) -> None:
+        """Note that a Ray node runs beside this host's enclave; AdmissionRefusedError without a proof."""
+        await self._registry.bind_node(host_id, node_id, proof)
+
+    async def expel(self, host_id: bytes, reason: str) -> None:
+        """Refuse a host that was admitted."""
+        await self._registry.expel(host_id, reason)
+
+    async def _follow_chain(self) -> None:
+        while True:
+            await asyncio.sleep(TERMS_PERIOD_S)
+            try:
+                await self._read_terms()
+            except (ChainError, BillingError) as error:
+                _log.warning("the registry contract was not read, the last terms stay: %s", error)
+
+    async def _read_terms(self) -> None:
+        terms = NetworkTerms.from_registry(await read_registry(self._chain, self._address))
+        await self._registry.update_terms(terms)
+
+    def _check_loops(self) -> None:
+        """A loop that died must not look like a quiet fleet."""
+        for loop in self._loops:
+            if loop.done():
+                loop.result()
+                raise RuntimeError("a loop of the registry ended")
