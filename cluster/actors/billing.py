@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import ray
 from pytoniq_core import Address
 
 from billing.errors import BillingError, ChainError
