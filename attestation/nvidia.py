@@ -30,13 +30,12 @@ from attestation.errors import (
     RimMismatchError,
 )
 from attestation.evidence import GpuEvidence
-from attestation.nvidia_chain import NVIDIA_ROOT_PIN, ChainCache, GpuEndorsement, check_chain
+from attestation.nvidia_chain import ChainCache, GpuEndorsement, check_chain
 from attestation.rim import Rim, parse_rim
 from attestation.spdm import SpdmReport, parse_spdm
 from attestation.verdict import Check, CheckLog
 
 __all__ = [
-    "NVIDIA_ROOT_PIN",
     "ChainCache",
     "GpuFacts",
     "GpuFeature",

@@ -24,9 +24,6 @@ from attestation.errors import (
 )
 from attestation.verdict import CheckLog
 
-# SHA-256 of the SubjectPublicKeyInfo of "NVIDIA Device Identity CA".
-NVIDIA_ROOT_PIN = bytes.fromhex("a90c4eb5acfd3e3d03a25db6a26b84f720ad0503196c627c21ddd48dd85b06a4")
-
 CHAIN_SIZES = (4, 5)
 FWID_SIZE = 48
 _COMMON_NAME = bytes.fromhex("550403")  # 2.5.4.3

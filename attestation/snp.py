@@ -29,12 +29,11 @@ from attestation.errors import (
 )
 from attestation.evidence import SnpEvidence
 from attestation.policy import SnpTcb, SnpTcbFloor
-from attestation.snp_chain import AMD_ARK_PINS, SnpEndorsement, SnpSigningKey, check_chain, check_crl
+from attestation.snp_chain import SnpEndorsement, SnpSigningKey, check_chain, check_crl
 from attestation.snp_tcb import SnpProduct, covers, describe_tcb, parse_tcb
 from attestation.verdict import Check, CheckLog
 
 __all__ = [
-    "AMD_ARK_PINS",
     "REPORT_SIZE",
     "TCB_STATUS",
     "SnpClaims",

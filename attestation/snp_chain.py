@@ -8,12 +8,10 @@ Source: AMD 57230 (VCEK certificate and KDS interface) 1.00, sections 2 and 3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
-from types import MappingProxyType
 from typing import Final
 
 from cryptography import x509
@@ -35,15 +33,6 @@ from attestation.snp_tcb import SnpProduct
 from attestation.verdict import CheckLog
 
 CRL_SIZE_MAX: Final = 1 << 16
-
-# SHA-256 of the SubjectPublicKeyInfo of AMD's root keys: ARK-Milan, ARK-Genoa, ARK-Turin.
-AMD_ARK_PINS: Final[Mapping[SnpProduct, bytes]] = MappingProxyType(
-    {
-        SnpProduct.MILAN: bytes.fromhex("9f056bee44377e29308cb5ffa895bdfb62d18881fa6bed8d6f075b0204089cb9"),
-        SnpProduct.GENOA: bytes.fromhex("429a69c9422aa258ee4d8db5fcda9c6470ef15f8cd5a9cebd6cbc7d90b863831"),
-        SnpProduct.TURIN: bytes.fromhex("4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08"),
-    }
-)
 
 _AMD: Final = bytes.fromhex("2b060104019c7801")  # 1.3.6.1.4.1.3704.1
 _PRODUCT_NAME: Final = _AMD + b"\x02"

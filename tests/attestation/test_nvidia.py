@@ -27,7 +27,6 @@ from attestation.errors import (
 from attestation.evidence import GpuEvidence
 from attestation.nvidia import (
     NVDEC0_BLOCK,
-    NVIDIA_ROOT_PIN,
     ChainCache,
     GpuFacts,
     GpuFeature,
@@ -40,6 +39,7 @@ from attestation.nvidia import (
 )
 from attestation.nvidia_chain import GpuEndorsement, check_chain
 from attestation.rim import parse_rim
+from attestation.roots import NVIDIA_DEVICE_ROOT
 from attestation.sim.firmware import GPU_MODELS
 from attestation.sim.nvidia import GpuFaults, SimulatedNvidia
 from attestation.spdm import SPDM_SIZE_MAX, SpdmReport, parse_spdm
@@ -78,7 +78,7 @@ def _genuine(name: str) -> list[GpuEvidence]:
 def _accept(evidence: GpuEvidence, now: datetime = NOW) -> tuple[GpuEndorsement, SpdmReport, GpuFacts]:
     """Everything but the measurements: the manifests of the genuine reports' versions are not among the vectors."""
     log = CheckLog()
-    endorsement = check_chain(evidence.chain, roots=frozenset({NVIDIA_ROOT_PIN}), now=now, log=log)
+    endorsement = check_chain(evidence.chain, roots=frozenset({NVIDIA_DEVICE_ROOT}), now=now, log=log)
     report = parse_spdm(evidence.report)
     facts = read_facts(report)
     check_signed(report, facts, endorsement, nonce=evidence.report[4:36], log=log)
@@ -132,7 +132,7 @@ def test_genuine_measurements_are_compared_at_manifest_index_plus_one() -> None:
 def test_the_pinned_key_is_that_of_nvidias_root() -> None:
     (root,) = x509.load_pem_x509_certificates(vector("nvidia-gpu/verifier_device_root.pem").read_bytes())
     assert _genuine("h100_spt")[0].chain[-1] == root.public_bytes(Encoding.DER)
-    assert _accept(_genuine("h100_spt")[0])[0].root == NVIDIA_ROOT_PIN
+    assert _accept(_genuine("h100_spt")[0])[0].root == NVIDIA_DEVICE_ROOT
 
 
 @given(bit=st.integers(0, 4117 * 8 - 1))
@@ -141,7 +141,7 @@ def test_one_flipped_bit_in_a_genuine_report_is_refused(bit: int) -> None:
     genuine = _genuine("h100_spt")[0]
     altered = replace(genuine, report=flipped(genuine.report, bit))
     log = CheckLog()
-    endorsement = check_chain(genuine.chain, roots=frozenset({NVIDIA_ROOT_PIN}), now=NOW, log=log)
+    endorsement = check_chain(genuine.chain, roots=frozenset({NVIDIA_DEVICE_ROOT}), now=NOW, log=log)
     with pytest.raises(AttestationError):
         report = parse_spdm(altered.report)
         check_signed(report, read_facts(report), endorsement, nonce=genuine.report[4:36], log=log)
@@ -198,7 +198,7 @@ def test_refused(faults: dict[str, object], refusal: type[AttestationError]) -> 
 
 def test_refused_under_nvidias_genuine_root(evidence: GpuEvidence) -> None:
     with pytest.raises(UntrustedRootError):
-        _check(evidence, roots=frozenset({NVIDIA_ROOT_PIN}))
+        _check(evidence, roots=frozenset({NVIDIA_DEVICE_ROOT}))
 
 
 def test_refused_leaf_without_firmware_identity() -> None:
@@ -330,7 +330,7 @@ def test_a_cached_chain_still_has_to_be_trusted_and_in_time(evidence: GpuEvidenc
     with pytest.raises(EndorsementExpiredError):
         _check(short, cache=cache, now=NOW + timedelta(hours=2))
     with pytest.raises(UntrustedRootError):
-        _check(short, cache=cache, roots=frozenset({NVIDIA_ROOT_PIN}))
+        _check(short, cache=cache, roots=frozenset({NVIDIA_DEVICE_ROOT}))
     with pytest.raises(EvidenceSignatureError):
         _check(replace(short, report=evidence.report), cache=cache)
 

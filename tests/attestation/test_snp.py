@@ -27,14 +27,17 @@ from attestation.errors import (
 )
 from attestation.evidence import SnpEvidence
 from attestation.policy import SnpTcb, SnpTcbFloor
+from attestation.roots import AMD_ARK_GENOA, AMD_ARK_MILAN, AMD_ARK_TURIN
 from attestation.sim.snp import SIMULATED_TCB, SimulatedSnpPlatform, SnpFaults
-from attestation.snp import AMD_ARK_PINS, SnpClaims, check_report, check_signed, measurement_id, parse_report
+from attestation.snp import SnpClaims, check_report, check_signed, measurement_id, parse_report
 from attestation.snp_chain import SnpEndorsement, SnpSigningKey, check_chain
 from attestation.snp_tcb import SnpProduct, covers, encode_tcb, parse_tcb
 from attestation.verdict import CheckLog
 from tests.attestation.vendors import NOW, amd, flipped, vector
 
 FLOOR = SnpTcbFloor(milan=SIMULATED_TCB, genoa=SIMULATED_TCB, turin=SIMULATED_TCB)
+GENUINE = {SnpProduct.MILAN: AMD_ARK_MILAN, SnpProduct.GENOA: AMD_ARK_GENOA, SnpProduct.TURIN: AMD_ARK_TURIN}
+GENUINE_ROOTS = frozenset(GENUINE.values())
 OLDER = replace(SIMULATED_TCB, microcode=SIMULATED_TCB.microcode - 1)
 REPORT_DATA, MEASUREMENT, HOST_DATA = b"d" * 64, b"m" * 48, b"h" * 32
 
@@ -65,8 +68,7 @@ def _genuine_chain(product: str) -> tuple[bytes, bytes, bytes]:
 
 def _genuine_endorsement(product: str) -> SnpEndorsement:
     leaf, ask, ark = _genuine_chain(product)
-    roots = frozenset(AMD_ARK_PINS.values())
-    return check_chain(leaf_der=leaf, ask_der=ask, ark_der=ark, roots=roots, now=NOW, log=CheckLog())
+    return check_chain(leaf_der=leaf, ask_der=ask, ark_der=ark, roots=GENUINE_ROOTS, now=NOW, log=CheckLog())
 
 
 def test_a_genuine_milan_report_holds_down_to_amds_root() -> None:
@@ -76,7 +78,7 @@ def test_a_genuine_milan_report_holds_down_to_amds_root() -> None:
     check_signed(report, endorsement, floor=SnpTcbFloor(milan=tcb), log=CheckLog())
     assert endorsement.product is SnpProduct.MILAN
     assert endorsement.tcb == tcb
-    assert endorsement.root == AMD_ARK_PINS[SnpProduct.MILAN]
+    assert endorsement.root == AMD_ARK_MILAN
     assert (report.version, report.policy.raw, report.policy.smt, report.vmpl) == (2, 0x30000, True, 0)
 
 
@@ -110,13 +112,13 @@ def test_the_pinned_keys_are_those_of_amds_roots(name: str) -> None:
     root = Certificate.parse(ark.public_bytes(Encoding.DER))
     signing = Certificate.parse(ask.public_bytes(Encoding.DER))
     product = SnpProduct(name.partition("_")[0].capitalize())
-    assert sha256(root.public_key_info).digest() == AMD_ARK_PINS[product]
+    assert sha256(root.public_key_info).digest() == GENUINE[product]
     assert signing.issuer == root.subject and signing.is_authority()
 
 
 def test_a_simulated_report_is_refused_under_amds_genuine_roots(evidence: SnpEvidence) -> None:
     with pytest.raises(UntrustedRootError):
-        check_report(evidence, roots=frozenset(AMD_ARK_PINS.values()), floor=FLOOR, now=NOW)
+        check_report(evidence, roots=GENUINE_ROOTS, floor=FLOOR, now=NOW)
 
 
 @pytest.mark.parametrize("vlek", [False, True], ids=["vcek", "vlek"])
