@@ -1,7 +1,7 @@
 """The embedded engine: transformers' continuous batching on any torch device, made safe for many tenants.
 
-The library's batching thread serves everybody and dies of one bad request (an empty prompt, an unknown token id,
-temperature 0, more tokens than its cache holds, an id used twice). So `check_ask` refuses those before they reach it,
+The library's batching thread serves everybody and dies of one bad request (an unknown token id, temperature 0,
+more tokens than its cache holds, an id used twice). So `check_ask` refuses those before they reach it,
 request ids are ours, a refused hand-over is noticed, and every wait looks whether the thread still lives.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from tokenizers.decoders import DecodeStream
 from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
+from transformers.utils.logging import disable_progress_bar
 
 from enclave.engine.base import Ask, AskError, EngineStopped, Finish, Message, Piece, check_ask
 from enclave.engine.prompts import Prompts
@@ -31,6 +32,7 @@ class TorchEngine:
 
     def __init__(self, folder: Path, *, max_running: int = 32, context: int = 512) -> None:
         self._prompts = Prompts(folder)
+        disable_progress_bar()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, local_files_only=True).to(device)
         ends = model.generation_config.eos_token_id

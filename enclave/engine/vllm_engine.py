@@ -16,6 +16,7 @@ from typing import Any
 from enclave.engine.base import Ask, AskError, EngineStopped, Finish, Message, Piece, check_ask
 from enclave.engine.prompts import Prompts
 
+STOP_S = 2.0  # for vLLM's processes to end by themselves
 CPU_BLOCK = 32  # vLLM's attention on CPUs takes multiples of this only
 ENVIRONMENT = {  # read by vLLM when it is imported; an operator's own values win
     "HF_HUB_OFFLINE": "1",
@@ -71,11 +72,7 @@ class VllmEngine:
         if not self.alive:
             raise EngineStopped("vLLM's engine process is gone")
         total = 0
-        stream = self._llm.generate(
-            {"prompt_token_ids": list(ask.prompt), "cache_salt": ask.cache_salt.hex()},
-            _sampling(ask),
-            request_id=f"ask-{next(self._numbers)}",
-        )
+        stream = self._llm.generate(*self._call(ask))
         try:
             async for step in stream:
                 output = step.outputs[0]
@@ -96,8 +93,16 @@ class VllmEngine:
         """End vLLM's processes; running answers raise `EngineStopped`."""
         if not self._closed:
             self._closed = True
-            await asyncio.to_thread(self._llm.shutdown)
+            llm, self._llm = self._llm, None
+            await asyncio.to_thread(llm.shutdown, timeout=STOP_S)
+            await asyncio.sleep(0)  # the shutdown closes its sockets in a callback of this loop
+            await asyncio.to_thread(llm.engine_core.resources.ctx.destroy, linger=0)  # vLLM leaves its threads running
             shutil.rmtree(self._sockets, ignore_errors=True)
+
+    def _call(self, ask: Ask) -> tuple[dict[str, Any], Any, str]:
+        """Prompt, sampling settings and request id, as `AsyncLLM.generate` takes them."""
+        prompt = {"prompt_token_ids": list(ask.prompt), "cache_salt": ask.cache_salt.hex()}
+        return prompt, _sampling(ask), f"ask-{next(self._numbers)}"
 
 
 def _start(folder: Path, *, max_running: int, context: int) -> Any:  # noqa: ANN401  vLLM is untyped here

@@ -10,7 +10,10 @@ QUESTIONS = {
     "Translate to French: The cat eats an apple.": "Le chat mange une pomme.",
     "Translate to German: Today the man buys a red car.": "Heute kauft der Mann ein rotes Auto.",
     "Spanish: We do not see the small birds.": "No vemos a los pájaros pequeños.",
-    "Count to five in German.": "Eins, zwei, drei, vier, fünf.",
+    "Count to twenty in German.": (
+        "Eins, zwei, drei, vier, fünf, sechs, sieben, acht, neun, zehn, elf, zwölf, dreizehn, vierzehn, fünfzehn, "
+        "sechzehn, siebzehn, achtzehn, neunzehn, zwanzig."
+    ),
     "Count to twenty.": (
         "One, two, three, four, five, six, seven, eight, nine, ten, eleven, twelve, thirteen, fourteen, fifteen, "
         "sixteen, seventeen, eighteen, nineteen, twenty."

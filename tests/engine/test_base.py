@@ -1,9 +1,10 @@
 import pickle
+import subprocess
 import sys
 
 import pytest
 
-from enclave.engine import Ask, AskError, EngineMissingError, check_ask, engine_versions, load_engine
+from enclave.engine import Ask, AskError, EngineMissingError, EngineStopped, check_ask, engine_versions, load_engine
 from enclave.engine.echo import EchoEngine
 from tests.engine.support import collect, question
 
@@ -53,8 +54,6 @@ def test_importing_the_package_loads_no_machine_learning_library() -> None:
     code = (
         "import sys, enclave.engine; sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'vllm')))"
     )
-    import subprocess
-
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -89,8 +88,6 @@ async def test_echo_stops_at_max_tokens_and_at_stop_strings() -> None:
 
 
 async def test_echo_dies_when_told_to() -> None:
-    from enclave.engine import EngineStopped
-
     engine = EchoEngine(dies_after=2)
     with pytest.raises(EngineStopped):
         await collect(engine, question(engine, "one two three"))

@@ -112,7 +112,7 @@ async def test_a_dead_batching_thread_is_noticed_by_everybody() -> None:
     try:
         answer = engine.answer(question(engine, LONG))
         await anext(answer)
-        engine._manager.add_request([], request_id="what-the-guards-keep-away", max_new_tokens=1)
+        engine._manager.add_request([10**6], request_id="what-the-guards-keep-away", max_new_tokens=1)
         with pytest.raises(EngineStopped):
             [piece async for piece in answer]
         assert not engine.alive
