@@ -107,8 +107,8 @@ class Store:
     def save(self, cut: Cut, accounts_hash: bytes) -> None:
         """Write a cut, all or nothing."""
         database, snapshot = self._database, cut.snapshot
-        database.execute("begin immediate")
         try:
+            database.execute("begin immediate")
             database.executemany(
                 "insert or replace into accounts values (?, ?, ?)",
                 [(name.workchain, name.id, account.boc) for name, account in cut.changed.items() if account.exists],

@@ -34,7 +34,9 @@ async def test_a_client_with_another_server_key_gets_no_connection(
     net: Devnet, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    other = LiteClient(net.host, net.port, base64.b64encode(bytes(SigningKey.generate().verify_key)).decode(), trust_level=1, timeout=1)
+    other = LiteClient(
+        net.host, net.port, base64.b64encode(bytes(SigningKey.generate().verify_key)).decode(), trust_level=1, timeout=1
+    )
     with pytest.raises(Exception):  # noqa: B017  # pytoniq lets whatever breaks first through
         await other.connect()
     await other.close()
