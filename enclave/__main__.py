@@ -1,0 +1,116 @@
+"""`python -m enclave --config FILE`: start one enclave; prints one JSON line when it listens.
+
+    {"host_id": hex, "address": "127.0.0.1:41234", "control": "/run/chrysalis/enclave.sock"}
+
+Exit codes: 0 stopped as asked, 1 could not start (the reason is one line on standard error).
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from attestation.collect import Attester, NoTee
+from attestation.errors import AttesterError
+from enclave.config import EnclaveConfig, load_config
+from enclave.enclave import Enclave, Facts
+from enclave.engine import EngineMissingError, engine_versions, load_engine
+from enclave.errors import RequestError, StartError
+from enclave.manifest import engine_digest, manifest_root
+from enclave.process import die_with_parent, harden
+from enclave.service import Limits
+
+logger = logging.getLogger("enclave")
+
+
+def main() -> int:
+    """Start, serve until asked to stop, end."""
+    parent = os.getppid()
+    parser = argparse.ArgumentParser(prog="python -m enclave", description="The measured program on a host.")
+    parser.add_argument("--config", type=Path, required=True, help="settings, see docs/OPERATING.md")
+    parser.add_argument("--parent-death", action="store_true", help="end when the process that started this one ends")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        if arguments.parent_death:
+            die_with_parent(parent)
+        harden()
+        config = load_config(arguments.config)
+        uvloop.run(_serve(config))
+    except (StartError, EngineMissingError, AttesterError, RequestError) as error:
+        print(f"enclave: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(config: EnclaveConfig) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_log_type_only)
+    enclave = await Enclave.start(
+        _facts(config), attester=_attester(config), load=_loader(config), clock=_now, random=os.urandom
+    )
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(ending, enclave.ask_to_stop)
+    line = {"host_id": enclave.host_id.hex(), "address": enclave.address, "control": os.fspath(config.control)}
+    print(json.dumps(line), flush=True)
+    await enclave.run()
+
+
+def _facts(config: EnclaveConfig) -> Facts:
+    folders = {manifest_root(folder): folder for folder in config.models}
+    if len(folders) != len(config.models):
+        raise StartError("two of the model folders hold the same model: name each once")
+    return Facts(
+        host=config.host,
+        port=config.port,
+        control=config.control,
+        state=config.state,
+        payee=config.payee,
+        operator_key=config.operator_key,
+        coefficient=config.coefficient,
+        models=folders,
+        engine_digest=engine_digest(engine_versions(config.engine)),
+        limits=Limits(running=config.max_running, waiting=config.max_waiting, coalesce_s=config.coalesce_ms / 1000),
+    )
+
+
+def _attester(config: EnclaveConfig) -> Attester:
+    if config.simulated is None:
+        return NoTee()
+    from attestation.simulate import SimulatedHost  # noqa: PLC0415  a real host never loads the simulator
+
+    logger.warning("this host's hardware is SIMULATED: only policies that name its simulated roots accept it")
+    try:
+        return SimulatedHost.load(config.simulated)
+    except (OSError, ValueError, KeyError) as error:
+        raise StartError(f"cannot read the simulated hardware in {config.simulated}: {error}") from error
+
+
+def _loader(config: EnclaveConfig) -> Callable[[Path], Any]:
+    def load(folder: Path) -> Any:  # noqa: ANN401  a coroutine of Engine
+        more = {} if config.context is None else {"context": config.context}
+        return load_engine(config.engine, folder, max_running=config.max_running, **more)
+
+    return load
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _log_type_only(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody caught. Its text could quote a prompt, so only its type is logged."""
+    logger.error("unforeseen: %s", type(context.get("exception")).__name__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

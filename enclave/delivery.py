@@ -1,0 +1,232 @@
+"""The second half of a sealed request's life: from the opened body to the receipt, and to exactly one settlement.
+
+    read the body -> reserve -> engine -> sealed frames -> receipt on disk -> receipt frame
+
+Everything from here on is said inside the seal. A good answer is charged. A failed one is not. One whose client left is
+charged for what was handed over by then.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+
+from attestation.errors import EnvelopeError
+from attestation.frames import FrameType, ResponseHash, encode_frame, parse_plain_request
+from attestation.sealing import NONCE, OpenedRequest, Random, ResponseSealer
+from billing.money import Nanotons
+from billing.tariff import Usage
+from enclave.answer import AnswerShape, gather_pieces
+from enclave.credit import Lease
+from enclave.engine import Ask, AskError, Engine, EngineStopped, Piece
+from enclave.errors import BadRequestError, RequestError, UnavailableError, refusal_of
+from enclave.front import Exchange
+from enclave.models import worker_lost
+from enclave.openai import ChatAsk, parse_ask
+
+logger = logging.getLogger(__name__)
+
+SEALED = "application/octet-stream"
+
+
+@dataclass(slots=True)
+class Counters:
+    """What this instance has done since its start."""
+
+    active: int = 0
+    served: int = 0
+    failed: int = 0
+    abandoned: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What a delivery needs of the process around it."""
+
+    counters: Counters
+    coalesce_s: float
+    cache_salt: Callable[[bytes], bytes]
+    sign: Callable[[OpenedRequest, Usage, Nanotons, bytes], bytes]  # with the response hash -> signed receipt
+    store: Callable[[bytes], Awaitable[int]]  # returns when the receipt is on disk
+    store_later: Callable[[bytes], None]
+    clock: Callable[[], datetime]
+    random: Random
+
+
+class Delivery:
+    """One answer on its way: what was reserved, what was handed over, and whether it is settled."""
+
+    def __init__(self, host: Host, opened: OpenedRequest, lease: Lease, engine: Engine, exchange: Exchange) -> None:
+        self._host, self._opened, self._lease = host, opened, lease
+        self._engine, self._exchange = engine, exchange
+        self._sealer = ResponseSealer(opened.content_key, opened.request_hash, host.random(NONCE))
+        self._hash = ResponseHash()
+        self._reserved: Nanotons | None = None  # until it is settled
+        self._prompt_tokens = self._delivered = 0
+        self._held = b""  # sealed, to be sent together with the receipt
+        self._begun = False
+
+    async def run(self) -> None:
+        """Answer.
+
+        Raises:
+            UnavailableError: nothing was sent yet, and another host of the lease may answer.
+            ConnectionError: the client is gone; what it got is settled.
+        """
+        try:
+            usage = await self._generate()
+            await self._finish_good(usage)
+        except (asyncio.CancelledError, ConnectionError):
+            self._abandon()
+            raise
+        except Exception as error:  # noqa: BLE001  no text of an unforeseen error may leave: it could quote a prompt
+            self._settle(0)
+            self._host.counters.failed += 1
+            refusal = _refusal(error)
+            if isinstance(refusal, UnavailableError) and not self._begun:
+                raise refusal from None
+            self._held = b""
+            await self._finish(encode_frame(FrameType.ERROR, refusal.encode_sealed()))
+
+    async def _generate(self) -> Usage:
+        endpoint, body = parse_plain_request(self._opened.body)
+        asked = parse_ask(endpoint, body)
+        ask = self._prepare(asked)
+        shape = self._shape(asked)
+        async with aclosing(self._engine.answer(ask)) as pieces:
+            if asked.stream:
+                return await self._stream(asked, shape, pieces)
+            return await self._collect(shape, pieces)
+
+    def _prepare(self, asked: ChatAsk) -> Ask:
+        """Tokens, and money set aside for the most they can cost."""
+        prompt = self._engine.render(asked.messages) if asked.messages else self._engine.tokenize(asked.prompt)
+        max_tokens = asked.max_tokens or max(1, self._engine.context - len(prompt))
+        if len(prompt) + max_tokens > self._engine.context:
+            raise BadRequestError(
+                f"this model reads {self._engine.context} tokens; the prompt has {len(prompt)} and max_tokens is "
+                f"{max_tokens}: shorten one of them",
+                "context_length_exceeded",
+                "messages" if asked.messages else "prompt",
+            )
+        self._prompt_tokens = len(prompt)
+        self._reserved = self._lease.reserve(len(prompt), max_tokens, self._opened.header.price_cap)
+        return Ask(
+            prompt=prompt,
+            max_tokens=max_tokens,
+            cache_salt=self._host.cache_salt(self._lease.account),
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            stop=asked.stop,
+        )
+
+    def _shape(self, asked: ChatAsk) -> AnswerShape:
+        """The id comes from the request hash, so that the receipt can be found by it."""
+        name = self._opened.request_hash.hex()[:32]
+        return AnswerShape(
+            endpoint=asked.endpoint,
+            id=f"chatcmpl-{name}" if asked.messages else f"cmpl-{name}",
+            created=int(self._host.clock().timestamp()),
+            model=asked.model,
+        )
+
+    async def _stream(self, asked: ChatAsk, shape: AnswerShape, pieces: AsyncGenerator[Piece, None]) -> Usage:
+        opening, later = shape.opening(first=True), shape.opening(first=False)
+        window = self._host.coalesce_s
+        async with aclosing(gather_pieces(pieces, window) if window else pieces) as events:
+            async for piece in events:
+                if piece.text or piece.finish:
+                    await self._send(shape.chunk(opening, piece.text, piece.finish), piece.output_tokens)
+                    opening = later
+                if piece.finish:
+                    break
+            else:
+                raise EngineStopped("the engine ended without a last piece")
+        usage = self._usage(self._delivered)
+        if asked.include_usage:
+            self._hold(shape.usage_chunk(usage, self._lease.price(usage)))
+        return usage
+
+    async def _collect(self, shape: AnswerShape, pieces: AsyncGenerator[Piece, None]) -> Usage:
+        texts: list[str] = []
+        async for piece in pieces:
+            texts.append(piece.text)
+            if piece.finish:
+                usage = self._usage(piece.output_tokens)
+                self._hold(shape.whole("".join(texts), piece.finish, usage, self._lease.price(usage)))
+                return usage
+        raise EngineStopped("the engine ended without a last piece")
+
+    async def _send(self, payload: bytes, output_tokens: int) -> None:
+        """Hand over one DATA frame; it counts as delivered once the connection took it."""
+        await self._write(self._sealer.seal(encode_frame(FrameType.DATA, payload)))
+        self._hash.add(payload)
+        self._delivered = output_tokens
+
+    def _hold(self, payload: bytes) -> None:
+        """A DATA frame that leaves together with the receipt."""
+        self._held = self._sealer.seal(encode_frame(FrameType.DATA, payload))
+        self._hash.add(payload)
+
+    async def _finish_good(self, usage: Usage) -> None:
+        """Settle, put the receipt on disk, and only then say that the answer is whole."""
+        price = self._lease.price(usage)
+        receipt = self._host.sign(self._opened, usage, price, self._hash.digest())
+        self._settle(price)
+        try:
+            await self._host.store(receipt)
+        except OSError:
+            self._lease.spent -= price  # a receipt nobody can show is worth nothing
+            raise RequestError("the host could not store the receipt", "receipt_not_stored") from None
+        self._host.counters.served += 1
+        self._host.counters.output_tokens += usage.completion_tokens
+        await self._finish(encode_frame(FrameType.RECEIPT, receipt))
+
+    async def _finish(self, frame: bytes) -> None:
+        await self._write(self._held + self._sealer.seal(frame, last=True))
+        self._exchange.end()
+
+    def _abandon(self) -> None:
+        """The client is gone: charge what it got, unless that is settled already."""
+        if self._reserved is None:
+            return
+        self._host.counters.abandoned += 1
+        if not self._delivered:
+            self._settle(0)
+            return
+        usage = self._usage(self._delivered)
+        price = self._lease.price(usage)
+        self._settle(price)
+        self._host.counters.output_tokens += usage.completion_tokens
+        self._host.store_later(self._host.sign(self._opened, usage, price, self._hash.digest()))
+
+    def _settle(self, price: int) -> None:
+        if self._reserved is not None:
+            self._lease.settle(self._reserved, price)
+            self._reserved = None
+
+    def _usage(self, output_tokens: int) -> Usage:
+        return Usage(prompt_tokens=self._prompt_tokens, completion_tokens=output_tokens)
+
+    async def _write(self, data: bytes) -> None:
+        if not self._begun:
+            self._begun = True
+            self._exchange.begin(SEALED)
+        await self._exchange.send(data)
+
+
+def _refusal(error: Exception) -> RequestError:
+    """What the client hears. Texts come from us only; whatever else happened is logged by its type."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, EnvelopeError):
+        return refusal_of(error)
+    if isinstance(error, AskError) and error.code != "engine_error":
+        return BadRequestError(error.message, error.code, error.param)
+    if isinstance(error, EngineStopped):
+        return worker_lost()
+    logger.error("an answer failed: %s", type(error).__name__)
+    return RequestError("the host failed on this request: try another host", "internal_error")

@@ -1,0 +1,162 @@
+"""All parts of one enclave put together: what listens, what runs in the background, and how it ends."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from attestation.collect import Attester
+from attestation.sealing import Random
+from attestation.transcript import Transcript
+from enclave.control import Control, bind_control, health
+from enclave.credit import CreditDesk
+from enclave.errors import NotFoundError, StartError
+from enclave.evidence import EvidenceDesk
+from enclave.front import Exchange, Front, HttpRequest, reply_json
+from enclave.journal import ReceiptJournal
+from enclave.keys import EnclaveKeys
+from enclave.models import Loader, ModelShelf
+from enclave.service import Limits, SealedService
+
+logger = logging.getLogger(__name__)
+
+EVIDENCE = "application/cbor"
+CONTROL_BODY_MAX = 64 << 10
+SWEEP_S = 10.0
+STOP_S = 10.0  # for running answers when the enclave is asked to end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is fixed about one enclave before it starts."""
+
+    host: str
+    port: int
+    control: Path
+    state: Path
+    payee: bytes  # 33
+    operator_key: bytes  # 32
+    coefficient: int  # thousandths of the tariff, the least the owner accepts
+    models: Mapping[bytes, Path]  # manifest root -> folder
+    engine_digest: bytes  # 32
+    limits: Limits
+
+
+class Enclave:
+    """One enclave instance. `start`, then `run` until it is asked to stop, or `stop` at once."""
+
+    def __init__(self, service: SealedService, journal: ReceiptJournal, facts: Facts) -> None:
+        self.service, self._journal, self._facts = service, journal, facts
+        self.address = ""
+        self._front = Front(self._answer)
+        self._control: Front | None = None
+        self._stopping = asyncio.Event()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def start(
+        cls, facts: Facts, *, attester: Attester, load: Loader, clock: Callable[[], datetime], random: Random
+    ) -> "Enclave":
+        """Make keys, have the hardware attest them once, and listen.
+
+        Raises:
+            StartError: a port, path or journal is not usable.
+            UnavailableError: the hardware does not attest.
+        """
+        keys = EnclaveKeys.generate(random)
+        shelf = ModelShelf(facts.models, load)
+        evidence = EvidenceDesk(attester, _base_transcript(keys, facts, shelf))
+        await evidence.answer(random(32))
+        journal = ReceiptJournal.open(facts.state / "receipts")
+        credit = CreditDesk(operator_key=facts.operator_key, host_id=keys.host_id, coefficient=facts.coefficient)
+        service = SealedService(
+            keys=keys,
+            payee=facts.payee,
+            credit=credit,
+            models=shelf,
+            evidence=evidence,
+            journal=journal,
+            limits=facts.limits,
+            clock=clock,
+            random=random,
+        )
+        enclave = cls(service, journal, facts)
+        try:
+            await enclave._listen()
+        except BaseException:
+            await enclave.stop()
+            raise
+        return enclave
+
+    @property
+    def host_id(self) -> bytes:
+        """Names this instance, 8 bytes."""
+        return self.service.keys.host_id
+
+    def ask_to_stop(self) -> None:
+        """Let `run` return."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until asked to stop, then end running answers and write what is unwritten."""
+        await self._stopping.wait()
+        await self.stop()
+
+    async def stop(self, grace_s: float = STOP_S) -> None:
+        """End everything. Answers still running after `grace_s` are cut; their receipts are kept."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await self._front.stop(grace_s)
+        if self._control is not None:
+            await self._control.stop(1.0)
+            self._facts.control.unlink(missing_ok=True)
+            self._control = None
+        await self.service.models.close()
+        await self.service.evidence.close()
+        await self.service.close()
+        await self._journal.close()
+
+    async def _listen(self) -> None:
+        facts = self._facts
+        try:
+            host, port = await self._front.listen(facts.host, facts.port)
+        except OSError as error:
+            raise StartError(f"cannot listen on {facts.host}:{facts.port}: {error.strerror or error}") from error
+        self.address = f"{host}:{port}"
+        listening = bind_control(facts.control)
+        control = Control(self.service, self.address, self.ask_to_stop)
+        self._control = Front(control.answer, body_max=CONTROL_BODY_MAX)
+        await self._control.listen_unix(listening)
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def _answer(self, request: HttpRequest, exchange: Exchange) -> None:
+        """The open side. Only the end of the path counts: relays put their own routes in front."""
+        last = request.path.rpartition("/")[2]
+        if request.method == "GET" and last == "health":
+            reply_json(exchange, health(self.service))
+        elif request.method != "POST":
+            raise NotFoundError(
+                "POST a sealed request, POST a nonce to .../evidence, or GET .../health", "unknown_route"
+            )
+        elif last == "evidence":
+            exchange.reply(200, await self.service.evidence.answer(request.body), EVIDENCE)
+        else:
+            await self.service.answer(request, exchange)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self.service.forget_ended_leases()
+
+
+def _base_transcript(keys: EnclaveKeys, facts: Facts, shelf: ModelShelf) -> Transcript:
+    return Transcript(
+        nonce_root=bytes(32),
+        hpke=keys.hpke.public,
+        receipt=keys.receipt_public,
+        payee=facts.payee,
+        models=shelf.roots,
+        engine=facts.engine_digest,
+    )

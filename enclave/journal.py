@@ -1,0 +1,228 @@
+"""Receipts that nobody has acknowledged yet: on disk before the client sees them, until the ledger has them.
+
+    file   = label | record ...
+    record = u32 size | u8 type | u64 sequence | content | first 8 bytes of SHA-256 over all of that before
+
+Type 1 holds a signed receipt; type 2 says that all receipts up to its sequence were acknowledged. Records are only
+appended; a tail that was being written when the machine stopped fails its check and is cut off at the next start.
+"""
+
+import asyncio
+import fcntl
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from struct import Struct
+
+from enclave.errors import StartError
+
+LABEL = b"chrysalis/1 receipts\n"
+RECEIPT_MAX = 4096
+COMPACT_BYTES = 16 << 20  # rewrite the file without acknowledged receipts when it has grown to this
+WAITING_MAX = 1 << 20  # receipts kept; beyond, the host stops taking work rather than lose a proof
+_HEAD = Struct(">IBQ")
+_RECEIPT, _ACK = 1, 2
+_CHECK = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredReceipt:
+    """A signed receipt and its place in the journal."""
+
+    seq: int
+    receipt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """A record on its way to the disk; `receipt` is None for an acknowledgement."""
+
+    seq: int
+    receipt: bytes | None
+    done: asyncio.Future[None]
+
+    def encode(self) -> bytes:
+        return _record(_ACK, self.seq, b"") if self.receipt is None else _record(_RECEIPT, self.seq, self.receipt)
+
+
+@dataclass(slots=True)
+class _Contents:
+    """What a journal file holds."""
+
+    receipts: dict[int, bytes]  # not acknowledged, in order
+    acked: int = 0
+    last: int = 0
+    end: int = 0  # bytes that hold valid records
+
+    def take(self, kind: int, seq: int, receipt: bytes) -> None:
+        self.last = max(self.last, seq)
+        if kind == _RECEIPT:
+            self.receipts[seq] = receipt
+        elif seq > self.acked:
+            self.acked = seq
+            self.receipts = {number: kept for number, kept in self.receipts.items() if number > seq}
+
+
+class ReceiptJournal:
+    """Append and acknowledge receipts. Several appended together cost one write to the disk."""
+
+    def __init__(self, path: Path, file: int, contents: _Contents) -> None:
+        self._path, self._file, self._contents = path, file, contents
+        self._next = contents.last + 1
+        self._unwritten: list[_Write] = []
+        self._writing: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="receipts")
+
+    @classmethod
+    def open(cls, path: Path) -> "ReceiptJournal":
+        """Open or create the journal, alone.
+
+        Raises:
+            StartError: another process has it, or it is not a journal.
+        """
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = _open_alone(path)
+        contents = _read(path)
+        if contents.end == 0:
+            os.ftruncate(file, 0)
+            contents.end = os.write(file, LABEL)
+        os.ftruncate(file, contents.end)
+        os.fsync(file)
+        return cls(path, file, contents)
+
+    def __len__(self) -> int:
+        return len(self._contents.receipts)
+
+    @property
+    def full(self) -> bool:
+        """Whether as many receipts wait as the host keeps: it should take no more work."""
+        return len(self) >= WAITING_MAX
+
+    async def append(self, receipt: bytes) -> int:
+        """Store a receipt; returns its sequence number once it is on disk."""
+        if len(receipt) > RECEIPT_MAX:
+            raise ValueError(f"a receipt has at most {RECEIPT_MAX} bytes")
+        seq, self._next = self._next, self._next + 1
+        await self._write(seq, receipt)
+        return seq
+
+    def after(self, seq: int, limit: int) -> list[StoredReceipt]:
+        """The first `limit` receipts that are on disk, not acknowledged, and come after `seq`."""
+        later = (item for item in self._contents.receipts.items() if item[0] > seq)
+        return [StoredReceipt(seq=number, receipt=receipt) for number, receipt in islice(later, limit)]
+
+    async def acknowledge(self, seq: int) -> None:
+        """The ledger has all receipts up to `seq`: they need not be kept."""
+        if not 0 <= seq <= self._contents.last:
+            raise ValueError(f"receipt {seq} does not exist, the last one is {self._contents.last}")
+        if seq > self._contents.acked:
+            await self._write(seq, None)
+
+    async def close(self) -> None:
+        """Finish what is being written and let others open the journal."""
+        while self._writing:
+            await self._writing
+        self._thread.shutdown()
+        os.close(self._file)
+
+    async def _write(self, seq: int, receipt: bytes | None) -> None:
+        done = asyncio.get_running_loop().create_future()
+        self._unwritten.append(_Write(seq, receipt, done))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._flush())
+        await asyncio.shield(done)  # a caller that is cancelled must not take back what others wait for
+
+    async def _flush(self) -> None:
+        """Write everything there is, again until nothing is left: one disk write serves all that came meanwhile."""
+        in_thread = asyncio.get_running_loop().run_in_executor
+        while self._unwritten:
+            batch, self._unwritten = self._unwritten, []
+            try:
+                await in_thread(self._thread, self._append, b"".join(write.encode() for write in batch))
+                for write in batch:
+                    kind = _ACK if write.receipt is None else _RECEIPT
+                    self._contents.take(kind, write.seq, write.receipt or b"")
+                if self._contents.end > COMPACT_BYTES and any(write.receipt is None for write in batch):
+                    await in_thread(self._thread, self._compact)
+            except OSError as error:
+                for write in batch:
+                    write.done.set_exception(error)
+            else:
+                for write in batch:
+                    write.done.set_result(None)
+        self._writing = None
+
+    def _append(self, records: bytes) -> None:
+        try:
+            _write_all(self._file, records)
+            os.fdatasync(self._file)
+        except OSError:
+            os.ftruncate(self._file, self._contents.end)  # what follows must stand behind whole records
+            raise
+        self._contents.end += len(records)
+
+    def _compact(self) -> None:
+        """Put a file that holds only what is still needed in the place of this one."""
+        contents, path = self._contents, self._path.with_suffix(".new")
+        path.unlink(missing_ok=True)
+        file = _open_alone(path)
+        kept = [_record(_RECEIPT, seq, receipt) for seq, receipt in contents.receipts.items()]
+        data = LABEL + _record(_ACK, contents.acked, b"") + b"".join(kept)
+        with os.fdopen(os.dup(file), "wb") as stream:
+            stream.write(data)
+        os.fsync(file)
+        path.replace(self._path)
+        _sync_folder(self._path.parent)
+        os.close(self._file)
+        self._file, contents.end = file, len(data)
+
+
+def _record(kind: int, seq: int, content: bytes) -> bytes:
+    body = _HEAD.pack(len(content), kind, seq) + content
+    return body + sha256(body).digest()[:_CHECK]
+
+
+def _read(path: Path) -> _Contents:
+    """Everything up to the first record that is not whole."""
+    data, contents = path.read_bytes(), _Contents({})
+    if not data.startswith(LABEL):
+        if LABEL.startswith(data):  # empty, or stopped while it was made
+            return contents
+        raise StartError(f"{path} is not a receipt journal: move it away or give another `state` folder")
+    at = len(LABEL)
+    while at + _HEAD.size + _CHECK <= len(data):
+        size, kind, seq = _HEAD.unpack_from(data, at)
+        end = at + _HEAD.size + size + _CHECK
+        content = data[at + _HEAD.size : end - _CHECK]
+        if size > RECEIPT_MAX or data[at:end] != _record(kind, seq, content):
+            break
+        contents.take(kind, seq, content)
+        at = end
+    contents.end = at
+    return contents
+
+
+def _open_alone(path: Path) -> int:
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        raise StartError(f"{path} is in use by another enclave: give each its own `state` folder") from None
+    return file
+
+
+def _write_all(file: int, data: bytes) -> None:
+    while data:  # a nearly full disk takes a part, and then says why it takes no more
+        data = data[os.write(file, data) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

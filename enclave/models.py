@@ -1,0 +1,128 @@
+"""The models of this host: which folders it has, and which of them have an engine running."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+
+from enclave.engine import Engine
+from enclave.errors import NotFoundError, UnavailableError
+
+logger = logging.getLogger(__name__)
+
+Loader = Callable[[Path], Awaitable[Engine]]
+
+
+class ModelState(StrEnum):
+    """Where a model is in its life."""
+
+    UNLOADED = "unloaded"
+    LOADING = "loading"
+    LOADED = "loaded"
+    FAILED = "failed"  # it did not load, or its engine died: load it again
+
+
+class ModelShelf:
+    """Loads and unloads engines; the Ray side of the host decides which."""
+
+    def __init__(self, folders: Mapping[bytes, Path], load: Loader) -> None:
+        """`folders` is manifest root -> folder; `load` makes an engine of a folder."""
+        self._folders, self._load = dict(folders), load
+        self._engines: dict[bytes, Engine] = {}
+        self._loading: dict[bytes, asyncio.Task[Engine]] = {}
+        self._failed: set[bytes] = set()
+
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        """Manifest roots of all models this host has, sorted."""
+        return tuple(sorted(self._folders))
+
+    @property
+    def serving(self) -> tuple[bytes, ...]:
+        """Manifest roots of the models that answer now, sorted."""
+        return tuple(sorted(root for root, engine in self._engines.items() if engine.alive))
+
+    def state(self, root: bytes) -> ModelState:
+        """Where one of `roots` is in its life."""
+        if root in self._loading:
+            return ModelState.LOADING
+        if root in self._engines:
+            return ModelState.LOADED if self._engines[root].alive else ModelState.FAILED
+        return ModelState.FAILED if root in self._failed else ModelState.UNLOADED
+
+    def engine(self, root: bytes) -> Engine:
+        """The engine that answers for this model.
+
+        Raises:
+            NotFoundError: the host serves other models.
+            UnavailableError: it serves none yet, or this one's engine died.
+        """
+        engine = self._engines.get(root)
+        if engine is not None:
+            if not engine.alive:
+                raise worker_lost()
+            return engine
+        if root in self._folders and (root in self._loading or not self._engines):
+            raise UnavailableError("the model is not loaded yet: try again, or try another host", "model_not_loaded")
+        raise NotFoundError(
+            "this host does not serve the model: take a lease for one that it serves", "model_not_found"
+        )
+
+    async def load(self, root: bytes) -> None:
+        """Load a model and return when it answers; one that is loaded already stays as it is.
+
+        Raises:
+            NotFoundError: the host does not have it.
+            UnavailableError: it could not be loaded.
+        """
+        if root not in self._folders:
+            raise NotFoundError("this host does not have a model of this root", "model_not_found")
+        if self.state(root) is ModelState.LOADED:
+            return
+        if root not in self._loading:
+            self._loading[root] = asyncio.create_task(self._start(root))
+        try:
+            await asyncio.shield(self._loading[root])
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            raise UnavailableError(f"the model did not load: {error}", "load_failed") from error
+
+    async def unload(self, root: bytes) -> None:
+        """End a model's engine; running answers end with an error. A model that is not loaded stays so."""
+        self._failed.discard(root)
+        loading = self._loading.get(root)
+        if loading is not None:
+            await asyncio.wait([loading])
+        engine = self._engines.pop(root, None)
+        if engine is not None:
+            await engine.close()
+
+    async def close(self) -> None:
+        """End all engines."""
+        for root in self.roots:
+            await self.unload(root)
+
+    async def _start(self, root: bytes) -> Engine:
+        try:
+            dead = self._engines.pop(root, None)
+            if dead is not None:
+                await dead.close()
+            engine = await self._load(self._folders[root])
+        except BaseException as error:
+            self._failed.add(root)
+            logger.error("model %s did not load: %s", root.hex()[:16], error)  # noqa: TRY400
+            raise
+        else:
+            self._failed.discard(root)
+            self._engines[root] = engine
+            logger.info("model %s is loaded", root.hex()[:16])
+            return engine
+        finally:
+            del self._loading[root]
+
+
+def worker_lost() -> UnavailableError:
+    """What a client hears when the engine died."""
+    return UnavailableError("the engine of this host stopped: try another host", "worker_lost")
