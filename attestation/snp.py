@@ -1,18 +1,15 @@
-"""AMD SEV-SNP: read an attestation report and check it down to AMD's root key.
+"""AMD SEV-SNP: check an attestation report down to AMD's root key.
 
 AMD gives a report no TCB status, so none is claimed: the best this module says is "AtOrAboveFloor".
 
-Source: AMD 56860 (SEV-SNP Firmware ABI) 1.58, tables 10 (guest policy) and 23 (ATTESTATION_REPORT).
+Source: AMD 56860 (SEV-SNP Firmware ABI) 1.58; AMD 57230 (VCEK certificates) 1.00.
 """
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from hmac import compare_digest
-from typing import Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
@@ -24,12 +21,12 @@ from attestation.errors import (
     EndorsementMismatchError,
     EvidenceSignatureError,
     GuestPolicyError,
-    MalformedEvidenceError,
     TcbStatusError,
 )
 from attestation.evidence import SnpEvidence
 from attestation.policy import SnpTcb, SnpTcbFloor
-from attestation.snp_chain import SnpEndorsement, SnpSigningKey, check_chain, check_crl
+from attestation.snp_chain import SnpEndorsement, check_chain, check_crl
+from attestation.snp_report import REPORT_SIZE, SnpGuestPolicy, SnpReport, measurement_id, parse_report
 from attestation.snp_tcb import SnpProduct, covers, describe_tcb, parse_tcb
 from attestation.verdict import Check, CheckLog
 
@@ -48,118 +45,9 @@ __all__ = [
     "parse_report",
 ]
 
-REPORT_SIZE = 1184
-REPORT_VERSIONS = (2, 3, 4, 5)  # 3 to 5 only add fields in space that was reserved; none is used but the CPU family
 TCB_STATUS = "AtOrAboveFloor"
-_SIGNED_SIZE = 0x2A0
-_SIGNATURE_END = 0x330  # r and s, 72 bytes each, little-endian; nothing after them is signed, so it must be zero
 _ECDSA_P384_SHA384 = 1
-_MEASUREMENT_TAG = b"chrysalis/1 measurement"
-_SIGNING_KEYS = {0: SnpSigningKey.VCEK, 1: SnpSigningKey.VLEK}
 _FAMILIES = {SnpProduct.MILAN: 0x19, SnpProduct.GENOA: 0x19, SnpProduct.TURIN: 0x1A}
-_HEAD = struct.Struct("<IIQ16s16sII8sQI")  # version .. key flags, at 0
-
-
-@dataclass(frozen=True, slots=True)
-class SnpGuestPolicy:
-    """The POLICY word the guest was launched with; the processor enforces it for the guest's whole life."""
-
-    raw: int
-
-    def _bit(self, number: int) -> bool:
-        return bool(self.raw >> number & 1)
-
-    @property
-    def smt(self) -> bool:
-        """Whether two threads of a core may run."""
-        return self._bit(16)
-
-    @property
-    def migrate_ma(self) -> bool:
-        """Whether a migration agent may carry the guest elsewhere."""
-        return self._bit(18)
-
-    @property
-    def debug(self) -> bool:
-        """Whether the host may read and write guest memory through the debug interface."""
-        return self._bit(19)
-
-    @property
-    def well_formed(self) -> bool:
-        """Whether bit 17, which must be one, is."""
-        return self._bit(17)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnpReport:
-    """ATTESTATION_REPORT as the firmware wrote it, read but not verified. TCB values are 8 raw bytes each.
-
-    Attributes:
-        key_flags: author key present (bit 0), chip key masked (bit 1), signing key (bits 2 to 4).
-        cpu_family: CPUID family, 0 in version 2 reports.
-        signed: the bytes the signature covers.
-        signature: r and s, big-endian numbers.
-    """
-
-    version: int
-    policy: SnpGuestPolicy
-    vmpl: int
-    signature_algorithm: int
-    platform_info: int
-    key_flags: int
-    report_data: bytes
-    measurement: bytes
-    host_data: bytes
-    id_key_digest: bytes
-    author_key_digest: bytes
-    current_tcb: bytes
-    reported_tcb: bytes
-    committed_tcb: bytes
-    launch_tcb: bytes
-    cpu_family: int
-    chip_id: bytes
-    signed: bytes
-    signature: tuple[int, int]
-
-    @property
-    def signing_key(self) -> SnpSigningKey | None:
-        """Which kind of key the firmware says it signed with; None for no key or a kind we do not know."""
-        return _SIGNING_KEYS.get(self.key_flags >> 2 & 0b111)
-
-    @classmethod
-    def parse(cls, data: bytes) -> Self:
-        """Read the 1184 bytes; see `parse_report`."""
-        if len(data) != REPORT_SIZE:
-            raise MalformedEvidenceError(f"SNP report of {len(data)} bytes, want {REPORT_SIZE}")
-        version, _, policy, _, _, vmpl, algorithm, current, platform_info, flags = _HEAD.unpack_from(data)
-        if version not in REPORT_VERSIONS:
-            raise MalformedEvidenceError(f"SNP report version {version}, want one of {REPORT_VERSIONS}")
-        if any(data[_SIGNATURE_END:]):
-            raise MalformedEvidenceError("SNP report carries bytes behind its signature")
-        return cls(
-            version=version,
-            policy=SnpGuestPolicy(policy),
-            vmpl=vmpl,
-            signature_algorithm=algorithm,
-            platform_info=platform_info,
-            key_flags=flags,
-            report_data=data[0x50:0x90],
-            measurement=data[0x90:0xC0],
-            host_data=data[0xC0:0xE0],
-            id_key_digest=data[0xE0:0x110],
-            author_key_digest=data[0x110:0x140],
-            current_tcb=current,
-            reported_tcb=data[0x180:0x188],
-            committed_tcb=data[0x1E0:0x1E8],
-            launch_tcb=data[0x1F0:0x1F8],
-            cpu_family=data[0x188] if version > 2 else 0,
-            chip_id=data[0x1A0:0x1E0],
-            signed=data[:_SIGNED_SIZE],
-            signature=(
-                int.from_bytes(data[_SIGNED_SIZE : _SIGNED_SIZE + 72], "little"),
-                int.from_bytes(data[_SIGNED_SIZE + 72 : _SIGNATURE_END], "little"),
-            ),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,25 +83,6 @@ class SnpClaims:
     root: bytes
     not_after: datetime
     checks: tuple[Check, ...]
-
-
-def parse_report(data: bytes) -> SnpReport:
-    """Read an ATTESTATION_REPORT, versions 2 to 5; nothing in it is believed yet.
-
-    Raises:
-        MalformedEvidenceError: another size or version, or bytes behind the signature.
-    """
-    return SnpReport.parse(data)
-
-
-def measurement_id(report: SnpReport) -> bytes:
-    """Return the one value, 32 bytes, that stands for everything about the image a report measures.
-
-    SHA-256 over the tag, "sev-snp", launch digest, host data, digests of the id and author keys, and the guest
-    policy (8 bytes, little-endian).
-    """
-    fields = (report.measurement, report.host_data, report.id_key_digest, report.author_key_digest)
-    return sha256(b"".join((_MEASUREMENT_TAG, b"sev-snp", *fields, report.policy.raw.to_bytes(8, "little")))).digest()
 
 
 def check_report(evidence: SnpEvidence, *, roots: frozenset[bytes], floor: SnpTcbFloor, now: datetime) -> SnpClaims:
