@@ -1,0 +1,1 @@
+"""The user's side: verify hosts, seal prompts, check receipts; a local sidecar speaks the OpenAI API."""

@@ -1,0 +1,182 @@
+"""One question from lease to receipt: seal, send, open, check. Used by the sidecar, and by programs directly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum, auto
+
+from attestation.frames import Endpoint, encode_plain_request
+from attestation.sealing import SealedRequest
+from billing.money import Nanotons
+from billing.receipt import Receipt
+from client.answer import Answer
+from client.errors import ClientError, HostRefusedError, NoHostError, SealedRefusalError, WorkerLostError
+from client.lease_manager import Lease, LeasedHost, LeaseManager
+from client.receipts import Expected, ReceiptStore, check_receipt
+from client.transport import AnswerLostError, HostUnreachableError, PlainRefusal, Stream, Transport
+
+ROUNDS_MAX = 3  # sealed anew at most this often: a session forgotten, a lease used up
+_NEXT_HOST = frozenset({404, 405, 429, 502, 503})
+_LEASE_OVER = frozenset({"lease_expired", "coefficient_too_low", "slice_exhausted"})
+_Refusal = HostRefusedError | SealedRefusalError
+
+
+class _Next(Enum):
+    """What to do after a host said no."""
+
+    HOST = auto()  # the same bytes to the next host
+    SEAL = auto()  # the host forgot the session: seal again
+    LEASE = auto()  # the lease is used up or over: take another
+    STOP = auto()  # no host would say otherwise
+
+
+class _TryAgain(Exception):  # noqa: N818  (a signal inside this module, not an error)
+    """This round gave no answer; another may."""
+
+    def __init__(self, next_: _Next, error: ClientError) -> None:
+        super().__init__(next_, error)
+        self.next, self.error = next_, error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One request of the OpenAI API."""
+
+    id: str
+    endpoint: Endpoint
+    model: str
+    body: bytes  # JSON
+    price_cap: Nanotons
+
+
+def now_utc() -> datetime:
+    """Return the current time."""
+    return datetime.now(UTC)
+
+
+class Client:
+    """Asks attested hosts. Verifies, seals, pays, and believes nobody in between."""
+
+    def __init__(
+        self,
+        leases: LeaseManager,
+        transport: Transport,
+        receipts: ReceiptStore,
+        *,
+        clock: Callable[[], datetime] = now_utc,
+    ) -> None:
+        self._leases, self._transport, self._receipts, self._clock = leases, transport, receipts, clock
+
+    async def ask(self, question: Question) -> Answer:
+        """Return an answer that has begun.
+
+        The same bytes go to the next host only while no answer has begun; a lease that is over is replaced.
+
+        Raises:
+            ClientError: there is no answer, or it cannot be used.
+        """
+        plain = encode_plain_request(question.endpoint, question.body)
+        lease, last = await self._leases.current(question.model), None
+        for _ in range(ROUNDS_MAX):
+            if last is not None and last.next is _Next.LEASE:
+                lease = await self._leases.current(question.model, instead_of=lease)
+            sealed = lease.sender.seal(plain, price_cap=question.price_cap)
+            try:
+                return await self._ask_hosts(lease, sealed, question)
+            except _TryAgain as again:
+                last = again
+        assert last is not None
+        raise last.error
+
+    async def _ask_hosts(self, lease: Lease, sealed: SealedRequest, question: Question) -> Answer:
+        """Offer the same bytes to one host after the other."""
+        reasons, refusals = dict(lease.refused), list[_Refusal]()
+        for host in self._leases.in_order(lease):
+            try:
+                return await self._ask_host(lease, host, sealed, question)
+            except HostUnreachableError as error:
+                self._leases.unreachable(host.id)
+                reasons[host.name] = str(error)
+            except AnswerLostError as error:
+                self._leases.unreachable(host.id)
+                raise WorkerLostError(host.name, str(error)) from error
+            except (HostRefusedError, SealedRefusalError) as error:
+                next_ = _classify(error)
+                if next_ is _Next.STOP:
+                    raise
+                if next_ is _Next.SEAL:
+                    lease.sender.forget(host.id, sealed)
+                if next_ is not _Next.HOST:
+                    raise _TryAgain(next_, error) from error
+                refusals.append(error)
+                reasons[host.name] = f"{error.status} {error.code}"
+        raise _give_up(question.model, refusals, reasons)
+
+    async def _ask_host(self, lease: Lease, host: LeasedHost, sealed: SealedRequest, question: Question) -> Answer:
+        stream = await self._send(host, sealed)
+        if isinstance(stream, PlainRefusal):
+            if stream.status == 504:
+                raise WorkerLostError(host.name, "it fell silent")
+            raise HostRefusedError(host.name, stream.status, stream.code)
+        expected = Expected(
+            request_hash=sealed.request_hash,
+            grant=lease.offer.grant,
+            verdict=host.verdict,
+            price_cap=question.price_cap,
+        )
+        answer = Answer(
+            host,
+            sealed,
+            stream,
+            leases=self._leases,
+            confirm=lambda: lease.sender.confirm(host.id, sealed),
+            check=lambda signed, response_hash: self._keep_receipt(signed, response_hash, expected, question),
+        )
+        await answer.begin()
+        return answer
+
+    async def _send(self, host: LeasedHost, sealed: SealedRequest) -> Stream | PlainRefusal:
+        """Send once; once more to the same host if a kept connection broke. It refuses what it has already received."""
+        try:
+            return await self._transport.send_sealed(host.candidate, sealed.data)
+        except HostUnreachableError as error:
+            if not error.broken:
+                raise
+        again = await self._transport.send_sealed(host.candidate, sealed.data)
+        if isinstance(again, PlainRefusal) and again.status == 409:
+            raise WorkerLostError(host.name, "it received the request, and the connection broke before the answer")
+        return again
+
+    def _keep_receipt(self, signed: bytes, response_hash: bytes, expected: Expected, question: Question) -> Receipt:
+        receipt = check_receipt(signed, response_hash, expected)
+        self._receipts.keep(
+            signed,
+            request_id=question.id,
+            model=question.model,
+            receipt_key=expected.verdict.receipt,
+            now=self._clock(),
+        )
+        return receipt
+
+
+def _classify(error: _Refusal) -> _Next:
+    """Decide by status and code. A plain refusal is nobody's word: it may cost time and rounds, never more money."""
+    plain = isinstance(error, HostRefusedError)
+    if error.code == "unknown_session":
+        return _Next.SEAL
+    if error.code == "slice_exhausted" or (plain and error.status in _NEXT_HOST):
+        return _Next.HOST
+    if error.code in _LEASE_OVER or (plain and error.status in {401, 403}):
+        return _Next.LEASE
+    return _Next.STOP
+
+
+def _give_up(model: str, refusals: list[_Refusal], reasons: dict[str, str]) -> ClientError | _TryAgain:
+    """Return what follows when every host of the lease said no: busy hosts are the caller's to try again later."""
+    for refusal in refusals:
+        if refusal.status == 429:
+            return refusal
+    over = next((refusal for refusal in refusals if refusal.code in _LEASE_OVER), None)
+    return _TryAgain(_Next.LEASE, over or NoHostError(model, reasons))

@@ -1,0 +1,137 @@
+"""Settings of the sidecar: one YAML file, every key known, safe defaults.
+
+    wallet: wallet.key                     # made on first start, mode 0600
+    state: state                           # folder for receipts
+    policy: policy.yaml                    # vendor roots and tier; reference values come from the registry
+    registry:
+      address: "0:<hex>"
+      lite_server: {host: 127.0.0.1, port: 4443, public_key: <base64>, network_id: -777}
+
+Relative paths are relative to the file. All amounts are nanotons.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from billing.lease_request import LEASE_HOSTS_MAX
+from billing.money import Nanotons, check_nanotons
+from billing.tariff import COEFFICIENT_ONE, check_coefficient
+from client.errors import ConfigError
+
+DEFAULT_BUDGET = Nanotons(100_000_000)
+DEFAULT_PRICE_CAP = Nanotons(10_000_000)
+_LITE_SERVER = {"host": str, "port": int, "public_key": str, "network_id": int}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiteServer:
+    """Where the chain is read, and the server's key."""
+
+    host: str
+    port: int
+    public_key: str  # base64
+    network_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientConfig:
+    """Settings of one client."""
+
+    wallet: Path
+    state: Path
+    policy: Path
+    registry: str  # address of the registry contract
+    lite_server: LiteServer
+    listen: tuple[str, int] = ("127.0.0.1", 0)
+    api_key: str = ""  # when set, callers must send it as bearer token
+    gateway: str = ""  # URL; empty takes the operator's endpoint from the registry
+    direct: bool = False  # send to the host's own address instead of the relay, the same bytes
+    hosts: int = LEASE_HOSTS_MAX  # candidates of a lease
+    budget: Nanotons = DEFAULT_BUDGET  # held for one lease
+    price_cap: Nanotons = DEFAULT_PRICE_CAP  # the most one request may cost
+    coefficient_max: int = 4 * COEFFICIENT_ONE  # dearer hosts are not used; parts per thousand
+    body_max: int = 1 << 20  # bytes of one request
+    registry_refresh_s: int = 60
+    registry_age_max_s: int = 3600  # an older reading is not acted on
+    read_timeout_s: int = 120  # silence of a host that ends a request
+    avoid_s: int = 300  # how long a host that cheated or failed verification is left out
+
+    def __post_init__(self) -> None:
+        check_nanotons(self.budget, "budget")
+        check_nanotons(self.price_cap, "price_cap")
+        check_coefficient(self.coefficient_max)
+        if not 1 <= self.hosts <= LEASE_HOSTS_MAX:
+            raise ValueError(f"hosts must be 1 to {LEASE_HOSTS_MAX}")
+        if min(self.body_max, self.registry_refresh_s, self.read_timeout_s, self.avoid_s) <= 0:
+            raise ValueError("body_max, registry_refresh_s, read_timeout_s and avoid_s must be positive")
+        if self.registry_age_max_s < self.registry_refresh_s:
+            raise ValueError("registry_age_max_s must not be below registry_refresh_s")
+        if not _is_loopback(self.listen[0]):
+            raise ValueError(
+                f"listen {self.listen[0]!r}: only a loopback address; prompts would cross the network open"
+            )
+
+
+def load_config(path: Path) -> ClientConfig:
+    """Read the settings in `path`.
+
+    Raises:
+        ConfigError: not readable, not YAML, a key that is missing or unknown, or a value out of range.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: a mapping of settings is expected")
+        return _read(values, path.parent)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _read(values: dict[str, Any], folder: Path) -> ClientConfig:
+    fields = dict(values)
+    registry = _check_keys(fields.pop("registry", None), "registry", {"address": str, "lite_server": dict})
+    fields["registry"] = registry["address"]
+    fields["lite_server"] = LiteServer(**_check_keys(registry["lite_server"], "registry.lite_server", _LITE_SERVER))
+    for name in ("wallet", "state", "policy"):
+        if not isinstance(fields.get(name), str):
+            raise ConfigError(f"{name}: a path is expected")
+        fields[name] = folder / fields[name]
+    if "listen" in fields:
+        fields["listen"] = _parse_address(fields["listen"])
+    unknown = sorted(set(fields) - set(ClientConfig.__dataclass_fields__))
+    if unknown:
+        raise ValueError(f"unknown settings: {', '.join(map(str, unknown))}")
+    for name, value in fields.items():
+        kind = type(ClientConfig.__dataclass_fields__[name].default)
+        if kind in {bool, int, str} and type(value) is not kind and name != "registry":
+            raise ValueError(f"{name} must be {kind.__name__}")
+    return ClientConfig(**fields)
+
+
+def _check_keys(value: object, name: str, kinds: dict[str, type]) -> dict[str, Any]:
+    if not isinstance(value, dict) or set(value) != set(kinds):
+        raise ValueError(f"{name} needs exactly {', '.join(kinds)}")
+    for key, kind in kinds.items():
+        if type(value[key]) is not kind:
+            raise ValueError(f"{name}.{key} must be {kind.__name__}")
+    return value
+
+
+def _parse_address(text: object) -> tuple[str, int]:
+    host, _, port = str(text).rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"listen {text!r}: write host:port, for example 127.0.0.1:8080")
+    return host.strip("[]"), int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,211 @@
+"""Leases in use: taken when needed, their hosts verified before anything is sealed to them, renewed before they end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from attestation.sealing import Random
+from attestation.session import SessionSender
+from attestation.verdict import Verdict
+from attestation.xwing import Recipient
+from billing.lease_request import LeaseRequest, sign_lease_request
+from billing.money import Nanotons
+from client.errors import NoHostError
+from client.lease import Candidate, LeaseOffer, check_lease
+from client.registry import ModelOffer, Registry, RegistryView
+from client.transport import HostUnreachableError, Transport
+from client.verify import HostUnverifiedError, Verifier
+from client.wallet import Wallet
+
+RENEW_BEFORE = timedelta(seconds=30)
+UNREACHABLE_S = 5  # how long a host that gave no answer is tried last
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedHost:
+    """A host of a lease that this client has verified itself."""
+
+    candidate: Candidate
+    verdict: Verdict
+
+    @property
+    def id(self) -> bytes:
+        """The host id, 8 bytes."""
+        return self.candidate.host_id
+
+    @property
+    def name(self) -> str:
+        """The host id in hex."""
+        return self.candidate.host_id.hex()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A lease with the hosts that hold, and the sender that seals to exactly those."""
+
+    offer: LeaseOffer
+    hosts: tuple[LeasedHost, ...]
+    sender: SessionSender
+    ends_at: datetime  # of the grant, or of the first verdict that ends
+    refused: dict[str, str] = field(default_factory=dict)  # host id -> why it is not among the hosts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseTerms:
+    """What the client asks for in every lease."""
+
+    gateway: str  # empty: the operator's endpoint in the registry
+    direct: bool
+    hosts: int
+    budget: Nanotons
+    coefficient_max: int
+    avoid_s: int
+
+
+class LeaseManager:
+    """Gives out the current lease of a model."""
+
+    def __init__(
+        self,
+        terms: LeaseTerms,
+        wallet: Wallet,
+        registry: Registry,
+        verifier: Verifier,
+        transport: Transport,
+        *,
+        clock: Callable[[], datetime],
+        random: Random,
+    ) -> None:
+        self._terms, self._wallet, self._registry = terms, wallet, registry
+        self._verifier, self._transport = verifier, transport
+        self._clock, self._random = clock, random
+        self._leases: dict[str, Lease] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._avoided: dict[bytes, datetime] = {}
+        self._unreachable: dict[bytes, datetime] = {}
+        self._running: defaultdict[bytes, int] = defaultdict(int)
+
+    async def current(self, model: str, *, instead_of: Lease | None = None) -> Lease:
+        """Return a lease for the model; never `instead_of`, which the caller found used up.
+
+        Raises:
+            ClientError: the registry is not readable, the gateway gives none, or no host of it holds.
+        """
+        view = self._registry.view()
+        offer = view.model(model)
+        self._verifier.use_reference(view.reference)
+        async with self._locks[model]:
+            lease = self._leases.get(model)
+            if lease is not None and lease is not instead_of and self._is_fresh(lease, offer):
+                if self._is_usable(lease):
+                    return lease
+                lease = await self._verify_hosts(lease.offer)
+            else:
+                lease = await self._verify_hosts(await self._take(view, offer))
+            if not lease.hosts:
+                self._leases.pop(model, None)
+                raise NoHostError(model, lease.refused)
+            self._leases[model] = lease
+            return lease
+
+    def in_order(self, lease: Lease) -> Iterable[LeasedHost]:
+        """Return the hosts to try, least busy first, those that gave no answer lately last."""
+        now = self._clock()
+        usable = [host for host in lease.hosts if not self._is_avoided(host.id)]
+        return sorted(usable, key=lambda host: (self._unreachable.get(host.id, now) > now, self._running[host.id]))
+
+    def started(self, host: LeasedHost) -> None:
+        """Count a request that runs on a host."""
+        self._running[host.id] += 1
+
+    def ended(self, host: LeasedHost) -> None:
+        """Count it no longer."""
+        self._running[host.id] -= 1
+        if self._running[host.id] <= 0:
+            del self._running[host.id]
+
+    def avoid(self, host_id: bytes, why: str) -> None:
+        """Seal nothing to this host for a while: it cheated or could not prove itself."""
+        _log.warning("host %s is avoided for %d s: %s", host_id.hex(), self._terms.avoid_s, why)
+        self._avoided[host_id] = self._clock() + timedelta(seconds=self._terms.avoid_s)
+
+    def unreachable(self, host_id: bytes) -> None:
+        """Try this host last for some seconds."""
+        self._unreachable[host_id] = self._clock() + timedelta(seconds=UNREACHABLE_S)
+
+    def _is_avoided(self, host_id: bytes) -> bool:
+        return self._avoided.get(host_id, self._clock()) > self._clock()
+
+    def _is_fresh(self, lease: Lease, offer: ModelOffer) -> bool:
+        return lease.offer.model == offer and lease.offer.ends_at > self._clock() + RENEW_BEFORE
+
+    def _is_usable(self, lease: Lease) -> bool:
+        return lease.ends_at > self._clock() + RENEW_BEFORE and all(
+            not self._is_avoided(host.id) and self._verifier.held(host.id) is not None for host in lease.hosts
+        )
+
+    async def _take(self, view: RegistryView, offer: ModelOffer) -> LeaseOffer:
+        now, terms = self._clock(), self._terms
+        request = LeaseRequest(
+            operator=view.operator_key,
+            account=self._wallet.account,
+            model=offer.name,
+            tier=self._verifier.policy.required_tier.value,
+            hosts=terms.hosts,
+            budget=terms.budget,
+            request_id=self._random(16),
+            issued_at=int(now.timestamp()),
+        )
+        order = sign_lease_request(request, self._wallet.key)
+        answer = await self._transport.take_lease(terms.gateway or view.endpoint, order)
+        return check_lease(
+            answer, request, offer, coefficient_max=terms.coefficient_max, direct=terms.direct, now=self._clock()
+        )
+
+    async def _verify_hosts(self, offer: LeaseOffer) -> Lease:
+        """Verify every candidate and make a sender for those that hold, with new sessions."""
+        results = await asyncio.gather(*(self._verify_host(candidate, offer) for candidate in offer.candidates))
+        hosts = tuple(result for result in results if isinstance(result, LeasedHost))
+        sender = SessionSender(
+            model=offer.model.root,
+            lease=offer.grant.lease,
+            expires=offer.grant.not_after,
+            grant=offer.signed_grant,
+            account_key=self._wallet.key,
+            recipients=[Recipient(host.id, host.verdict.hpke) for host in hosts],
+            random=self._random,
+        )
+        return Lease(
+            offer=offer,
+            hosts=hosts,
+            sender=sender,
+            ends_at=min([offer.ends_at, *(host.verdict.not_after for host in hosts)]),
+            refused={
+                candidate.host_id.hex(): result
+                for candidate, result in zip(offer.candidates, results, strict=True)
+                if isinstance(result, str)
+            },
+        )
+
+    async def _verify_host(self, candidate: Candidate, offer: LeaseOffer) -> LeasedHost | str:
+        if self._is_avoided(candidate.host_id):
+            return "it is avoided for what it did before"
+
+        async def fetch(nonce: bytes) -> bytes:
+            return await self._transport.fetch_evidence(candidate, nonce)
+
+        try:
+            verdict = await self._verifier.verdict(candidate.host_id, offer.model.root, fetch)
+        except HostUnverifiedError as error:
+            self.avoid(candidate.host_id, error.why)
+            return error.why
+        except HostUnreachableError as error:
+            self.unreachable(candidate.host_id)
+            return f"no evidence: {error}"
+        return LeasedHost(candidate=candidate, verdict=verdict)

@@ -1,0 +1,184 @@
+"""The registry contract as the client sees it: read with proofs, refreshed, never acted on when too old."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from pytoniq_core import Address
+
+from attestation.policy import ReferenceValues
+from billing.errors import BillingError, ChainError
+from billing.tariff import Tariff
+from billing.ton.client import ChainClient, ChainConfig
+from billing.ton.registry import RegistryState, read_registry
+from client.config import LiteServer
+from client.errors import RegistryUnavailableError, UnknownModelError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOffer:
+    """One model of the registry."""
+
+    name: str
+    root: bytes  # 32
+    tariff: Tariff
+    context: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryView:
+    """What governance says, at one moment."""
+
+    seqno: int  # how often the owner changed something
+    operator_key: bytes  # 32
+    endpoint: str
+    models: Mapping[str, ModelOffer]
+    reference: ReferenceValues
+    read_at: datetime
+
+    def model(self, name: str) -> ModelOffer:
+        """Return a model's offer.
+
+        Raises:
+            UnknownModelError: the registry does not list it.
+        """
+        if name not in self.models:
+            raise UnknownModelError(name, tuple(sorted(self.models)))
+        return self.models[name]
+
+
+def view_registry(state: RegistryState, *, now: datetime) -> RegistryView:
+    """Return the parts of a proved registry state that the client decides by."""
+    offers = [
+        ModelOffer(name=terms.name, root=root, tariff=terms.tariff, context=terms.context)
+        for root, terms in sorted(state.models.items())
+    ]
+    return RegistryView(
+        seqno=state.seqno,
+        operator_key=state.operator.public_key,
+        endpoint=state.operator.endpoint,
+        models={offer.name: offer for offer in offers},
+        reference=ReferenceValues(
+            measurements=frozenset(state.measurements), rims=state.rims, models=frozenset(state.models)
+        ),
+        read_at=now,
+    )
+
+
+class RegistrySource(Protocol):
+    """Reads the registry's state, proved."""
+
+    async def read(self) -> RegistryState:
+        """Return the current state; raises `ChainError` or `BillingError`."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        ...
+
+
+class ChainRegistry:
+    """The registry contract at one address, read through one lite-server."""
+
+    def __init__(self, chain: ChainClient, address: Address) -> None:
+        self._chain, self._address = chain, address
+
+    @classmethod
+    async def connect(cls, server: LiteServer, address: str) -> ChainRegistry:
+        """Connect to the lite-server.
+
+        Raises:
+            RegistryUnavailableError: it cannot be reached, or proves nothing.
+        """
+        config = ChainConfig(
+            host=server.host, port=server.port, public_key=server.public_key, network_id=server.network_id
+        )
+        try:
+            return cls(await ChainClient.connect(config), Address(address))
+        except (ChainError, BillingError) as error:
+            raise RegistryUnavailableError(f"the chain cannot be read: {error}") from error
+
+    async def read(self) -> RegistryState:
+        """Return the state parsed from the proved account."""
+        return await read_registry(self._chain, self._address)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._chain.close()
+
+
+class Registry:
+    """Keeps the newest view and reads it again in the background."""
+
+    def __init__(
+        self, source: RegistrySource, *, clock: Callable[[], datetime], refresh_s: int, age_max_s: int
+    ) -> None:
+        self._source, self._clock = source, clock
+        self._refresh_s, self._age_max_s = refresh_s, age_max_s
+        self._view: RegistryView | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Read once, then keep reading.
+
+        Raises:
+            RegistryUnavailableError: the first reading failed.
+        """
+        await self.refresh()
+        self._task = asyncio.create_task(self._keep_reading())
+
+    async def close(self) -> None:
+        """Stop reading."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self._source.close()
+
+    async def refresh(self) -> RegistryView:
+        """Read now and return the new view.
+
+        Raises:
+            RegistryUnavailableError: not readable, or an older state than one already seen.
+        """
+        try:
+            state = await self._source.read()
+        except (ChainError, BillingError) as error:
+            raise RegistryUnavailableError(f"the registry cannot be read: {error}") from error
+        if self._view is not None and state.seqno < self._view.seqno:
+            raise RegistryUnavailableError(
+                f"the lite-server shows registry change {state.seqno}, {self._view.seqno} was seen before: use another"
+            )
+        self._view = view_registry(state, now=self._clock())
+        return self._view
+
+    def view(self) -> RegistryView:
+        """Return the newest view.
+
+        Raises:
+            RegistryUnavailableError: there is none, or it is too old to act on.
+        """
+        if self._view is None:
+            raise RegistryUnavailableError("the registry was not read yet")
+        age = self._clock() - self._view.read_at
+        if age > timedelta(seconds=self._age_max_s):
+            raise RegistryUnavailableError(
+                f"the registry was last read {int(age.total_seconds())} s ago: check the connection to the lite-server"
+            )
+        return self._view
+
+    async def _keep_reading(self) -> None:
+        while True:
+            await asyncio.sleep(self._refresh_s)
+            try:
+                await self.refresh()
+            except RegistryUnavailableError as error:
+                _log.warning("%s", error)

@@ -1,0 +1,113 @@
+"""Puts the parts together from settings, and serves the sidecar until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
+
+import uvicorn
+from starlette.applications import Starlette
+
+from client.asking import Client, now_utc
+from client.config import ClientConfig
+from client.errors import ConfigError
+from client.idempotency import IdempotencyCache
+from client.lease_manager import LeaseManager, LeaseTerms
+from client.receipts import ReceiptStore
+from client.registry import ChainRegistry, Registry, RegistrySource
+from client.sidecar import Sidecar, SidecarOptions
+from client.transport import Transport
+from client.verify import Verifier, load_policy
+from client.wallet import Wallet
+
+
+@asynccontextmanager
+async def open_client(
+    config: ClientConfig, wallet: Wallet, source: RegistrySource, *, clock: Callable[[], datetime] = now_utc
+) -> AsyncIterator[Sidecar]:
+    """Give a sidecar whose registry was read; closes everything at the end.
+
+    Raises:
+        ConfigError: the policy cannot be used.
+        RegistryUnavailableError: the registry cannot be read.
+    """
+    async with AsyncExitStack() as stack:
+        registry = Registry(
+            source, clock=clock, refresh_s=config.registry_refresh_s, age_max_s=config.registry_age_max_s
+        )
+        stack.push_async_callback(registry.close)
+        try:
+            policy = load_policy(config.policy.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read the policy {config.policy}: {error.strerror}") from error
+        await registry.start()
+        verifier = Verifier(policy, clock=clock, random=os.urandom)
+        transport = Transport(read_timeout_s=config.read_timeout_s)
+        stack.push_async_callback(transport.close)
+        config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        receipts = ReceiptStore(config.state / "receipts.sqlite")
+        stack.callback(receipts.close)
+        leases = LeaseManager(
+            LeaseTerms(
+                gateway=config.gateway,
+                direct=config.direct,
+                hosts=config.hosts,
+                budget=config.budget,
+                coefficient_max=config.coefficient_max,
+                avoid_s=config.avoid_s,
+            ),
+            wallet,
+            registry,
+            verifier,
+            transport,
+            clock=clock,
+            random=os.urandom,
+        )
+        yield Sidecar(
+            Client(leases, transport, receipts, clock=clock),
+            SidecarOptions(price_cap=config.price_cap, body_max=config.body_max, api_key=config.api_key),
+            registry=registry,
+            verifier=verifier,
+            receipts=receipts,
+            kept=IdempotencyCache(clock),
+            random=os.urandom,
+        )
+
+
+def bind(listen: tuple[str, int]) -> socket.socket:
+    """Take the address, or say what to do.
+
+    Raises:
+        ConfigError: it is taken.
+    """
+    family = socket.AF_INET6 if ":" in listen[0] else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(listen)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"cannot listen on {listen[0]}:{listen[1]}: {error.strerror}; choose another port") from error
+    return listener
+
+
+def make_server(app: Starlette) -> uvicorn.Server:
+    """Return an HTTP server for the app; it writes no access log."""
+    return uvicorn.Server(
+        uvicorn.Config(app, access_log=False, log_level="warning", lifespan="off", timeout_graceful_shutdown=5)
+    )
+
+
+async def run_sidecar(config: ClientConfig, ready: Callable[[str, str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; `ready(url, account)` is called once callers can connect."""
+    wallet = Wallet.open_or_create(config.wallet)
+    source = await ChainRegistry.connect(config.lite_server, config.registry)
+    async with open_client(config, wallet, source) as sidecar:
+        listener = bind(config.listen)
+        host, port = listener.getsockname()[:2]
+        listener.listen(128)
+        ready(f"http://{f'[{host}]' if ':' in host else host}:{port}", wallet.account.hex())
+        await make_server(sidecar.app).serve(sockets=[listener])

@@ -1,0 +1,137 @@
+"""Is this host what the client's policy asks for? Own nonce, own verification, verdicts kept until they end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from attestation.errors import AttestationError, PolicyError
+from attestation.evidence import parse_evidence
+from attestation.merkle import NONCE_SIZE
+from attestation.nvidia import ChainCache
+from attestation.policy import AppraisalPolicy, ReferenceValues
+from attestation.verdict import Verdict
+from attestation.verify import verify
+from client.errors import ConfigError
+
+VERDICTS_MAX = 1024
+REFUSALS_MAX = 64
+RENEW_BEFORE = timedelta(seconds=60)  # a verdict this close to its end is made anew
+
+FetchEvidence = Callable[[bytes], Awaitable[bytes]]
+_log = logging.getLogger(__name__)
+_NO_REFERENCE = "\nreference: {measurements: [], models: []}\n"
+
+
+class HostUnverifiedError(Exception):
+    """The host did not prove to be what the policy asks for; nothing may be sealed to it."""
+
+    def __init__(self, host: str, why: str) -> None:
+        super().__init__(host, why)
+        self.host, self.why = host, why
+
+    def __str__(self) -> str:
+        return f"host {self.host}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A host that failed, and why; kept for people to read."""
+
+    host_id: bytes
+    why: str
+    at: datetime
+
+
+def load_policy(text: str) -> AppraisalPolicy:
+    """Read the client's policy file: an appraisal policy without `reference`, which comes from the registry.
+
+    Raises:
+        ConfigError: not a policy, or it names reference values of its own.
+    """
+    try:
+        return AppraisalPolicy.from_yaml(text + _NO_REFERENCE)
+    except PolicyError as error:
+        raise ConfigError(f"policy: {error} (reference values come from the registry, not from this file)") from error
+
+
+class Verifier:
+    """Challenges hosts and keeps their verdicts until they end or the registry changes."""
+
+    def __init__(
+        self, policy: AppraisalPolicy, *, clock: Callable[[], datetime], random: Callable[[int], bytes]
+    ) -> None:
+        self.policy = policy
+        self._clock, self._random = clock, random
+        self._verdicts: dict[bytes, Verdict] = {}
+        self._refusals: list[Refusal] = []
+        self._reference: ReferenceValues | None = None
+        self._chains = ChainCache()
+
+    def use_reference(self, reference: ReferenceValues) -> None:
+        """Appraise by these values from now on; verdicts under other values are forgotten."""
+        if reference != self._reference:
+            self._reference = reference
+            self._verdicts.clear()
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The verdicts held now."""
+        now = self._clock()
+        return tuple(verdict for verdict in self._verdicts.values() if verdict.not_after > now)
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """The last hosts that were refused."""
+        return tuple(self._refusals)
+
+    def held(self, host_id: bytes) -> Verdict | None:
+        """Return the verdict for a host if it is good for a while yet."""
+        verdict = self._verdicts.get(host_id)
+        return verdict if verdict and verdict.not_after > self._clock() + RENEW_BEFORE else None
+
+    async def verdict(self, host_id: bytes, model_root: bytes, fetch: FetchEvidence) -> Verdict:
+        """Return a verdict that this host, and no other, holds, and that lets it serve the model.
+
+        Args:
+            host_id: the name the gateway gave, 8 bytes; the keys in the evidence must hash to it.
+            model_root: manifest root the host must be able to serve, 32 bytes.
+            fetch: asks the host for evidence about a nonce.
+
+        Raises:
+            HostUnverifiedError: it does not hold.
+        """
+        verdict = self.held(host_id)
+        if verdict is None:
+            verdict = await self._challenge(host_id, fetch)
+        if model_root not in verdict.models:
+            raise self._refuse(host_id, f"it does not serve model {model_root.hex()[:16]}")
+        return verdict
+
+    async def _challenge(self, host_id: bytes, fetch: FetchEvidence) -> Verdict:
+        if self._reference is None:
+            raise RuntimeError("use_reference comes before the first verification")
+        reference, nonce = self._reference, self._random(NONCE_SIZE)
+        policy = replace(self.policy, reference=reference)
+        data = await fetch(nonce)
+        try:
+            verdict = verify(parse_evidence(data), policy, nonce=nonce, now=self._clock(), chains=self._chains)
+        except AttestationError as error:
+            raise self._refuse(host_id, f"{type(error).__name__}: {error}") from error
+        if verdict.host_id != host_id:
+            raise self._refuse(host_id, f"the evidence is of host {verdict.host_id.hex()}: the gateway or relay lies")
+        if reference == self._reference:
+            self._keep(verdict)
+        return verdict
+
+    def _keep(self, verdict: Verdict) -> None:
+        while len(self._verdicts) >= VERDICTS_MAX:
+            self._verdicts.pop(next(iter(self._verdicts)))
+        self._verdicts[verdict.host_id] = verdict
+
+    def _refuse(self, host_id: bytes, why: str) -> HostUnverifiedError:
+        _log.warning("host %s refused: %s", host_id.hex(), why)
+        self._refusals = [*self._refusals, Refusal(host_id=host_id, why=why, at=self._clock())][-REFUSALS_MAX:]
+        return HostUnverifiedError(host_id.hex(), why)
