@@ -38,7 +38,7 @@ __all__ = ["ChainClient", "ChainConfig"]
 DEVNET, TESTNET, MAINNET = -777, -3, -239  # global ids of the networks
 
 _log = logging.getLogger(__name__)
-_TROUBLE = (LiteClientError, OSError, EOFError, TimeoutError, AttributeError, KeyError, AssertionError, ValueError)
+_TROUBLE = (LiteClientError, OSError, EOFError, TimeoutError, AttributeError, KeyError, TypeError, ValueError)
 _ATTEMPTS = 3
 _TRANSACTIONS_PER_QUERY = 16  # the lite-server protocol's limit
 _KEEP_LISTENING = "keep-listening"
@@ -69,13 +69,16 @@ class ChainConfig:
 
 
 class ChainClient:
-    """One lite-server connection that reconnects by itself. Use `connect`, and `close` at the end."""
+    """One lite-server connection that reconnects by itself. Use `connect`, and `close` at the end.
+
+    A pytoniq client that lost its connection is not used again: it closes itself in steps, and a query made meanwhile
+    would never be answered.
+    """
 
     def __init__(self, config: ChainConfig, *, clock: Callable[[], datetime] | None = None) -> None:
         self.config = config
         self._clock = clock or (lambda: datetime.now(UTC))
-        self._link = LiteClient(config.host, config.port, config.public_key, trust_level=1, timeout=config.timeout_s)
-        self._link.logger.setLevel(logging.CRITICAL)  # it would log every query's data, and dead connections as crashes
+        self._link: LiteClient | None = _make_link(config)  # None between a lost connection and the next
         self._connecting = asyncio.Lock()
         self._seqno = 0  # the newest masterchain block proved so far
 
@@ -97,10 +100,7 @@ class ChainClient:
 
     async def close(self) -> None:
         """End the connection."""
-        waiting = self._link.tasks.pop(_KEEP_LISTENING, None)
-        if waiting is not None:
-            waiting.cancel()
-        await self._link.close()
+        await self._drop(self._link)
 
     async def __aenter__(self) -> ChainClient:
         return self
@@ -177,13 +177,13 @@ class ChainClient:
         """
         if len(boc) > MESSAGE_BYTES_MAX:
             raise ValueError(f"an external message has at most {MESSAGE_BYTES_MAX} bytes, this one {len(boc)}")
-        await self._ensure_connected()
+        link = await self._ensure_connected()
         try:
-            await self._within_time(self._link.raw_send_message(boc))
+            await self._within_time(link.raw_send_message(boc))
         except LiteServerError as error:
             raise MessageRejectedError(str(error.message)) from error
         except _TROUBLE as error:
-            await self._link.close()
+            await self._drop(link)
             message_hash = Cell.one_from_boc(boc).hash.hex()
             raise SendOutcomeUnknownError(message_hash, type(error).__name__) from error
 
@@ -240,51 +240,73 @@ class ChainClient:
         """One query; a broken connection is opened anew, a few times."""
         trouble = "not tried"
         for _ in range(_ATTEMPTS):
-            await self._ensure_connected()
+            link = await self._ensure_connected()
             try:
-                answer = await self._within_time(self._link.liteserver_request(query, fields))
+                answer = await self._within_time(link.liteserver_request(query, fields))
             except LiteServerError as error:
                 raise ChainUnreachableError(query, f"error {error.code}: {error.message}") from error
             except _TROUBLE as error:
                 trouble = f"{type(error).__name__}: {error}"
                 _log.info("lite-server %s:%d: %s: %s", self.config.host, self.config.port, query, trouble)
-                await self._link.close()
+                await self._drop(link)
                 continue
             return dict(answer)
         raise ChainUnreachableError(query, trouble)
 
-    async def _ensure_connected(self) -> None:
+    async def _ensure_connected(self) -> LiteClient:
         async with self._connecting:
-            if self._link.inited and self._link.writer is not None:
-                return
-            await self._link.close()
+            if self._link is not None and self._link.inited and self._link.writer is not None:
+                return self._link
+            await self._drop(self._link)
+            link = self._link = _make_link(self.config)
             try:
-                await self._within_time(self._link.connect())
+                await self._within_time(link.connect())
             except _TROUBLE as error:
-                await self._link.close()
+                await self._drop(link)
                 where = f"connecting to {self.config.host}:{self.config.port}"
                 raise ChainUnreachableError(where, f"{type(error).__name__}: {error}") from error
             except Exception as error:  # pytoniq's own proof checks raise bare Exception
-                await self._link.close()
+                await self._drop(link)
                 raise ProofRejectedError("the newest block", f"{type(error).__name__}: {error}") from error
-            await self._take_over()
+            await self._take_over(link)
+            return link
 
-    async def _take_over(self) -> None:
+    async def _drop(self, link: LiteClient | None) -> None:
+        """Close a connection; the next query opens another one."""
+        if link is None:
+            return
+        if link is self._link:
+            self._link = None
+        waiting = link.tasks.pop(_KEEP_LISTENING, None)
+        if waiting is not None:
+            waiting.cancel()
+        await link.close()
+
+    async def _take_over(self, link: LiteClient) -> None:
         """Stop pytoniq's block watcher, which dies on the first error, and its listener's polling.
 
         The listener sleeps while no answer is awaited, 10 ms lost on average for each query; one answer that never
         comes keeps it reading.
         """
-        self._link.updater.cancel()
+        link.updater.cancel()
         with contextlib.suppress(asyncio.CancelledError, *_TROUBLE):
-            await self._link.updater
+            await link.updater
         never = asyncio.get_running_loop().create_future()
         never.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._link.tasks[_KEEP_LISTENING] = never
+        link.tasks[_KEEP_LISTENING] = never
 
     async def _within_time(self, answer: Awaitable[T]) -> T:
         async with asyncio.timeout(self.config.timeout_s):
             return await answer
+
+
+def _make_link(config: ChainConfig) -> LiteClient:
+    try:
+        link = LiteClient(config.host, config.port, config.public_key, trust_level=1, timeout=config.timeout_s)
+    except RuntimeError as error:  # the cipher library's word for 32 bytes that are no key
+        raise ValueError("public_key must be an Ed25519 key: these 32 bytes are no point of the curve") from error
+    link.logger.setLevel(logging.CRITICAL)  # it would log every query's data, and lost connections as crashes
+    return link
 
 
 @contextlib.contextmanager
