@@ -63,16 +63,15 @@ class Books:
         self.commit(entry)
         return entry
 
-    def post_receipt(
-        self, signed: bytes, *, receipt_key: bytes, payee: bytes, transcript: bytes, fee_permille: int, now: int
-    ) -> Entry:
+    def post_receipt(self, signed: bytes, *, receipt_key: bytes, payee: bytes, fee_permille: int, now: int) -> Entry:
         """Verify a host's receipt against what admission attested about it, and pay for it.
+
+        The transcript it names is not compared: every challenge makes a new one, and this one perhaps only a client saw.
 
         Args:
             signed: the receipt as the enclave signed it.
             receipt_key: Ed25519 key in the host's verdict, 32 bytes.
             payee: TON address in the host's verdict, 33 bytes.
-            transcript: digest of a transcript verified for this host, 48 bytes.
             fee_permille: the operator's share, thousandths.
             now: unix seconds.
 
@@ -80,9 +79,8 @@ class Books:
             BillingError: the receipt earns nothing; the class says why. It will not get better: acknowledge and log it.
         """
         receipt = verify_receipt(signed, receipt_key)
-        for name, expected in (("payee", payee), ("transcript", transcript)):
-            if not compare_digest(getattr(receipt, name), expected):
-                raise ReceiptMismatchError(name, getattr(receipt, name).hex(), expected.hex())
+        if not compare_digest(receipt.payee, payee):
+            raise ReceiptMismatchError("payee", receipt.payee.hex(), payee.hex())
         return self.post(self.ledger.plan_receipt(receipt, signed=signed, fee_permille=fee_permille, now=now))
 
     # --- settlement ---------------------------------------------------------------------------------------------

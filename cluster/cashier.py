@@ -195,9 +195,6 @@ class Cashier:
                 signed,
                 receipt_key=key.receipt,
                 payee=key.payee,
-                # Clients challenge too, and a receipt names the newest transcript: one that perhaps only a client saw.
-                # What counts here is the key, which admission saw attested; the client compares the transcript.
-                transcript=receipt.transcript,
                 fee_permille=fee_permille,
                 now=int(self._clock().timestamp()),
             )

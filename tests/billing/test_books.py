@@ -50,7 +50,6 @@ def post(books: Books, receipt: Receipt, signer: int = 2, payee: int = 0) -> Non
         sign_receipt(receipt, key(signer)),
         receipt_key=public(2),
         payee=PAYEES[payee],
-        transcript=TRANSCRIPT,
         fee_permille=50,
         now=NOW,
     )
@@ -144,7 +143,6 @@ def test_the_journal_alone_shows_the_signed_receipt_behind_every_payment(books: 
         sign_receipt(receipt, HOST_KEY),
         receipt_key=public(2),
         payee=PAYEES[0],
-        transcript=TRANSCRIPT,
         fee_permille=0,
         now=NOW,
     )
