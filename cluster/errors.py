@@ -6,7 +6,8 @@ ClusterError
 │   ├── AdmissionRefusedError   this host's evidence or answers do not hold
 │   ├── NoEligibleHostError     no host fits; carries which rule each host lost
 │   ├── UnknownModelError       the registry does not list this model
-│   ├── LeaseRequestError       the signed lease request is malformed, stale or not signed by its account
+│   ├── LeaseRequestError       the signed lease request asks for what cannot be had
+│   │   └── StaleRequestError   it was signed too long ago, or in the future
 │   └── ReceiptRefusedError     a receipt that the ledger may not take
 └── TroubleError                could not ask: a retry may help
     ├── EnclaveUnreachableError the enclave does not answer
@@ -60,7 +61,11 @@ class UnknownModelError(RefusedError):
 
 
 class LeaseRequestError(RefusedError):
-    """A lease request that is malformed, stale or not signed by its account."""
+    """A lease request that asks for what cannot be had; the text says what to ask instead."""
+
+
+class StaleRequestError(LeaseRequestError):
+    """A lease request that was signed too long ago, or in the future."""
 
 
 class ReceiptRefusedError(RefusedError):

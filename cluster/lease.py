@@ -8,7 +8,7 @@ from attestation.verdict import Tier
 from billing.grant import Grant, HostSlice
 from billing.lease_request import LeaseRequest, lease_request_bytes
 from billing.money import Nanotons
-from cluster.errors import LeaseRequestError, NoEligibleHostError, UnknownModelError
+from cluster.errors import LeaseRequestError, NoEligibleHostError, StaleRequestError, UnknownModelError
 from cluster.fleet import FleetSnapshot, HostRecord
 from cluster.model import JobRequirement, ModelOffer
 from cluster.scheduler import place
@@ -34,10 +34,10 @@ def lease_id(request: LeaseRequest) -> bytes:
 
 
 def check_fresh(request: LeaseRequest, *, now: datetime) -> None:
-    """Raise LeaseRequestError when the request is older or newer than FRESHNESS_S."""
+    """Raise StaleRequestError when the request is older or newer than FRESHNESS_S."""
     age = int(now.timestamp()) - request.issued_at
     if abs(age) > FRESHNESS_S:
-        raise LeaseRequestError(
+        raise StaleRequestError(
             f"the request is {age} s old, at most {FRESHNESS_S} s either way is accepted: check the clock, sign anew"
         )
 
@@ -48,7 +48,8 @@ def plan_lease(request: LeaseRequest, fleet: FleetSnapshot, *, now: datetime) ->
     The slices sum to the budget; each host may earn only its own, so that no two hosts can spend the same money.
 
     Raises:
-        LeaseRequestError: stale, of an unknown tier, or with too small a budget.
+        StaleRequestError: not of this minute.
+        LeaseRequestError: of an unknown tier, or with too small a budget.
         UnknownModelError: the registry does not list the model.
         NoEligibleHostError: no host fits; it names the rule that each lost.
     """

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from attestation.verdict import Tier
 from billing.lease_request import LeaseRequest
 from billing.money import Nanotons
-from cluster.errors import LeaseRequestError, NoEligibleHostError, UnknownModelError
+from cluster.errors import LeaseRequestError, NoEligibleHostError, StaleRequestError, UnknownModelError
 from cluster.lease import LEASE_S, lease_id, plan_lease, split_budget
 from cluster.model import Load
 from tests.cluster.fleets import MODEL, NOW, active, fleet
@@ -52,7 +52,7 @@ def test_the_same_request_names_the_same_lease_and_another_another() -> None:
 
 @pytest.mark.parametrize("seconds", [-61, 61])
 def test_a_replayed_or_predated_request_is_refused(seconds) -> None:
-    with pytest.raises(LeaseRequestError, match="check the clock"):
+    with pytest.raises(StaleRequestError, match="check the clock"):
         plan_lease(REQUEST, FLEET, now=NOW + timedelta(seconds=seconds))
 
 

@@ -1,0 +1,238 @@
+"""The operator's HTTP interface: leases, models and hosts. An ASGI app that knows nothing of Ray.
+
+| request | answer |
+| --- | --- |
+| POST /v1/leases | a lease: signed grant, relay, and for each candidate host a ticket |
+| GET /v1/models | models of the on-chain registry with their prices |
+| GET /v1/hosts | every host with its state, what it proved, or why it was refused |
+
+Refusals have OpenAI's error shape. Prompts never come here: a client sends them sealed, through the relay.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from billing.errors import BadSignatureError, BillingError, InsufficientFundsError, MalformedRecordError
+from billing.grant import Grant, verify_grant
+from billing.lease_request import verify_lease_request
+from cluster.errors import (
+    ClusterError,
+    LeaseRequestError,
+    NoEligibleHostError,
+    StaleRequestError,
+    TroubleError,
+    UnknownModelError,
+)
+from cluster.fleet import FleetSnapshot, HostRecord
+from cluster.lease import candidates_of, plan_lease
+from cluster.model import ModelOffer
+from cluster.ticket import make_ticket
+
+BODY_SIZE_MAX = 16 << 10
+RETRY_AFTER_S = 2
+
+
+class LeaseDesk(Protocol):
+    """What the interface decides from and writes to."""
+
+    @property
+    def fleet(self) -> FleetSnapshot:
+        """The latest snapshot."""
+        ...
+
+    @property
+    def relay(self) -> str:
+        """Where clients send sealed requests: http://host:port."""
+        ...
+
+    @property
+    def ticket_key(self) -> bytes:
+        """32 bytes shared with the relay."""
+        ...
+
+    async def place_hold(self, grant: Grant) -> bytes:
+        """Hold the money and return the signed grant; BillingError or TroubleError when that fails."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refusal:
+    status: int
+    kind: str
+    code: str
+
+
+_REFUSALS: tuple[tuple[type[Exception], _Refusal], ...] = (  # the first that fits counts
+    (MalformedRecordError, _Refusal(status=400, kind="invalid_request_error", code="malformed_request")),
+    (BadSignatureError, _Refusal(status=401, kind="authentication_error", code="invalid_signature")),
+    (StaleRequestError, _Refusal(status=401, kind="authentication_error", code="stale_request")),
+    (LeaseRequestError, _Refusal(status=400, kind="invalid_request_error", code="invalid_lease_request")),
+    (UnknownModelError, _Refusal(status=404, kind="invalid_request_error", code="model_not_found")),
+    (InsufficientFundsError, _Refusal(status=402, kind="insufficient_quota", code="insufficient_funds")),
+    (NoEligibleHostError, _Refusal(status=503, kind="service_unavailable", code="no_eligible_host")),
+    (BillingError, _Refusal(status=409, kind="invalid_request_error", code="lease_refused")),
+    (TroubleError, _Refusal(status=503, kind="service_unavailable", code="try_again")),
+)
+
+
+def build_app(desk: LeaseDesk, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> FastAPI:
+    """The ASGI app over `desk`."""
+    app = FastAPI(title="Chrysalis gateway", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.post("/v1/leases")
+    async def create_lease(request: Request) -> JSONResponse:
+        body = await _read_object(request)
+        return JSONResponse(await grant_lease(desk, body, now=clock()))
+
+    @app.get("/v1/models")
+    async def list_models() -> JSONResponse:
+        return JSONResponse({"object": "list", "data": [describe_model(model) for model in desk.fleet.models]})
+
+    @app.get("/v1/hosts")
+    async def list_hosts() -> JSONResponse:
+        fleet = desk.fleet
+        return JSONResponse(
+            {"object": "list", "at": fleet.at.isoformat(), "data": [describe_host(host) for host in fleet.hosts]}
+        )
+
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(BillingError, _on_refusal)
+    app.add_exception_handler(ClusterError, _on_refusal)
+    return app
+
+
+async def grant_lease(desk: LeaseDesk, body: Mapping[str, object], *, now: datetime) -> dict[str, Any]:
+    """Verify a signed request, choose hosts from the snapshot, hold the money, and write the tickets.
+
+    Raises:
+        BillingError: not signed by its account, or without funds.
+        ClusterError: stale, an unknown model, or no host that fits.
+    """
+    fleet = desk.fleet
+    request = verify_lease_request(body, operator=fleet.operator)  # (1) who asks
+    plan = plan_lease(request, fleet, now=now)  # (2) what may be granted
+    signed = await desk.place_hold(plan.grant)  # (3) money first; the same request again gets its first grant
+    grant = verify_grant(signed, fleet.operator)
+    hosts = candidates_of(grant, fleet)
+    if not hosts:
+        raise NoEligibleHostError(plan.model.name, tuple((h.host_id.hex(), "left the fleet") for h in grant.hosts))
+    coefficients = {part.host_id: part.coefficient for part in grant.hosts}
+    return {
+        "lease": grant.lease.hex(),
+        "expires_at": grant.not_after,
+        "model": describe_model(plan.model),
+        "grant": base64.b64encode(signed).decode(),
+        "relay": desk.relay,
+        "candidates": [_candidate(host, grant, coefficients, desk.ticket_key) for host in hosts],
+    }
+
+
+def describe_model(model: ModelOffer) -> dict[str, Any]:
+    """A model as JSON; prices are nanotons per million tokens."""
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "chrysalis",
+        "root": model.root.hex(),
+        "context_length": model.context,
+        "tariff": {"prompt": model.tariff.prompt_price, "completion": model.tariff.completion_price},
+    }
+
+
+def describe_host(host: HostRecord) -> dict[str, Any]:
+    """A host as JSON: what it proved, or why it was refused."""
+    described: dict[str, Any] = {
+        "host_id": host.host_id.hex() if host.host_id else None,
+        "name": host.hints.name,
+        "state": str(host.state),
+        "reason": host.reason,
+        "since": host.since.isoformat(),
+        "coefficient": host.hints.coefficient,
+        "node_id": host.node_id,
+        "running": host.load.running,
+        "waiting": host.load.waiting,
+        "served": host.load.served,
+        "output_tokens": host.load.output_tokens,
+        "loaded": sorted(root.hex() for root in host.load.models),
+        "error": host.error or None,
+    }
+    capability = host.capability
+    if capability is not None:
+        described |= {
+            "tier": str(capability.tier),
+            "tee": str(capability.tee) if capability.tee else None,
+            "trust_domains": list(capability.trust_domains),
+            "tcb_status": capability.tcb_status,
+            "gpus": [{"model": gpu.model, "driver": gpu.driver, "cc": str(gpu.cc)} for gpu in capability.gpus],
+            "models": sorted(root.hex() for root in capability.models),
+            "verified_at": capability.verified_at.isoformat(),
+            "not_after": capability.not_after.isoformat(),
+        }
+    return described
+
+
+def _candidate(host: HostRecord, grant: Grant, coefficients: Mapping[bytes, int], ticket_key: bytes) -> dict[str, Any]:
+    if host.host_id is None or host.capability is None:
+        raise ValueError("a candidate has proved itself")
+    return {
+        "host_id": host.host_id.hex(),
+        "ticket": make_ticket(
+            ticket_key, host_id=host.host_id, account=grant.account, lease=grant.lease, expires=grant.not_after
+        ),
+        "relay_path": f"/h/{host.host_id.hex()}",
+        "direct": host.address,
+        "tier": str(host.capability.tier),
+        "tee": str(host.capability.tee) if host.capability.tee else None,
+        "gpus": [gpu.model for gpu in host.capability.gpus],
+        "coefficient": coefficients[host.host_id],
+    }
+
+
+async def _read_object(request: Request) -> Mapping[str, object]:
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > BODY_SIZE_MAX:
+            raise HTTPException(413, f"the body has more than {BODY_SIZE_MAX} bytes: a lease request is smaller")
+    if not body:
+        raise HTTPException(400, "the body is empty: send a signed lease request as a JSON object")
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "the body is not JSON: send a signed lease request as a JSON object") from None
+    if not isinstance(value, dict):
+        raise HTTPException(400, "the body is not a JSON object: send a signed lease request")
+    return value
+
+
+_HTTP_CODES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+
+
+async def _on_http_error(_: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, HTTPException):
+        raise error
+    code = _HTTP_CODES.get(error.status_code, "http_error")
+    refusal = _Refusal(status=error.status_code, kind="invalid_request_error", code=code)
+    return _error(refusal, str(error.detail))
+
+
+async def _on_refusal(_: Request, error: Exception) -> JSONResponse:
+    refusal = next((refusal for kind, refusal in _REFUSALS if isinstance(error, kind)), None)
+    if refusal is None:
+        raise error
+    return _error(refusal, str(error))
+
+
+def _error(refusal: _Refusal, message: str) -> JSONResponse:
+    body = {"error": {"message": message, "type": refusal.kind, "param": None, "code": refusal.code}}
+    headers = {"retry-after": str(RETRY_AFTER_S)} if refusal.status == 503 else None
+    return JSONResponse(body, status_code=refusal.status, headers=headers)
