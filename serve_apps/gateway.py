@@ -1,0 +1,64 @@
+"""The gateway deployment: the lease interface on Ray Serve, deciding from pushed snapshots.
+
+One actor call for each lease (the hold), none for anything else.
+"""
+
+import asyncio
+from pathlib import Path
+
+import ray
+from fastapi import FastAPI
+
+from billing.grant import Grant
+from cluster.actors.handles import BILLING, REGISTRY, find
+from cluster.actors.scheduler import follow_fleet
+from cluster.config import NetworkConfig, read_secret
+from cluster.errors import TroubleError
+from cluster.fleet import FleetSnapshot
+from serve_apps.lease_api import build_app
+from serve_apps.loopback import keep_replica_on_loopback
+
+HOLD_TIMEOUT_S = 10.0
+
+
+class RayDesk:
+    """The lease desk of one gateway replica."""
+
+    def __init__(self, *, fleet: FleetSnapshot, relay: str, ticket_key: bytes) -> None:
+        self.fleet = fleet
+        self.relay = relay
+        self.ticket_key = ticket_key
+
+    def take(self, fleet: FleetSnapshot) -> None:
+        """Decide from this snapshot from now on."""
+        self.fleet = fleet
+
+    async def place_hold(self, grant: Grant) -> bytes:
+        """See serve_apps.lease_api.LeaseDesk."""
+        try:
+            signed: bytes = await asyncio.wait_for(find(BILLING).place_hold.remote(grant), HOLD_TIMEOUT_S)
+        except ray.exceptions.RayTaskError as error:  # the actor's own refusal, wrapped with a traceback
+            raise error.cause from None
+        except (ValueError, TimeoutError, ray.exceptions.RayError) as error:
+            raise TroubleError("billing does not answer now; send the same request again in a few seconds") from error
+        return signed
+
+
+class Gateway:
+    """Serve deployment; see `serve_apps.lease_api` for the interface."""
+
+    async def __init__(self, config_path: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        keep_replica_on_loopback()
+        config = NetworkConfig.load(Path(config_path))
+        fleet: FleetSnapshot = await find(REGISTRY).snapshot.remote()
+        self._desk = RayDesk(fleet=fleet, relay=f"http://{config.relay}", ticket_key=read_secret(config.ticket_key))
+        self._following = asyncio.create_task(follow_fleet(self._desk.take, version=fleet.version))
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return build_app(self._desk)
+
+    async def check_health(self) -> None:
+        """Serve replaces a replica whose snapshots stopped coming."""
+        if self._following.done():
+            self._following.result()
+            raise RuntimeError("the fleet is not followed any more")
