@@ -66,7 +66,7 @@ class Books:
     def post_receipt(self, signed: bytes, *, receipt_key: bytes, payee: bytes, fee_permille: int, now: int) -> Entry:
         """Verify a host's receipt against what admission attested about it, and pay for it.
 
-        The transcript it names is not compared: every challenge makes a new one, and this one perhaps only a client saw.
+        The transcript it names is not compared: every challenge makes a new one, and only a client may have seen it.
 
         Args:
             signed: the receipt as the enclave signed it.

@@ -25,7 +25,6 @@ from tests.billing.support import (
     HOSTS,
     NOW,
     PAYEES,
-    TRANSCRIPT,
     key,
     make_grant,
     make_receipt,
