@@ -103,6 +103,8 @@ class AppraisalPolicy:
             raise PolicyError("simulated roots and production roots cannot stand in one policy; set roots to none")
         if self.unsafe_simulated_roots is None and self.roots == TrustedRoots.none() and not self.open_only:
             raise PolicyError("the policy trusts no root; write 'roots: production', or name simulated roots")
+        if not self.tcb_statuses:
+            raise PolicyError("tcb_statuses: want at least one TCB status")
         if not self.tcb_statuses <= set(TCB_STATUSES):
             raise PolicyError(f"unknown TCB status {min(self.tcb_statuses - set(TCB_STATUSES))!r}")
         if self.max_age_s <= 0 or self.tcb_age_max_s < 0 or self.tcb_evaluation_min < 0:

@@ -1,0 +1,150 @@
+"""The policy: strict by default, unknown keys are errors, trust domains never mix."""
+
+from __future__ import annotations
+
+import pytest
+
+from attestation import AppraisalPolicy, PolicyError, ReferenceValues, SnpTcb, Tier, TrustedRoots, UnsafeSimulatedRoots
+from attestation.roots import AMD_ARK_MILAN, INTEL_SGX_ROOT, NVIDIA_DEVICE_ROOT, PRODUCTION, trust_domain
+
+DIGEST = "ab" * 32
+REFERENCE = f"reference: {{measurements: ['{DIGEST}'], models: ['{DIGEST}']}}\n"
+NOTHING = ReferenceValues(measurements=frozenset(), rims=frozenset(), models=frozenset())
+SIMULATED = UnsafeSimulatedRoots(intel=frozenset({b"s" * 32}))
+
+
+def test_a_policy_of_reference_values_alone_is_the_strict_one() -> None:
+    policy = AppraisalPolicy.from_yaml(REFERENCE)
+    assert policy.reference.measurements == {bytes.fromhex(DIGEST)}
+    assert policy.reference.rims == frozenset()
+    assert policy.roots == PRODUCTION
+    assert policy.required_tier is Tier.CONFIDENTIAL
+    assert policy.tcb_statuses == {"UpToDate"}
+    assert (policy.max_age_s, policy.unsafe_accept_open_hosts) == (600, False)
+    assert policy.snp_floor.of("Milan") is None
+
+
+def test_every_field_can_be_written() -> None:
+    policy = AppraisalPolicy.from_yaml(
+        f"""
+        reference: {{measurements: ['{DIGEST}'], rims: ['{DIGEST}'], models: []}}
+        roots: {{intel: ['{INTEL_SGX_ROOT.hex()}']}}
+        required_tier: confidential-cpu
+        max_age_s: 60
+        tcb_statuses: [UpToDate, OutOfDate]
+        tcb_age_max_s: 86400
+        tcb_evaluation_min: 17
+        snp_floor: {{milan: {{bootloader: 4, tee: 0, snp: 24, microcode: 219}}}}
+        denied_platforms: ['{DIGEST}']
+        unsafe_accept_open_hosts: true
+        """
+    )
+    assert policy.roots == TrustedRoots(intel=frozenset({INTEL_SGX_ROOT}))
+    assert policy.pins("amd") == frozenset()
+    assert policy.snp_floor.of("Milan") == SnpTcb(bootloader=4, tee=0, snp=24, microcode=219)
+    assert policy.denied_platforms == {bytes.fromhex(DIGEST)}
+
+
+def test_a_simulated_policy_can_be_written_and_trusts_nobody_else() -> None:
+    text = f"{REFERENCE}roots: none\nunsafe_simulated_roots: {{intel: ['{'cd' * 32}']}}\n"
+    policy = AppraisalPolicy.from_yaml(text)
+    assert policy.pins("intel") == {b"\xcd" * 32}
+    assert policy.pins("amd") == policy.pins("nvidia") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param("", "empty", id="empty"),
+        pytest.param("{}", "empty", id="empty-map"),
+        pytest.param("[]", "no map", id="list"),
+        pytest.param("a: [", "not YAML", id="not-yaml"),
+        pytest.param("max_age_s: 5", "no reference", id="no-reference-values"),
+        pytest.param(REFERENCE + "max_age: 5", "unknown key 'max_age'", id="misspelt-key"),
+        pytest.param(REFERENCE + "? [1, 2]\n: 5", "YAML", id="key-that-is-a-list"),
+        pytest.param(REFERENCE + "7: 5", "unknown key '7'", id="key-that-is-a-number"),
+        pytest.param(
+            "reference: {measurements: [], models: [], rmis: []}", "unknown key 'rmis'", id="misspelt-reference"
+        ),
+        pytest.param("reference: {measurements: []}", "want measurements and models", id="no-models"),
+        pytest.param("reference: {measurements: [abc], models: []}", "not a SHA-256", id="short-digest"),
+        pytest.param("reference: {measurements: [12], models: []}", "list of texts", id="digest-read-as-a-number"),
+        pytest.param("reference: {measurements: abc, models: []}", "list of texts", id="text-in-place-of-a-list"),
+        pytest.param(REFERENCE + REFERENCE, "given twice", id="key-given-twice"),
+        pytest.param(REFERENCE + "max_age_s: 0", "max_age_s must be positive", id="no-age"),
+        pytest.param(REFERENCE + "max_age_s: true", "whole number", id="age-that-is-a-flag"),
+        pytest.param(REFERENCE + "max_age_s: 1.5", "whole number", id="age-that-is-a-fraction"),
+        pytest.param(REFERENCE + "unsafe_accept_open_hosts: 1", "true or false", id="flag-that-is-a-number"),
+        pytest.param(REFERENCE + "required_tier: best", "want one of", id="unknown-tier"),
+        pytest.param(REFERENCE + "required_tier: open", "unsafe_accept_open_hosts", id="open-without-saying-unsafe"),
+        pytest.param(REFERENCE + "tcb_statuses: [Revoked]", "unknown TCB status", id="revoked-accepted"),
+        pytest.param(REFERENCE + "tcb_statuses: []", "at least one TCB status", id="no-status"),
+        pytest.param(REFERENCE + "tcb_age_max_s: -1", "not negative", id="negative-age"),
+        pytest.param(REFERENCE + "roots: none", "trusts no root", id="no-root"),
+        pytest.param(REFERENCE + "roots: mine", "no map", id="unknown-roots"),
+        pytest.param(REFERENCE + "roots: {arm: []}", "unknown key 'arm'", id="unknown-vendor"),
+        pytest.param(REFERENCE + f"roots: {{intel: ['{DIGEST}']}}", "no root of intel", id="own-root-as-intels"),
+        pytest.param(
+            REFERENCE + f"roots: {{intel: ['{AMD_ARK_MILAN.hex()}']}}", "no root of intel", id="amds-root-as-intels"
+        ),
+        pytest.param(
+            REFERENCE + f"unsafe_simulated_roots: {{intel: ['{DIGEST}']}}",
+            "cannot stand in one policy",
+            id="both-worlds",
+        ),
+        pytest.param(REFERENCE + "snp_floor: {rome: {}}", "unknown key 'rome'", id="unknown-product"),
+        pytest.param(REFERENCE + "snp_floor: {milan: {snp: 1}}", "want bootloader", id="partial-floor"),
+        pytest.param(
+            REFERENCE + "snp_floor: {milan: {bootloader: x, tee: 0, snp: 0, microcode: 0}}",
+            "milan.bootloader",
+            id="floor",
+        ),
+        pytest.param(REFERENCE + "denied_platforms: ['00']", "not a SHA-256", id="short-platform"),
+        pytest.param("#" * 300_000, "at most", id="too-large"),
+        pytest.param("a: !!python/object/apply:os.system ['true']", "not YAML", id="code-in-yaml"),
+    ],
+)
+def test_an_unusable_policy_is_refused(text: str, words: str) -> None:
+    with pytest.raises(PolicyError, match=words):
+        AppraisalPolicy.from_yaml(text)
+
+
+def test_simulated_roots_cannot_stand_beside_production_roots() -> None:
+    with pytest.raises(PolicyError, match="cannot stand in one policy"):
+        AppraisalPolicy(reference=NOTHING, unsafe_simulated_roots=SIMULATED)
+
+
+def test_a_genuine_root_cannot_be_named_simulated() -> None:
+    with pytest.raises(PolicyError, match="genuine"):
+        UnsafeSimulatedRoots(nvidia=frozenset({NVIDIA_DEVICE_ROOT}))
+
+
+def test_no_simulated_root_is_no_simulation() -> None:
+    with pytest.raises(PolicyError, match="at least one"):
+        UnsafeSimulatedRoots()
+
+
+def test_a_trust_domain_names_the_vendor_only_for_its_genuine_root() -> None:
+    assert trust_domain("intel", INTEL_SGX_ROOT) == "intel"
+    assert trust_domain("amd", AMD_ARK_MILAN) == "amd"
+    assert trust_domain("nvidia", NVIDIA_DEVICE_ROOT) == "nvidia"
+    assert trust_domain("intel", AMD_ARK_MILAN).startswith("sim:")
+    assert trust_domain("intel", b"\xab" * 32) == "sim:abababab"
+
+
+@pytest.mark.parametrize("field", ["measurements", "rims", "models"])
+def test_reference_values_are_whole_digests(field: str) -> None:
+    values = {"measurements": frozenset(), "rims": frozenset(), "models": frozenset(), field: frozenset({b"short"})}
+    with pytest.raises(PolicyError, match=field):
+        ReferenceValues(**values)
+
+
+def test_tiers_are_ordered() -> None:
+    assert Tier.CONFIDENTIAL.satisfies(Tier.CONFIDENTIAL_CPU)
+    assert Tier.CONFIDENTIAL_CPU.satisfies(Tier.OPEN)
+    assert not Tier.OPEN.satisfies(Tier.CONFIDENTIAL_CPU)
+    assert not Tier.CONFIDENTIAL_CPU.satisfies(Tier.CONFIDENTIAL)
+
+
+def test_policies_are_values() -> None:
+    assert AppraisalPolicy.from_yaml(REFERENCE) == AppraisalPolicy.from_yaml(REFERENCE)

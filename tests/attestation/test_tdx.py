@@ -1,0 +1,312 @@
+"""TDX: genuine quotes hold at their time; every way of cheating has its refusal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attestation import errors as refusals
+from attestation.collateral import encode_collateral, parse_collateral
+from attestation.errors import AttestationError, MalformedEvidenceError
+from attestation.evidence import TdxEvidence
+from attestation.roots import INTEL_SGX_ROOT, PRODUCTION
+from attestation.sim.intel import CollateralFaults, SimulatedIntel
+from attestation.sim.tdx import MR_TD_MARK, SimulatedTdxPlatform, TdxFaults, image_of
+from attestation.tdx import ATTRIBUTE_SEPT_VE_DISABLE, TdxClaims, check_quote, measurement_id
+from attestation.tdx_quote import cut_quote, parse_quote
+from attestation.x509 import encode_pem, parse_pem
+from tests.attestation.hosts import vendors
+from tests.attestation.vendors import NOW, vector
+
+IMAGE = image_of(b"i" * 32)
+REPORT_DATA = bytes(range(64))
+MODULE = bytes([5, 1, 2]) + bytes(13)
+GENUINE = [
+    pytest.param("phala_v4_quote.bin", "phala_v4_collateral.json", 1752919234, 1752919235, id="phala"),
+    pytest.param("cocoon_v4_quote.bin", "mixed_90c06f_collateral_202602.json", 1771980350, 1772549366, id="cocoon"),
+]
+
+
+@pytest.fixture(scope="module")
+def platform() -> SimulatedTdxPlatform:
+    return vendors().intel.make_platform(NOW)
+
+
+def _check(evidence: TdxEvidence, *, now: datetime = NOW, **policy: object) -> TdxClaims:
+    return check_quote(evidence, roots=vendors().roots().intel, now=now, **policy)
+
+
+def _genuine(quote: str, collateral: str) -> TdxEvidence:
+    return TdxEvidence(
+        quote=cut_quote(vector(f"tdx/{quote}").read_bytes()),
+        collateral=encode_collateral(json.loads(vector(f"tdx/{collateral}").read_text())),
+    )
+
+
+@pytest.mark.parametrize(("quote", "collateral", "at", "until"), GENUINE)
+def test_a_genuine_quote_holds_at_its_time(quote: str, collateral: str, at: int, until: int) -> None:
+    evidence, now = _genuine(quote, collateral), datetime.fromtimestamp(at, UTC)
+    claims = check_quote(evidence, roots=PRODUCTION.intel, now=now)
+    assert (claims.tcb_status, claims.advisories, claims.root) == ("UpToDate", (), INTEL_SGX_ROOT)
+    assert abs((claims.not_after - datetime.fromtimestamp(until, UTC)).total_seconds()) <= 1
+    assert len(claims.measurement_id) == len(claims.platform_id) == 32
+
+
+@pytest.mark.parametrize(("quote", "collateral", "at", "until"), GENUINE)
+def test_a_genuine_quote_is_refused_after_its_collateral(quote: str, collateral: str, at: int, until: int) -> None:
+    with pytest.raises(refusals.EndorsementExpiredError):
+        check_quote(
+            _genuine(quote, collateral),
+            roots=PRODUCTION.intel,
+            now=datetime.fromtimestamp(until, UTC) + timedelta(days=1),
+        )
+
+
+@pytest.mark.parametrize(("quote", "collateral", "at", "until"), GENUINE)
+def test_a_genuine_quote_is_refused_under_a_simulated_root(quote: str, collateral: str, at: int, until: int) -> None:
+    with pytest.raises(refusals.UntrustedRootError):
+        _check(_genuine(quote, collateral), now=datetime.fromtimestamp(at, UTC))
+
+
+@pytest.mark.parametrize("at", [8, 48, 100, 500, 631, 640, 700, 770, 1300])
+@pytest.mark.parametrize(("quote", "collateral", "time", "until"), GENUINE)
+def test_a_genuine_quote_with_a_flipped_bit_is_refused(
+    quote: str, collateral: str, time: int, until: int, at: int
+) -> None:
+    evidence = _genuine(quote, collateral)
+    altered = bytearray(evidence.quote)
+    altered[at] ^= 4
+    with pytest.raises(AttestationError):
+        check_quote(
+            replace(evidence, quote=bytes(altered)), roots=PRODUCTION.intel, now=datetime.fromtimestamp(time, UTC)
+        )
+
+
+def test_the_fields_of_a_genuine_quote_are_read_where_intel_puts_them() -> None:
+    body = parse_quote(cut_quote(vector("tdx/phala_v4_quote.bin").read_bytes())).body
+    assert body.mr_td.hex().startswith("91eb2b44d141d4ece09f0c75c2c53d24")
+    assert body.rtmrs[0].hex().startswith("44c0197b39157fdd7a4dcc44767f9d6b")
+    assert body.rtmrs[3] == bytes(48)
+    assert body.report_data.hex().endswith("518fadb92c2b523f20")
+    assert body.td_attributes == ATTRIBUTE_SEPT_VE_DISABLE
+
+
+def test_padding_behind_a_quote_is_refused_until_it_is_cut() -> None:
+    padded = vector("tdx/cocoon_v4_quote.bin").read_bytes()
+    with pytest.raises(MalformedEvidenceError, match="cut padding off"):
+        parse_quote(padded)
+    assert len(cut_quote(padded)) == 4940
+    with pytest.raises(MalformedEvidenceError):
+        cut_quote(padded + b"\1")
+
+
+@pytest.mark.parametrize(("version", "body_type"), [(4, 2), (5, 2), (5, 3)])
+def test_a_simulated_quote_of_every_version_holds(platform: SimulatedTdxPlatform, version: int, body_type: int) -> None:
+    quote = platform.quote(REPORT_DATA, image=IMAGE, version=version, body_type=body_type)
+    claims = _check(platform.evidence(quote))
+    assert claims.report_data == REPORT_DATA
+    assert claims.measurement_id == measurement_id(parse_quote(quote).body)
+    assert claims.body.mr_td.startswith(MR_TD_MARK)
+
+
+@pytest.mark.parametrize(
+    ("faults", "error"),
+    [
+        pytest.param({"td_attributes": 1 << 28 | 1}, refusals.GuestPolicyError, id="debug-guest"),
+        pytest.param({"td_attributes": 0}, refusals.GuestPolicyError, id="memory-remapped-unseen"),
+        pytest.param({"td_attributes": 3 << 28}, refusals.GuestPolicyError, id="migratable-guest"),
+        pytest.param({"td_attributes": 1 << 28 | 1 << 40}, refusals.GuestPolicyError, id="unknown-attribute"),
+        pytest.param({"foreign_key": True}, refusals.EvidenceSignatureError, id="key-not-certified"),
+        pytest.param({"tee_tcb_svn": bytes([1, 1, 2]) + bytes(13)}, refusals.TcbStatusError, id="old-module"),
+        pytest.param({"tee_tcb_svn": bytes([5, 3, 2]) + bytes(13)}, refusals.TcbStatusError, id="unknown-module"),
+    ],
+)
+def test_a_quote_is_refused(
+    platform: SimulatedTdxPlatform, faults: dict[str, object], error: type[AttestationError]
+) -> None:
+    quote = platform.quote(REPORT_DATA, image=IMAGE, faults=TdxFaults(**faults))
+    with pytest.raises(error) as caught:
+        _check(platform.evidence(quote))
+    assert caught.value.checks[-1].outcome == "failed"
+
+
+def test_a_guest_with_a_service_domain_is_refused(platform: SimulatedTdxPlatform) -> None:
+    faults = TdxFaults(service_td=b"s" * 48)
+    quote = platform.quote(REPORT_DATA, image=IMAGE, version=5, body_type=3, faults=faults)
+    with pytest.raises(refusals.GuestPolicyError):
+        _check(platform.evidence(quote))
+
+
+@pytest.mark.parametrize(
+    ("faults", "error"),
+    [
+        pytest.param({"age": timedelta(days=31)}, refusals.EndorsementExpiredError, id="stale"),
+        pytest.param({"age": timedelta(days=-2)}, refusals.EndorsementExpiredError, id="from-the-future"),
+        pytest.param({"tcb_status": "OutOfDate"}, refusals.TcbStatusError, id="out-of-date"),
+        pytest.param({"tcb_status": "ConfigurationNeeded"}, refusals.TcbStatusError, id="configuration-needed"),
+        pytest.param({"tcb_status": "Revoked"}, refusals.RevokedError, id="level-revoked"),
+        pytest.param({"tcb_status": "Splendid"}, AttestationError, id="status-nobody-knows"),
+        pytest.param({"module_svn": 9}, refusals.TcbStatusError, id="module-below-level"),
+        pytest.param({"qe_svn": 9}, refusals.TcbStatusError, id="quoting-enclave-below-level"),
+        pytest.param({"pce_id": b"\0\1"}, refusals.TcbStatusError, id="other-provisioning-enclave"),
+        pytest.param({"fmspc": b"123456"}, refusals.TcbStatusError, id="other-processor-family"),
+        pytest.param({"revoke_platform": True}, refusals.RevokedError, id="platform-revoked"),
+        pytest.param({"revoke_platform_ca": True}, refusals.RevokedError, id="platform-ca-revoked"),
+        pytest.param({"revoke_tcb_signer": True}, refusals.RevokedError, id="tcb-signer-revoked"),
+    ],
+)
+def test_collateral_is_refused(
+    platform: SimulatedTdxPlatform, faults: dict[str, object], error: type[AttestationError]
+) -> None:
+    collateral = vendors().intel.collateral(platform, NOW, CollateralFaults(**faults))
+    evidence = platform.with_collateral(collateral).evidence(platform.quote(REPORT_DATA, image=IMAGE))
+    with pytest.raises(error):
+        _check(evidence)
+
+
+def test_a_status_the_policy_names_is_accepted(platform: SimulatedTdxPlatform) -> None:
+    collateral = vendors().intel.collateral(platform, NOW, CollateralFaults(tcb_status="SWHardeningNeeded"))
+    evidence = platform.with_collateral(collateral).evidence(platform.quote(REPORT_DATA, image=IMAGE))
+    claims = _check(evidence, tcb_statuses=frozenset({"UpToDate", "SWHardeningNeeded"}))
+    assert (claims.tcb_status, claims.advisories) == ("SWHardeningNeeded", ("SIMULATED-SA-00001",))
+
+
+def test_rolled_back_collateral_is_refused_below_the_floor(platform: SimulatedTdxPlatform) -> None:
+    evidence = platform.evidence(platform.quote(REPORT_DATA, image=IMAGE))
+    assert _check(evidence, tcb_evaluation_min=17)
+    with pytest.raises(refusals.TcbStatusError):
+        _check(evidence, tcb_evaluation_min=18)
+
+
+def _collateral_with(platform: SimulatedTdxPlatform, **changes: str) -> str:
+    return json.dumps({**json.loads(platform.collateral), **changes}, sort_keys=True, separators=(",", ":"))
+
+
+def _foreign(platform: SimulatedTdxPlatform) -> dict[str, str]:
+    vendor = SimulatedIntel.create(NOW)
+    fields: dict[str, str] = json.loads(vendor.collateral(platform, NOW))
+    return fields
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["pck_crl", "root_ca_crl", "tcb_info_signature", "qe_identity_signature"],  # the texts say the same
+)
+def test_collateral_of_another_vendor_is_refused_in_every_field(platform: SimulatedTdxPlatform, name: str) -> None:
+    mixed = _collateral_with(platform, **{name: _foreign(platform)[name]})
+    with pytest.raises(AttestationError):
+        _check(TdxEvidence(quote=platform.quote(REPORT_DATA, image=IMAGE), collateral=mixed))
+
+
+@pytest.mark.parametrize("name", ["pck_crl_issuer_chain", "tcb_info_issuer_chain", "qe_identity_issuer_chain"])
+def test_an_issuer_chain_of_another_vendor_is_refused(platform: SimulatedTdxPlatform, name: str) -> None:
+    mixed = _collateral_with(platform, **{name: _foreign(platform)[name]})
+    with pytest.raises(refusals.UntrustedRootError):
+        _check(TdxEvidence(quote=platform.quote(REPORT_DATA, image=IMAGE), collateral=mixed))
+
+
+def test_an_edited_tcb_info_is_refused(platform: SimulatedTdxPlatform) -> None:
+    text = json.loads(platform.collateral)["tcb_info"].replace('"pcesvn":11', '"pcesvn":10')
+    edited = TdxEvidence(
+        quote=platform.quote(REPORT_DATA, image=IMAGE), collateral=_collateral_with(platform, tcb_info=text)
+    )
+    with pytest.raises(refusals.EvidenceSignatureError):
+        _check(edited)
+
+
+def test_swapped_revocation_lists_are_refused(platform: SimulatedTdxPlatform) -> None:
+    fields = json.loads(platform.collateral)
+    swapped = _collateral_with(platform, pck_crl=fields["root_ca_crl"], root_ca_crl=fields["pck_crl"])
+    with pytest.raises(AttestationError):
+        _check(TdxEvidence(quote=platform.quote(REPORT_DATA, image=IMAGE), collateral=swapped))
+
+
+@pytest.mark.parametrize(
+    "respell",
+    [
+        pytest.param(lambda text: text + " ", id="trailing-space"),
+        pytest.param(lambda text: text.replace('","', '", "', 1), id="inner-space"),
+        pytest.param(lambda text: json.dumps(dict(reversed(json.loads(text).items()))), id="other-order"),
+        pytest.param(lambda text: text[:-1] + ',"tcb_info":"x"}', id="doubled-key"),
+        pytest.param(lambda text: text[:-1] + ',"extra":"x"}', id="unknown-key"),
+        pytest.param(lambda text: text.replace('"pck_crl":"30', '"pck_crl":"\\u00330', 1), id="escaped-digit"),
+        pytest.param(lambda text: text.replace("\\n-----END", "\\r\\n-----END", 1), id="other-line-ends"),
+        pytest.param(lambda text: text.replace("-----BEGIN", "words\\n-----BEGIN", 1), id="words-before-a-chain"),
+        pytest.param(lambda text: "[" * 50_000, id="deeply-nested"),
+        pytest.param(lambda text: "null", id="null"),
+        pytest.param(lambda text: "", id="empty"),
+        pytest.param(lambda text: text * 20, id="too-large"),
+    ],
+)
+def test_collateral_in_another_spelling_is_refused(platform: SimulatedTdxPlatform, respell: object) -> None:
+    with pytest.raises(MalformedEvidenceError):
+        parse_collateral(respell(platform.collateral))
+
+
+def test_upper_case_hex_is_refused(platform: SimulatedTdxPlatform) -> None:
+    crl = json.loads(platform.collateral)["pck_crl"]
+    with pytest.raises(MalformedEvidenceError, match="lower-case"):
+        parse_collateral(_collateral_with(platform, pck_crl=crl.upper()))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_quote_parser_raises_only_its_error(platform: SimulatedTdxPlatform, data: st.DataObject) -> None:
+    quote = platform.quote(REPORT_DATA, image=IMAGE)
+    start = data.draw(st.integers(0, len(quote)))
+    end = data.draw(st.integers(start, len(quote)))
+    spliced = quote[:start] + data.draw(st.binary(max_size=80)) + quote[end:]
+    try:
+        parse_quote(spliced)
+    except MalformedEvidenceError:
+        return
+
+
+@pytest.mark.parametrize("size", [0, 1, 47, 48, 200, 632, 700, 1100, 2000])
+def test_a_truncated_quote_is_malformed(platform: SimulatedTdxPlatform, size: int) -> None:
+    with pytest.raises(MalformedEvidenceError):
+        parse_quote(platform.quote(REPORT_DATA, image=IMAGE)[:size])
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        pytest.param(0, 3, id="sgx-version"),
+        pytest.param(0, 6, id="unknown-version"),
+        pytest.param(2, 3, id="p-384-key"),
+        pytest.param(4, 0, id="sgx-enclave"),
+    ],
+)
+def test_a_quote_of_another_kind_is_malformed(platform: SimulatedTdxPlatform, at: int, value: int) -> None:
+    quote = bytearray(platform.quote(REPORT_DATA, image=IMAGE))
+    quote[at] = value
+    with pytest.raises(MalformedEvidenceError):
+        parse_quote(bytes(quote))
+
+
+def test_every_loaded_thing_changes_the_measurement_id(platform: SimulatedTdxPlatform) -> None:
+    body = parse_quote(platform.quote(REPORT_DATA, image=IMAGE)).body
+    ids = {measurement_id(body)}
+    for name in ("mr_td", "mr_config_id", "mr_owner", "mr_owner_config"):
+        ids.add(measurement_id(replace(body, **{name: b"x" * 48})))
+    for index in range(4):
+        rtmrs = tuple(b"x" * 48 if place == index else value for place, value in enumerate(body.rtmrs))
+        ids.add(measurement_id(replace(body, rtmrs=rtmrs)))
+    assert len(ids) == 9
+    assert measurement_id(replace(body, report_data=b"x" * 64)) in ids
+
+
+@given(st.lists(st.binary(min_size=1, max_size=200), min_size=1, max_size=4))
+def test_a_chain_has_one_spelling(chain: list[bytes]) -> None:
+    text = encode_pem(chain)
+    assert parse_pem(text, count=len(chain)) == tuple(chain)
+    with pytest.raises(MalformedEvidenceError):
+        parse_pem(text, count=len(chain) + 1)
+    for other in (text + "\n", "\n" + text, text.replace("\n", "\r\n"), text.rstrip("\n")):
+        with pytest.raises(MalformedEvidenceError):
+            parse_pem(other, count=len(chain))
