@@ -104,9 +104,9 @@ class EnclaveControl:
         """Load a model (32-byte manifest root); returns once it serves. Loading it twice is allowed."""
         await self._json("POST", "/load", {"model_root": model_root.hex()}, timeout_s=LOAD_TIMEOUT_S)
 
-    async def unload(self) -> None:
-        """Stop serving; requests that run are answered."""
-        await self._json("POST", "/unload", {}, timeout_s=LOAD_TIMEOUT_S)
+    async def unload(self, model_root: bytes) -> None:
+        """Stop serving a model; requests that run are answered."""
+        await self._json("POST", "/unload", {"model_root": model_root.hex()}, timeout_s=LOAD_TIMEOUT_S)
 
     async def receipts(self, *, after: int, limit: int) -> tuple[PendingReceipt, ...]:
         """Up to `limit` receipts that were not acknowledged, with sequence numbers above `after`."""
