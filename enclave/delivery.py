@@ -66,7 +66,7 @@ class Delivery:
         self._hash = ResponseHash()
         self._reserved: Nanotons | None = None  # until it is settled
         self._prompt_tokens = self._delivered = 0
-        self._held = b""  # sealed, to be sent together with the receipt
+        self._held = b""  # a DATA frame to be sent together with the receipt
         self._begun = False
 
     async def run(self) -> None:
@@ -168,7 +168,7 @@ class Delivery:
 
     def _hold(self, payload: bytes) -> None:
         """A DATA frame that leaves together with the receipt."""
-        self._held = self._sealer.seal(encode_frame(FrameType.DATA, payload))
+        self._held = encode_frame(FrameType.DATA, payload)
         self._hash.add(payload)
 
     async def _finish_good(self, usage: Usage) -> None:
@@ -186,7 +186,8 @@ class Delivery:
         await self._finish(encode_frame(FrameType.RECEIPT, receipt))
 
     async def _finish(self, frame: bytes) -> None:
-        await self._write(self._held + self._sealer.seal(frame, last=True))
+        held = self._sealer.seal(self._held) if self._held else b""
+        await self._write(held + self._sealer.seal(frame, last=True))
         self._exchange.end()
 
     def _abandon(self) -> None:

@@ -52,7 +52,7 @@ class Enclave:
         self.address = ""
         self._front = Front(self._answer)
         self._control: Front | None = None
-        self._stopping = asyncio.Event()
+        self._stopping, self._stopped = asyncio.Event(), False
         self._sweeper: asyncio.Task[None] | None = None
 
     @classmethod
@@ -106,6 +106,9 @@ class Enclave:
 
     async def stop(self, grace_s: float = STOP_S) -> None:
         """End everything. Answers still running after `grace_s` are cut; their receipts are kept."""
+        if self._stopped:
+            return
+        self._stopped = True
         if self._sweeper is not None:
             self._sweeper.cancel()
         await self._front.stop(grace_s)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -216,13 +217,19 @@ async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWri
     return await asyncio.open_connection(host, int(port))
 
 
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with suppress(OSError):
+        await writer.wait_closed()
+
+
 async def exchange(address: str, raw: bytes) -> HttpAnswer:
     reader, writer = await connect(address)
     try:
         writer.write(raw)
         return await read_answer(reader)
     finally:
-        writer.close()
+        await hang_up(writer)
 
 
 async def post(address: str, path: str, body: bytes) -> HttpAnswer:
@@ -244,7 +251,7 @@ async def read_answer(reader: asyncio.StreamReader) -> HttpAnswer:
     if headers.get("transfer-encoding") != "chunked":
         return HttpAnswer(status, headers, await reader.readexactly(int(headers["content-length"])))
     parts = []
-    while size := int(await reader.readline(), 16):
+    while size := int(await reader.readuntil(b"\r\n"), 16):
         parts.append(await reader.readexactly(size))
         await reader.readexactly(2)
     await reader.readexactly(2)
