@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from ray.serve.config import ProxyLocation
 from ray.serve.schema import LoggingConfig
 
 from attestation.verdict import Tier
-from cluster.actors.handles import SCHEDULER, find
+from cluster.actors.handles import REGISTRY, SCHEDULER, find
 from cluster.errors import NodeStartError, NoEligibleHostError
 from cluster.fleet import FleetSnapshot
-from cluster.model import Decision, JobRequirement, ModelOffer
+from cluster.model import Decision, JobRequirement
+from cluster.ray_nodes import RayCluster
 from serve_apps.gateway import Gateway
 from serve_apps.replica import ModelReplica
 
@@ -33,14 +35,16 @@ def start_serve(*, port: int, host: str = LOOPBACK) -> None:
     serve.start(proxy_location=ProxyLocation.HeadOnly, http_options={"host": host, "port": port}, logging_config=_QUIET)
 
 
-def deploy_gateway(config: Path, *, head_node_id: str, replicas: int = 1) -> None:
-    """Deploy the lease interface and return once it answers on Serve's port.
+def deploy_gateway(config: Path, *, cluster: RayCluster, head_node_id: str, replicas: int = 1) -> None:
+    """Start Serve if needed, deploy the lease interface, and return once every replica is healthy.
 
     Args:
         config: the operator's settings file; only its path travels through Ray.
+        cluster: says on which port Serve listens.
         head_node_id: gateways run where the ticket key is.
         replicas: how many.
     """
+    start_serve(port=cluster.ports.gateway)
     deployment = serve.deployment(
         serve.ingress()(Gateway),
         name="Gateway",
@@ -53,31 +57,31 @@ def deploy_gateway(config: Path, *, head_node_id: str, replicas: int = 1) -> Non
     wait_running(GATEWAY_APP, timeout_s=DEPLOY_TIMEOUT_S)
 
 
-def place_model(model: ModelOffer, *, tier: Tier = Tier.CONFIDENTIAL, bound_to: int = 1) -> Decision:
+def place_model(model_root: bytes, *, tier: Tier = Tier.CONFIDENTIAL, bound_to: int = 1) -> Decision:
     """Ask the scheduler where this model goes and deploy it there: one replica on each eligible host.
 
     Call it again when the fleet has changed. A model stays loaded in an enclave that is no longer chosen.
 
     Args:
-        model: as the on-chain registry offers it.
+        model_root: manifest root, 32 bytes.
         tier: the least tier to place it on.
         bound_to: how many eligible hosts there must be.
 
     Raises:
         NoEligibleHostError: fewer hosts are eligible and bound to a Ray node; it says which rule each lost.
     """
-    requirement = JobRequirement(model=model.root, tier=tier, hosts=HOSTS_MAX)
+    requirement = JobRequirement(model=model_root, tier=tier, hosts=HOSTS_MAX)
     decision: Decision = ray.get(find(SCHEDULER).place.remote(requirement), timeout=DEPLOY_TIMEOUT_S)
     nodes = sorted({placement.node_id for placement in decision.placements if placement.node_id})
     if len(nodes) < max(1, bound_to):
         unbound = tuple((p.host_id.hex(), "no Ray node is bound to it") for p in decision.placements if not p.node_id)
-        raise NoEligibleHostError(model.name, unbound + tuple((loss.name, str(loss)) for loss in decision.losses))
-    deploy_model(model, nodes)
+        raise NoEligibleHostError(model_root.hex(), unbound + tuple((loss.name, str(loss)) for loss in decision.losses))
+    deploy_model(model_root, nodes)
     return decision
 
 
-def deploy_model(model: ModelOffer, nodes: list[str]) -> None:
-    """Deploy one replica of the model on each of these Ray nodes and return once all of them serve."""
+def deploy_model(model_root: bytes, nodes: Sequence[str]) -> None:
+    """Deploy one replica of the model on each of these Ray nodes and return once all of them are healthy."""
     deployment = serve.deployment(
         ModelReplica,
         name="Model",
@@ -89,27 +93,27 @@ def deploy_model(model: ModelOffer, nodes: list[str]) -> None:
         graceful_shutdown_timeout_s=1,
         logging_config=_QUIET,
     )
-    name = model_app(model)
-    _run(deployment.bind(model.root), name=name, route_prefix=None)
+    name = model_app(model_root)
+    _run(deployment.bind(model_root), name=name, route_prefix=None)
     wait_running(name, timeout_s=LOAD_TIMEOUT_S)
 
 
-def model_app(model: ModelOffer) -> str:
+def model_app(model_root: bytes) -> str:
     """The Serve application of a model."""
-    return f"model-{model.root.hex()[:16]}"
+    return f"model-{model_root.hex()[:16]}"
 
 
-def wait_loaded(model: ModelOffer, hosts: int, *, timeout_s: float = 30.0) -> FleetSnapshot:
+def wait_loaded(model_root: bytes, hosts: int, *, timeout_s: float = 30.0) -> FleetSnapshot:
     """Return the first snapshot in which `hosts` active hosts serve the model; NodeStartError when time runs out."""
-    registry = find("registry")
+    registry = find(REGISTRY)
     deadline = time.monotonic() + timeout_s
     while True:
         fleet: FleetSnapshot = ray.get(registry.snapshot.remote(), timeout=timeout_s)
-        loaded = [host for host in fleet.active() if host.load.ready and model.root in host.load.models]
+        loaded = [host for host in fleet.active() if host.load.ready and model_root in host.load.models]
         if len(loaded) >= hosts:
             return fleet
         if time.monotonic() > deadline:
-            raise NodeStartError(f"{len(loaded)} of {hosts} hosts serve {model.name} after {timeout_s:.0f} s")
+            raise NodeStartError(f"{len(loaded)} of {hosts} hosts serve {model_root.hex()} after {timeout_s:.0f} s")
         time.sleep(0.1)
 
 
