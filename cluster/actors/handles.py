@@ -21,7 +21,7 @@ def host_actor_name(host_id: bytes) -> str:
 
 
 def start_operator(config: Path, *, head_node_id: str) -> None:
-    """Start registry, scheduler and billing on the head, detached; returns once each has rebuilt its state.
+    """Start relay, registry, scheduler and billing on the head, detached; returns once each has rebuilt its state.
 
     Args:
         config: the operator's settings file, see `cluster.config`; only its path travels through Ray.
@@ -29,8 +29,11 @@ def start_operator(config: Path, *, head_node_id: str) -> None:
     """
     from cluster.actors.billing import BillingActor  # noqa: PLC0415  keeps pytoniq out of whoever only looks up names
     from cluster.actors.registry import RegistryActor  # noqa: PLC0415
+    from cluster.actors.relay import RelayActor  # noqa: PLC0415
     from cluster.actors.scheduler import SchedulerActor  # noqa: PLC0415
 
+    relay = _actor(RelayActor, RELAY, head_node_id).remote(str(config))
+    ray.get(relay.address.remote(), timeout=START_TIMEOUT_S)
     registry = _actor(RegistryActor, REGISTRY, head_node_id).remote(str(config))
     ray.get(registry.ready.remote(), timeout=START_TIMEOUT_S)
     others = [

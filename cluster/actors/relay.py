@@ -1,9 +1,11 @@
 """The relay as an actor: owns the HAProxy process and its admin socket, and keeps its host map as the registry says."""
 
 import time
+from pathlib import Path
 
 import ray
 
+from cluster.config import NetworkConfig, read_secret
 from cluster.relay import RelayCounters, RelayError, RelayProcess
 from cluster.relay_config import RelayLimits
 
@@ -11,7 +13,6 @@ TAKE_OVER_S = 5.0
 PAUSE_S = 0.1
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)
 class RelayActor:
     """One HAProxy and its host map.
 
@@ -20,9 +21,11 @@ class RelayActor:
     health round; pushing the same map twice changes nothing.
     """
 
-    def __init__(self, listen: str, ticket_key: bytes, limits: RelayLimits | None = None) -> None:
-        """Start HAProxy on `listen`, IP:PORT with a fixed port: leases in use would not follow it to another one."""
-        self._ticket_key, self._limits = ticket_key, limits
+    def __init__(self, config_path: str, limits: RelayLimits | None = None) -> None:
+        """Start HAProxy where the operator's settings say: a fixed port, as leases in use name it."""
+        config = NetworkConfig.load(Path(config_path))
+        listen = config.relay
+        self._ticket_key, self._limits = read_secret(config.ticket_key), limits
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
         self._relay = self._start(listen, patience_s=TAKE_OVER_S if restarted else 0.0)
 
