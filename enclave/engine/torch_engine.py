@@ -30,7 +30,9 @@ GREEDY_BELOW = 0.01  # lower temperatures overflow in bf16 and differ from greed
 class TorchEngine:
     """A causal language model of a local folder behind `Engine`. Close it, or its thread keeps the process alive."""
 
-    def __init__(self, folder: Path, *, max_running: int = 32, context: int = 512) -> None:
+    def __init__(self, folder: Path, *, max_running: int = 32, context: int = 512, threads: int = 1) -> None:
+        """`threads` is for the whole process, on CPUs: more than one only pays for large models on idle cores."""
+        torch.set_num_threads(threads)
         self._prompts = Prompts(folder)
         disable_progress_bar()
         device = "cuda" if torch.cuda.is_available() else "cpu"
