@@ -10,6 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+
+import dcap_qvl
 
 from attestation.certificate import read_signed
 from attestation.errors import MalformedEvidenceError
@@ -31,13 +34,15 @@ class Collateral:
         chains: the three issuer chains in DER, leaf first; that of the PCK CRL first.
         pck_crl: revocation list of the PCK CA, DER.
         root_crl: revocation list of the root, DER.
-        tcb_info: signed JSON text.
+        pce_id: provisioning enclave the TCB info is for, lower-case hex.
+        bundle: the same for the quote library.
     """
 
     chains: tuple[tuple[bytes, ...], ...]
     pck_crl: bytes
     root_crl: bytes
-    tcb_info: str
+    pce_id: str
+    bundle: dcap_qvl.QuoteCollateralV3
 
     @property
     def pck_crl_chain(self) -> tuple[bytes, ...]:
@@ -56,6 +61,7 @@ def encode_collateral(fields: Mapping[str, str]) -> str:
     return text
 
 
+@lru_cache(maxsize=16)  # all hosts of a processor family send the same text for days; the answer depends on it alone
 def parse_collateral(text: str) -> Collateral:
     """Read collateral.
 
@@ -64,10 +70,7 @@ def parse_collateral(text: str) -> Collateral:
     """
     if len(text) > COLLATERAL_SIZE_MAX:
         raise MalformedEvidenceError(f"collateral of {len(text)} characters, at most {COLLATERAL_SIZE_MAX} are read")
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise MalformedEvidenceError("collateral is not JSON") from error
+    fields = _parse_json(text, "collateral")
     if not isinstance(fields, dict) or set(fields) != FIELDS or not all(isinstance(v, str) for v in fields.values()):
         raise MalformedEvidenceError(f"collateral: want exactly the texts {', '.join(sorted(FIELDS))}")
     if _spell(fields) != text:
@@ -79,8 +82,31 @@ def parse_collateral(text: str) -> Collateral:
         chains=tuple(parse_pem(fields[name], count=_CHAIN_LENGTH) for name in CHAINS),
         pck_crl=pck_crl,
         root_crl=root_crl,
-        tcb_info=fields["tcb_info"],
+        pce_id=_parse_pce_id(fields["tcb_info"]),
+        bundle=_bundle(text),
     )
+
+
+def _parse_json(text: str, what: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MalformedEvidenceError(f"{what} is not JSON") from error
+
+
+def _parse_pce_id(tcb_info: str) -> str:
+    fields = _parse_json(tcb_info, "TCB info")
+    pce_id = fields.get("pceId") if isinstance(fields, dict) else None
+    if not isinstance(pce_id, str):
+        raise MalformedEvidenceError("TCB info names no pceId")
+    return pce_id.lower()
+
+
+def _bundle(text: str) -> dcap_qvl.QuoteCollateralV3:
+    try:
+        return dcap_qvl.QuoteCollateralV3.from_json(text)
+    except ValueError as error:
+        raise MalformedEvidenceError(f"collateral: {error}") from error
 
 
 def _spell(fields: dict[str, str]) -> str:

@@ -99,9 +99,9 @@ def check_quote(
     collateral = parse_collateral(evidence.collateral)
     pin = _check_chains(quote, collateral, roots, log)  # (2)
     check_attributes(quote.body, log)  # (3)
-    policy = _library_policy(now, tcb_statuses, tcb_age_max_s, tcb_evaluation_min)  # (4)
+    policy = library_policy(now, tcb_statuses, tcb_age_max_s, tcb_evaluation_min)  # (4)
     try:
-        claims = _ask_library(evidence, quote.chain[-1], policy, now)
+        claims = _ask_library(evidence.quote, quote.chain[-1], collateral, policy, now)
     except ValueError as error:
         kind, why = explain(str(error), quote, collateral, now)
         log.require("tdx quote", False, seen=why, required=_LIBRARY_RULES, error=kind)
@@ -180,7 +180,7 @@ def _check_chains(quote: TdxQuote, collateral: Collateral, roots: frozenset[byte
     return pin
 
 
-def _library_policy(
+def library_policy(
     now: datetime, tcb_statuses: frozenset[str], tcb_age_max_s: int, tcb_evaluation_min: int
 ) -> dcap_qvl.QuotePolicy:
     """Return the strict policy plus what every server platform needs.
@@ -197,11 +197,12 @@ def _library_policy(
     return policy.min_tcb_eval_data_number(tcb_evaluation_min)
 
 
-def _ask_library(evidence: TdxEvidence, root: bytes, policy: dcap_qvl.QuotePolicy, now: datetime) -> dict[str, Any]:
+def _ask_library(
+    quote: bytes, root: bytes, collateral: Collateral, policy: dcap_qvl.QuotePolicy, now: datetime
+) -> dict[str, Any]:
     """Return the library's claims; its refusals are ValueErrors."""
-    collateral = dcap_qvl.QuoteCollateralV3.from_json(evidence.collateral)
     verifier = dcap_qvl.QuoteVerifier(root)
-    result = verifier.verify_with_policy(evidence.quote, collateral, int(now.timestamp()), policy)
+    result = verifier.verify_with_policy(quote, collateral.bundle, int(now.timestamp()), policy)
     claims: dict[str, Any] = json.loads(result.to_json())
     return claims
 
@@ -209,11 +210,10 @@ def _ask_library(evidence: TdxEvidence, root: bytes, policy: dcap_qvl.QuotePolic
 def _check_pce(claims: dict[str, Any], collateral: Collateral, log: CheckLog) -> None:
     """The library matches the processor family (FMSPC) only."""
     processor = bytes(claims["platform"]["pck"]["pce_id"]).hex()
-    published = str(json.loads(collateral.tcb_info).get("pceId", "")).lower()
     log.require(
         "tdx provisioning enclave",
-        processor == published,
-        seen=published,
+        processor == collateral.pce_id,
+        seen=collateral.pce_id,
         required=f"pceId {processor} as in the PCK certificate",
         error=TcbStatusError,
     )

@@ -1,0 +1,164 @@
+"""How many attestations one core verifies a second.
+
+Run: python bench/verification.py [--seconds 2]. Rounds of equal length, CPU time of this process, median and spread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+import dcap_qvl
+
+from attestation import (
+    AppraisalPolicy,
+    ReferenceValues,
+    TeeKind,
+    Tier,
+    Transcript,
+    TrustedRoots,
+    encode_evidence,
+    gpu_nonce,
+    inclusion_proof,
+    nonce_root,
+    nvidia,
+    parse_evidence,
+    snp,
+    tdx,
+    verify,
+)
+from attestation.evidence import SnpEvidence, TdxEvidence
+from attestation.simulate import SIMULATED_FLOOR, SimulatedHost, SimulatedVendors
+
+ROUNDS = 7
+NONCE = b"n" * 32
+NOW = datetime.now(UTC).replace(microsecond=0)
+TARGET = 1200  # TDX quotes per second on one core
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=2.0, help="CPU seconds per line")
+    seconds = parser.parse_args().seconds
+    print(_machine())
+    print(f"{'what':44} {'median':>9} {'lowest':>9} {'highest':>9} {'median':>9}")
+    for name, call in _cases():
+        rates = _measure(call, seconds)
+        median = statistics.median(rates)
+        print(f"{name:44} {median:7.0f}/s {min(rates):7.0f}/s {max(rates):7.0f}/s {1e6 / median:6.0f} us", flush=True)
+    print(f"target: TDX quote and collateral >= {TARGET}/s")
+
+
+def _cases() -> Iterator[tuple[str, Callable[[], object]]]:
+    vendors = SimulatedVendors.create(NOW)
+    intel, amd = (vendors.make_host(kind, gpus=1, quote_latency_s=0) for kind in (TeeKind.TDX, TeeKind.SEV_SNP))
+    large = vendors.make_host(TeeKind.TDX, gpus=8, quote_latency_s=0)
+    yield from _cpu_cases(vendors, intel, amd)
+    yield from _gpu_cases(vendors, intel)
+    for name, host in (("TDX + 1 GPU", intel), ("SEV-SNP + 1 GPU", amd), ("TDX + 8 GPUs", large)):
+        yield from _composite_cases(name, vendors, host)
+    base = _transcript()
+    yield "simulated TDX host makes evidence", lambda: intel.attest(base)
+
+
+def _cpu_cases(
+    vendors: SimulatedVendors, intel: SimulatedHost, amd: SimulatedHost
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    base, roots = _transcript(), vendors.roots()
+    quote, report = intel.attest(base).cpu, amd.attest(base).cpu
+    assert isinstance(quote, TdxEvidence)
+    assert isinstance(report, SnpEvidence)
+    strict = tdx.library_policy(NOW, frozenset({"UpToDate"}), 0, 0)
+    root, stamp = tdx.parse_quote(quote.quote).chain[-1], int(NOW.timestamp())
+    bundle = dcap_qvl.QuoteCollateralV3.from_json(quote.collateral)
+    yield (
+        "TDX quote, library alone",
+        lambda: dcap_qvl.QuoteVerifier(root).verify_with_policy(quote.quote, bundle, stamp, strict),
+    )
+    yield "TDX quote and collateral", lambda: tdx.check_quote(quote, roots=roots.intel, now=NOW)
+    yield "SEV-SNP report", lambda: snp.check_report(report, roots=roots.amd, floor=SIMULATED_FLOOR, now=NOW)
+
+
+def _gpu_cases(vendors: SimulatedVendors, host: SimulatedHost) -> Iterator[tuple[str, Callable[[], object]]]:
+    attestation = host.attest(_transcript())
+    report, nonce = attestation.gpus[0], gpu_nonce(attestation.transcript.base_digest(), 0)
+    rims = nvidia.load_rims({sha256(rim).digest(): rim for rim in host.rims()})
+    roots, chains = vendors.roots().nvidia, nvidia.ChainCache()
+    yield "GPU report", lambda: nvidia.check_report(report, nonce=nonce, roots=roots, rims=rims, now=NOW)
+    yield (
+        "GPU report, chain seen before",
+        lambda: nvidia.check_report(report, nonce=nonce, roots=roots, rims=rims, now=NOW, cache=chains),
+    )
+
+
+def _composite_cases(
+    name: str, vendors: SimulatedVendors, host: SimulatedHost
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    document = encode_evidence(host.attest(_transcript()).evidence(inclusion_proof([NONCE], 0)))
+    policy, chains = _policy(vendors, host), nvidia.ChainCache()
+    size = f"{len(document) / 1024:.0f} KiB"
+    yield f"whole: {name}, {size}", lambda: verify(parse_evidence(document), policy, nonce=NONCE, now=NOW)
+    yield (
+        f"whole: {name}, chains seen before",
+        lambda: verify(parse_evidence(document), policy, nonce=NONCE, now=NOW, chains=chains),
+    )
+
+
+def _measure(call: Callable[[], object], seconds: float) -> list[float]:
+    """Return calls per second of CPU time, one figure for each round."""
+    call()
+    start = time.process_time()
+    call()
+    count = max(1, round(seconds / ROUNDS / max(time.process_time() - start, 1e-5)))
+    rates = []
+    for _ in range(ROUNDS):
+        start = time.process_time()
+        for _ in range(count):
+            call()
+        rates.append(count / (time.process_time() - start))
+    return rates
+
+
+def _transcript() -> Transcript:
+    return Transcript(
+        nonce_root=nonce_root([NONCE]),
+        hpke=bytes(1216),
+        receipt=bytes(32),
+        payee=bytes(33),
+        models=(),
+        engine=bytes(32),
+    )
+
+
+def _policy(vendors: SimulatedVendors, host: SimulatedHost) -> AppraisalPolicy:
+    reference = ReferenceValues(
+        measurements=frozenset({host.measurement_id()}), rims=host.rim_digests(), models=frozenset()
+    )
+    return AppraisalPolicy(
+        reference=reference,
+        roots=TrustedRoots.none(),
+        unsafe_simulated_roots=vendors.roots(),
+        required_tier=Tier.CONFIDENTIAL,
+        snp_floor=SIMULATED_FLOOR,
+    )
+
+
+def _machine() -> str:
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    versions = ", ".join(f"{name} {version(name)}" for name in ("dcap-qvl", "cryptography"))
+    return f"{cpu}; Python {platform.python_version()}; {versions}; one core, {ROUNDS} rounds"
+
+
+if __name__ == "__main__":
+    main()
