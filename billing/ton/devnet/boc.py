@@ -11,7 +11,6 @@ from billing.ton.devnet.cells import REFS_MAX, Cell
 from billing.ton.devnet.errors import MalformedCellError
 
 _MAGIC = b"\xb5\xee\x9c\x72"
-_CELLS_MAX = 1 << 16  # far more than any message, account or block here
 
 
 class _Header(NamedTuple):
@@ -63,7 +62,7 @@ def _parse_header(data: bytes) -> _Header:
 
     cells, roots, absent = take(ref_size), take(ref_size), take(ref_size)
     take(offset_size)  # total size, implied by the cells
-    if not 1 <= roots <= cells <= _CELLS_MAX or absent:
+    if not 1 <= roots <= cells <= len(data) // 2 or absent:
         raise MalformedCellError(f"a bag of {cells} cells with {roots} roots and {absent} absent cells")
     indices = tuple(take(ref_size) for _ in range(roots))
     has_index = bool(data[4] & 0x80)

@@ -39,6 +39,7 @@ from billing.ton.devnet.messages import (
     parse_account,
     parse_transaction,
 )
+from billing.ton.devnet.snapshot import Cut, Snapshot
 from billing.ton.devnet.trie import AugmentedTrie
 from billing.ton.emulator import EmulationFailedError, Emulator
 
@@ -48,45 +49,6 @@ _LT_ROUND = 1_000_000  # every block starts on such a logical time
 _LT_STEP = 1000  # room for a transaction and its 255 messages
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """One cut: a masterchain block, the basechain block it commits to, and the states after them."""
-
-    moment: Moment
-    ids: Mapping[int, BlockId]
-    blocks: Mapping[int, Cell]
-    states: Mapping[int, Cell]
-    accounts: Mapping[int, AugmentedTrie]
-    shards: Cell
-
-    @property
-    def seqno(self) -> int:
-        """Number of both blocks."""
-        return self.moment.seqno
-
-    @property
-    def master(self) -> BlockId:
-        """Name of the masterchain block."""
-        return self.ids[MASTERCHAIN]
-
-    def account(self, account: AccountId) -> Account | None:
-        """The account in this state, or None."""
-        trie = self.accounts.get(account.workchain)
-        found = trie.get(account.key) if trie else None
-        return found if isinstance(found, Account) else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
-    """What a cut changed: the snapshot, and all that must be stored with it."""
-
-    snapshot: Snapshot
-    bocs: Mapping[int, bytes]
-    transactions: tuple[Transaction, ...]
-    changed: Mapping[AccountId, Account]
-    queue: tuple[Parcel, ...]
 
 
 @dataclass(slots=True)

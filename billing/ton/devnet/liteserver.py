@@ -8,21 +8,19 @@ from collections.abc import Callable
 from billing.errors import BillingError, MessageRejectedError
 from billing.ton.devnet import tl
 from billing.ton.devnet.adnl import ConnectionLostError
-from billing.ton.devnet.blocks import BASECHAIN, MASTERCHAIN, WHOLE_SHARD, BlockId
-from billing.ton.devnet.boc import encode_boc, parse_one
+from billing.ton.devnet.archive import Archive
+from billing.ton.devnet.blocks import BASECHAIN, MASTERCHAIN
+from billing.ton.devnet.boc import encode_boc
 from billing.ton.devnet.cells import Builder, Cell
-from billing.ton.devnet.chain import Snapshot
-from billing.ton.devnet.errors import DevnetError, UnknownBlockError
+from billing.ton.devnet.errors import DevnetError
 from billing.ton.devnet.messages import AccountId, account_program
 from billing.ton.devnet.node import DevnetNode
-from billing.ton.devnet.proofs import account_proof, config_proof, header_proof, shard_proof, transactions_proof
-from billing.ton.devnet.store import StoredTransaction
+from billing.ton.devnet.proofs import account_proof, config_proof, shard_proof
+from billing.ton.devnet.snapshot import Snapshot
 from billing.ton.devnet.tl import MalformedQueryError, TlReader, TlWriter, answer
 
 REFUSED, NOT_READY = 651, 652  # error codes lite-servers use: cannot apply; timed out
 _VERSION, _CAPABILITIES = 0x101, 7
-_TRANSACTIONS_PER_ANSWER_MAX = 16
-_BLOCK_TRANSACTIONS_PER_ANSWER_MAX = 256
 _WAIT_MAX_S = 30.0
 _NO_CODE = -256  # exit code lite-servers give for an account without code
 
@@ -39,20 +37,14 @@ class LiteServer:
             "getMasterchainInfoExt": self._masterchain_info_ext,
             "getTime": self._time,
             "getVersion": self._version,
-            "getBlock": self._block,
-            "getBlockHeader": self._block_header,
-            "lookupBlock": self._lookup_block,
             "getAccountState": self._account_state,
             "runSmcMethod": self._run_method,
             "getShardInfo": self._shard_info,
             "getAllShardsInfo": self._all_shards,
-            "getTransactions": self._transactions,
-            "getOneTransaction": self._one_transaction,
-            "listBlockTransactions": self._block_transactions,
-            "listBlockTransactionsExt": self._block_transactions_ext,
             "getConfigAll": self._config,
             "getConfigParams": self._config,
             "getLibraries": self._libraries,
+            **Archive(node.store).queries(),
         }
         self._proved_shards: tuple[int, bytes] = (-1, b"")
 
@@ -111,41 +103,6 @@ class LiteServer:
 
     def _version(self, _: TlReader) -> bytes:
         return answer("version").number(0).number(_VERSION).long(_CAPABILITIES).number(self._node.clock.now()).done()
-
-    def _block(self, reader: TlReader) -> bytes:
-        name = reader.block()
-        return answer("blockData").block(name).octets(self._stored_block(name)).done()
-
-    def _block_header(self, reader: TlReader) -> bytes:
-        name = reader.block()
-        return self._header(name, self._stored_block(name))
-
-    def _lookup_block(self, reader: TlReader) -> bytes:
-        mode, workchain, shard, seqno = reader.number(), reader.number(), reader.long(), reader.number()
-        if shard & (2 * WHOLE_SHARD - 1) != WHOLE_SHARD:
-            raise MalformedQueryError("this chain has the shard 8000000000000000 only")
-        store = self._node.store
-        if mode & 1:
-            found = store.block(workchain, seqno)
-        elif mode & 2:
-            found = store.block_by_lt(workchain, reader.long())
-        elif mode & 4:
-            found = store.block_by_time(workchain, reader.number())
-        else:
-            raise MalformedQueryError(f"lookup mode {mode}: give seqno (1), lt (2) or unix time (4)")
-        if found is None:
-            raise UnknownBlockError("block is not in db: no block of that number, lt or time")
-        return self._header(*found)
-
-    def _header(self, name: BlockId, boc: bytes) -> bytes:
-        proof = encode_boc(header_proof(parse_one(boc)))
-        return answer("blockHeader").block(name).number(0).octets(proof).done()
-
-    def _stored_block(self, name: BlockId) -> bytes:
-        found = self._node.store.block(name.workchain, name.seqno)
-        if found is None or found[0] != name:
-            raise UnknownBlockError(f"block {name} is not in db")
-        return found[1]
 
     def _account_state(self, reader: TlReader) -> bytes:
         snapshot, account = self._node.snapshot(reader.block()), reader.account()
@@ -210,63 +167,6 @@ class LiteServer:
         shards = Builder().uint(1, 1).ref(snapshot.shards).cell()
         writer = answer("allShardsInfo").block(snapshot.master).octets(self._shard_proof(snapshot))
         return writer.octets(encode_boc(shards)).done()
-
-    def _transactions(self, reader: TlReader) -> bytes:
-        count, account, lt, digest = reader.number(), reader.account(), reader.long(), reader.take(32)
-        if not 1 <= count <= _TRANSACTIONS_PER_ANSWER_MAX:
-            raise MalformedQueryError(f"{count} transactions: ask for 1 to {_TRANSACTIONS_PER_ANSWER_MAX}")
-        found = self._node.store.transactions(account, lt, count)
-        if not found or found[0].lt != lt or found[0].hash != digest:
-            raise DevnetError(f"transaction hash mismatch: account {account} has no transaction {lt}:{digest.hex()}")
-        names = [self._block_name(account.workchain, done.seqno) for done in found]
-        writer = answer("transactionList").number(len(found))
-        for name in names:
-            writer.block(name)
-        return writer.octets(encode_boc(*(parse_one(done.boc) for done in found))).done()
-
-    def _block_name(self, workchain: int, seqno: int) -> BlockId:
-        name = self._node.store.block_name(workchain, seqno)
-        if name is None:
-            raise UnknownBlockError(f"block {workchain}:{seqno} is not in db")
-        return name
-
-    def _one_transaction(self, reader: TlReader) -> bytes:
-        name, account, lt = reader.block(), reader.account(), reader.long()
-        block = parse_one(self._stored_block(name))
-        inside = self._node.store.block_transactions(name.workchain, name.seqno)
-        wanted = [done.boc for done in inside if done.account == account and done.lt == lt]
-        proof = encode_boc(transactions_proof(block, [done.hash for done in inside]))
-        return answer("transactionInfo").block(name).octets(proof).octets(wanted[0] if wanted else b"").done()
-
-    def _block_transactions(self, reader: TlReader) -> bytes:
-        name, count, page, incomplete, proof = self._page(reader)
-        writer = answer("blockTransactions").block(name).number(count).raw(tl.TRUE if incomplete else tl.FALSE)
-        writer.number(len(page))
-        for done in page:
-            writer.number(7).raw(done.account.id).long(done.lt).raw(done.hash)
-        return writer.octets(proof).done()
-
-    def _block_transactions_ext(self, reader: TlReader) -> bytes:
-        name, count, page, incomplete, proof = self._page(reader)
-        writer = answer("blockTransactionsExt").block(name).number(count).raw(tl.TRUE if incomplete else tl.FALSE)
-        bodies = encode_boc(*(parse_one(done.boc) for done in page)) if page else b""
-        return writer.octets(bodies).octets(proof).done()
-
-    def _page(self, reader: TlReader) -> tuple[BlockId, int, list[StoredTransaction], bool, bytes]:
-        """Read a query for a block's transactions and cut out what it asks for."""
-        name, mode, count = reader.block(), reader.number(), reader.number()
-        block = parse_one(self._stored_block(name))
-        inside = self._node.store.block_transactions(name.workchain, name.seqno)
-        chosen = inside[::-1] if mode & 64 else inside
-        if mode & 128:
-            after = (reader.take(32), reader.long())
-            places = [(done.account.id, done.lt) for done in chosen]
-            chosen = chosen[places.index(after) + 1 :] if after in places else []
-        page = chosen[: min(max(count, 1), _BLOCK_TRANSACTIONS_PER_ANSWER_MAX)]
-        proof = b""
-        if mode & 32:
-            proof = encode_boc(transactions_proof(block, [done.hash for done in inside]))
-        return name, count, page, len(page) < len(chosen), proof
 
     def _config(self, reader: TlReader) -> bytes:
         mode, snapshot = reader.number(), self._node.snapshot(reader.block())

@@ -14,11 +14,12 @@ from billing.errors import BillingError, MessageRejectedError
 from billing.ton.config import slim_config
 from billing.ton.devnet.adnl import ConnectionLostError
 from billing.ton.devnet.blocks import BlockId
-from billing.ton.devnet.chain import Chain, Snapshot
+from billing.ton.devnet.chain import Chain
 from billing.ton.devnet.clock import Clock
 from billing.ton.devnet.errors import StoreFailedError, UnknownBlockError
 from billing.ton.devnet.faults import Fault, FaultKind, FaultPlan
 from billing.ton.devnet.messages import AccountId
+from billing.ton.devnet.snapshot import Snapshot
 from billing.ton.devnet.store import Store
 from billing.ton.emulator import Emulator
 

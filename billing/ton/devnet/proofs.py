@@ -7,8 +7,8 @@ from collections.abc import Collection
 from billing.ton.devnet.blocks import MASTERCHAIN
 from billing.ton.devnet.boc import encode_boc
 from billing.ton.devnet.cells import Cell, merkle_proof, pruned
-from billing.ton.devnet.chain import Snapshot
 from billing.ton.devnet.messages import AccountId
+from billing.ton.devnet.snapshot import Snapshot
 
 
 def _keep(cell: Cell, kept: dict[int, Cell]) -> Cell:

@@ -17,9 +17,9 @@ from typing import IO
 from billing.ton.devnet.blocks import BASECHAIN, MASTERCHAIN, BlockId, Head
 from billing.ton.devnet.boc import parse_one
 from billing.ton.devnet.cells import Cell
-from billing.ton.devnet.chain import Cut
 from billing.ton.devnet.errors import CorruptStoreError, StoreBusyError, StoreFailedError
 from billing.ton.devnet.messages import Account, AccountId, Parcel, parcel, parse_account
+from billing.ton.devnet.snapshot import Cut
 
 _FORMAT = 1
 _EMPTY_BLOCKS_KEPT = 2000  # older blocks without transactions are forgotten

@@ -203,3 +203,17 @@ async def test_a_client_cut_off_by_a_restart_connects_again(tmp_path: Path) -> N
     async with process(tmp_path / "net") as (_, net), client_of(net) as client:
         assert isinstance(client, LiteClient)
         assert (await client.get_account_state(PAYEE)).balance == 0
+
+
+async def test_a_large_block_is_read_back_after_a_restart(tmp_path: Path) -> None:
+    node = DevnetNode.open(tmp_path)
+    for number in range(1000):
+        node.chain.mint(AccountId(0, number.to_bytes(32, "big")), TON, now=node.clock.now())
+    full = node.cut()
+    await node.close()
+    async with running_devnet(tmp_path) as net:
+        assert net.node.newest.seqno == full.seqno + 1
+        async with client_of(net) as client:
+            _, header = await client.lookup_block(0, -(1 << 63), seqno=full.seqno)
+            assert header.info.seqno == full.seqno
+            assert (await client.get_account_state("0:" + (999).to_bytes(32, "big").hex())).balance == TON

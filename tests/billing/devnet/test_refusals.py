@@ -13,7 +13,8 @@ from pytoniq_core import Builder, Cell
 from pytoniq_core.proof import ProofError
 
 from billing.ton.devnet import AccountId, Devnet, Fault, FaultKind, errors, proofs
-from billing.ton.devnet.chain import EXTERNAL_SIZE_MAX, Snapshot
+from billing.ton.devnet.chain import EXTERNAL_SIZE_MAX
+from billing.ton.devnet.snapshot import Snapshot
 from tests.billing.devnet.support import PAYEE, TON, catch_up, fund, wallet_v4
 
 
