@@ -31,7 +31,7 @@ OBJECT_STORE_BYTES = 78_643_200  # Ray's minimum: nothing large ever enters the 
 NODE_MEMORY_BYTES = 1_000_000_000
 START_TIMEOUT_S = 60.0
 SOURCE = Path(__file__).resolve().parent.parent  # workers import this very code, installed or not
-FOLDER_LENGTH_MAX = 36  # + /n10 + a session name of 42 + /sockets/plasma_store must fit a unix socket path of 107
+FOLDER_LENGTH_MAX = 25  # + /h/, a node id of 56 and /metrics.sock must fit the 97 that HAProxy allows; Ray needs less
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,14 +94,14 @@ class RayCluster:
     haproxy_folder: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "haproxy_folder", self.folder / "haproxy")
+        object.__setattr__(self, "haproxy_folder", self.folder / "h")
 
     @classmethod
     def create(cls, folder: Path, *, base_port: int) -> "RayCluster":
         """Make the folders, the token (mode 0600) and the HAProxy wrapper; `folder` must be short for Ray's sockets."""
         cluster = cls(folder=folder, ports=Ports(base=base_port), token_file=folder / "token")
         if len(str(folder)) > FOLDER_LENGTH_MAX:
-            raise ConfigError(f"{folder} is too long for Ray's socket paths: {FOLDER_LENGTH_MAX} characters at most")
+            raise ConfigError(f"{folder} is too long for the sockets below it: {FOLDER_LENGTH_MAX} characters at most")
         for path in (folder / "home", cluster.haproxy_folder):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write_private(cluster.token_file, secrets.token_hex(32).encode())

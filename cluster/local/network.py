@@ -74,11 +74,11 @@ class LocalNetwork:
     _joined: int = 0
 
     def __post_init__(self) -> None:
-        self.folder = self.plan.folder or Path(tempfile.mkdtemp(prefix="chrysalis-"))
+        self.folder = self.plan.folder or Path(tempfile.mkdtemp(prefix="chr-"))
         for name in ("operator", "client", "hosts", "logs"):
             (self.folder / name).mkdir(parents=True, mode=0o700)
         self.supervisor = Supervisor(self.folder / "logs")
-        self.ray = RayCluster.create(self.folder / "ray", base_port=self.plan.base_port)
+        self.ray = RayCluster.create(self.folder / "r", base_port=self.plan.base_port)
 
     # --- ports: the last node block of the Ray cluster's range is ours -----------------------------------------------
 
@@ -210,7 +210,7 @@ class LocalNetwork:
         """Run one replica of the model on every eligible host, `hosts` at least; returns when all of them serve."""
         from serve_apps.deploy import place_model, wait_loaded  # noqa: PLC0415
 
-        decision = place_model(self.model_root)
+        decision = place_model(self.model_root, bound_to=hosts)
         wait_loaded(self.model_root, hosts)
         return decision
 
