@@ -1,0 +1,65 @@
+"""The enclave as it is, with an engine that answers at once; prints where it listens."""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvloop
+
+from attestation.collect import NoTee
+from enclave.enclave import Enclave, Facts
+from enclave.engine import Ask, Engine, Piece
+from enclave.engine.echo import EchoEngine
+from enclave.service import Limits
+
+MODEL = bytes(32)
+
+
+class ReadyEngine(EchoEngine):
+    """Every token is there already, so nothing waits and the event loop is not visited in between."""
+
+    async def answer(self, ask: Ask) -> AsyncGenerator[Piece, None]:
+        words = bytes(ask.prompt).decode().split()[: ask.max_tokens]
+        for number, word in enumerate(words, start=1):
+            yield Piece(text=word + " ", output_tokens=number, finish="length" if number == len(words) else None)
+
+
+async def load(_: Path) -> Engine:
+    return ReadyEngine()
+
+
+async def serve(operator_key: bytes, folder: Path) -> None:
+    facts = Facts(
+        host="127.0.0.1",
+        port=0,
+        control=folder / "control.sock",
+        state=folder / "state",
+        payee=bytes(33),
+        operator_key=operator_key,
+        coefficient=1000,
+        models={MODEL: folder},
+        engine_digest=bytes(32),
+        limits=Limits(running=128, waiting=128),
+    )
+    enclave = await Enclave.start(
+        facts, attester=NoTee(), load=load, clock=lambda: datetime.now(UTC), random=os.urandom
+    )
+    await enclave.service.models.load(MODEL)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, enclave.ask_to_stop)
+    keys = enclave.service.keys
+    line = {"address": enclave.address, "host_id": enclave.host_id.hex(), "hpke": keys.hpke.public.hex()}
+    print(json.dumps(line | {"receipt": keys.receipt_public.hex()}), flush=True)
+    await enclave.run()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("operator_key")
+    parser.add_argument("folder", type=Path)
+    arguments = parser.parse_args()
+    uvloop.run(serve(bytes.fromhex(arguments.operator_key), arguments.folder))
