@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given, settings
@@ -294,7 +293,7 @@ def test_a_naive_time_is_a_mistake_of_the_caller(now: datetime | None) -> None:
 
 def test_the_verifiers_time_zone_does_not_matter() -> None:
     evidence, policy = evidence_of(host(TDX_CPU)), policy_for(host(TDX_CPU))
-    elsewhere = verify(evidence, policy, nonce=NONCE, now=NOW.astimezone(ZoneInfo("Asia/Tokyo")))
+    elsewhere = verify(evidence, policy, nonce=NONCE, now=NOW.astimezone(timezone(timedelta(hours=9))))
     assert elsewhere == verify(evidence, policy, nonce=NONCE, now=NOW)
     assert elsewhere.verified_at.tzinfo is UTC
 
