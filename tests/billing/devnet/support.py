@@ -24,7 +24,7 @@ def signing_key(number: int) -> bytes:
 
 @asynccontextmanager
 async def client_of(net: Devnet, public_key: str | None = None) -> AsyncIterator[LiteClient]:
-    client = LiteClient(net.host, net.port, public_key or net.public_key, trust_level=1, timeout=5)
+    client = LiteClient(net.host, net.port, public_key or net.public_key, trust_level=1, timeout=20)
     await client.connect()
     try:
         yield client

@@ -1,5 +1,7 @@
 import pickle
 import platform
+import subprocess
+import sys
 
 import pytest
 
@@ -65,3 +67,10 @@ def test_a_refusal_survives_pickling(code: int | None) -> None:
     error = ExternalNotAcceptedError(code)
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.exit_code) == (str(error), code)
+
+
+def test_the_wheel_s_own_wrapper_is_never_imported() -> None:
+    program = "import sys, billing.ton.devnet.server, billing.ton.emulator as e; e.library_path(); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "billing.ton.emulator" in modules
+    assert not {"pytvm", "pkg_resources", "pytoniq"} & set(modules)

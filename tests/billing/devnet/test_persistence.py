@@ -72,7 +72,7 @@ async def test_a_killed_devnet_comes_back_with_its_key_its_clock_and_every_block
 async def test_a_devnet_killed_while_it_works_loses_no_announced_payment(tmp_path: Path) -> None:
     announced = 0
     for round_ in range(3):
-        async with process(tmp_path / "net", "--block-interval", "0.02") as (running, net):
+        async with process(tmp_path / "net", "--block-interval", "0.2") as (running, net):
             arrived = await payments(net)
             assert arrived in (announced, announced + 1)
             announced = arrived

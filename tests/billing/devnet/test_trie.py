@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 from hypothesis import given, settings
@@ -101,3 +102,20 @@ def test_references_come_in_key_order() -> None:
     )
     root = store_label(Builder(), 0, 0, 15).ref(left.cell()).ref(right).cell()
     assert read_refs(root, 15) == leaves
+
+
+def test_putting_one_key_copies_only_the_path_to_it() -> None:
+    def nodes(trie: AugmentedTrie) -> set[int]:
+        found, stack = set(), [trie.root]
+        while stack:
+            node = stack.pop()
+            if node is not None:
+                found.add(id(node))
+                stack += [node.left, node.right]
+        return found
+
+    dice = random.Random(3)
+    old = build({dice.getrandbits(256): Amount(1) for _ in range(5_000)})
+    new = old.put(dice.getrandbits(256), Amount(1))
+    assert len(nodes(old)) == 9_999
+    assert len(nodes(new) - nodes(old)) < 30
