@@ -29,7 +29,7 @@ RAY_WORKER_RANGE = range(10002, 20000)  # Ray refuses a GCS port in its default 
 EPHEMERAL_FIRST = 32768  # above this the kernel hands out ports to anybody
 OBJECT_STORE_BYTES = 78_643_200  # Ray's minimum: nothing large ever enters the object store here
 NODE_MEMORY_BYTES = 1_000_000_000
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0  # covers the attempts of cluster.ray_start on a busy machine; a few seconds otherwise
 SOURCE = Path(__file__).resolve().parent.parent  # workers import this very code, installed or not
 FOLDER_LENGTH_MAX = 25  # + /h/, a node id of 56 and /metrics.sock must fit the 97 that HAProxy allows; Ray needs less
 
@@ -290,7 +290,6 @@ def wait_alive_count(count: int, *, timeout_s: float = START_TIMEOUT_S) -> list[
 def _common(cluster: RayCluster, index: int, num_cpus: int) -> list[str]:
     ports = cluster.ports.node(index)
     return [
-        "--block",
         "--disable-usage-stats",
         f"--num-cpus={num_cpus}",
         "--num-gpus=0",
@@ -318,7 +317,7 @@ def _start(
     env: Mapping[str, str],
     group: str | None = None,
 ) -> Program:
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--node-name={name}", *arguments]
+    command = [sys.executable, "-m", "cluster.ray_start", f"--node-name={name}", *arguments]
     cluster.node_folder(index).mkdir(exist_ok=True, mode=0o700)
     return supervisor.start(name, command, env={**cluster.node_env(), **env}, group=group)
 
