@@ -22,12 +22,12 @@ from attestation.errors import EvidenceSignatureError, MalformedEvidenceError, U
 
 _BEGIN = "-----BEGIN CERTIFICATE-----\n"
 _END = "\n-----END CERTIFICATE-----\n"
-_COLUMNS = 64
+_LINE = 48  # bytes in 64 columns of base64
 
 
 def encode_pem(chain: Sequence[bytes]) -> str:
     """Return DER certificates as the one text `parse_pem` reads."""
-    return "".join(_BEGIN + _wrap(binascii.b2a_base64(der, newline=False).decode()) + _END for der in chain)
+    return "".join(_BEGIN + _wrap(der) + _END for der in chain)
 
 
 def parse_pem(text: str, *, count: int) -> tuple[bytes, ...]:
@@ -84,5 +84,6 @@ def _self_signed_pin(der: bytes) -> bytes:
     return hashlib.sha256(certificate.public_key_info).digest()
 
 
-def _wrap(text: str) -> str:
-    return "\n".join(text[at : at + _COLUMNS] for at in range(0, len(text), _COLUMNS))
+def _wrap(der: bytes) -> str:
+    lines = [binascii.b2a_base64(der[at : at + _LINE]) for at in range(0, len(der), _LINE)]
+    return b"".join(lines).decode().removesuffix("\n")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from attestation import AppraisalPolicy, PolicyError, ReferenceValues, SnpTcb, Tier, TrustedRoots, UnsafeSimulatedRoots
-from attestation.nvidia import NVIDIA_ROOT_PIN
 from attestation.roots import AMD_ARK_MILAN, INTEL_SGX_ROOT, NVIDIA_DEVICE_ROOT, PRODUCTION, trust_domain
-from attestation.snp import AMD_ARK_PINS
 
 DIGEST = "ab" * 32
 REFERENCE = f"reference: {{measurements: ['{DIGEST}'], models: ['{DIGEST}']}}\n"
@@ -124,12 +122,6 @@ def test_a_genuine_root_cannot_be_named_simulated() -> None:
 def test_no_simulated_root_is_no_simulation() -> None:
     with pytest.raises(PolicyError, match="at least one"):
         UnsafeSimulatedRoots()
-
-
-def test_every_module_pins_the_same_genuine_roots() -> None:
-    assert frozenset(AMD_ARK_PINS.values()) == PRODUCTION.amd
-    assert frozenset({NVIDIA_ROOT_PIN}) == PRODUCTION.nvidia
-    assert PRODUCTION.intel == {INTEL_SGX_ROOT}
 
 
 def test_a_trust_domain_names_the_vendor_only_for_its_genuine_root() -> None:
