@@ -49,7 +49,7 @@ class SnpTcbFloor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceValues:
-    """What governance allows; usually read from the on-chain registry.
+    """What governance allows; usually read from the on-chain registry. Empty ones refuse everything.
 
     Attributes:
         measurements: measurement ids of allowed images, 32 bytes each.
@@ -124,12 +124,16 @@ class AppraisalPolicy:
         return (self.unsafe_simulated_roots or self.roots).of(vendor)
 
     @staticmethod
-    def from_yaml(text: str) -> AppraisalPolicy:
+    def from_yaml(text: str, *, reference: ReferenceValues | None = None) -> AppraisalPolicy:
         """Read a policy file; see `attestation.policy_file`.
+
+        Args:
+            text: the file.
+            reference: reference values that come from elsewhere (the on-chain registry); the file must name none then.
 
         Raises:
             PolicyError: empty, an unknown key, a value of the wrong kind.
         """
         from attestation.policy_file import parse_policy  # noqa: PLC0415  (the file format needs the type)
 
-        return parse_policy(text)
+        return parse_policy(text, reference)

@@ -10,7 +10,8 @@
     tcb_statuses: [UpToDate]
     snp_floor: {milan: {bootloader: 4, tee: 0, snp: 22, microcode: 213}}
 
-Only `reference` must be there. The other keys are the fields of `AppraisalPolicy`.
+Only `reference` must be there, unless the values come from the registry: then it must not. The other keys are
+the fields of `AppraisalPolicy`.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from attestation.verdict import Tier
 POLICY_SIZE_MAX = 256 * 1024  # characters
 
 
-def parse_policy(text: str) -> AppraisalPolicy:
-    """Read a policy file.
+def parse_policy(text: str, reference: ReferenceValues | None = None) -> AppraisalPolicy:
+    """Read a policy file; with `reference` given, one that leaves reference values to it.
 
     Raises:
         PolicyError: too large, not YAML, empty, an unknown key, a value of the wrong kind.
@@ -41,6 +42,10 @@ def parse_policy(text: str) -> AppraisalPolicy:
     except yaml.YAMLError as error:
         raise PolicyError(f"not YAML: {error}") from error
     values = {name: _READERS[name](value) for name, value in _map(document, "the policy", set(_READERS)).items()}
+    if reference is not None:
+        if "reference" in values:
+            raise PolicyError("reference values come from the registry here: remove 'reference:' from the policy")
+        values["reference"] = reference
     if "reference" not in values:
         raise PolicyError("the policy names no reference values; add 'reference:' with measurements, rims and models")
     return AppraisalPolicy(**values)

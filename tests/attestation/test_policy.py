@@ -109,6 +109,12 @@ def test_an_unusable_policy_is_refused(text: str, words: str) -> None:
         AppraisalPolicy.from_yaml(text)
 
 
+def test_reference_values_come_from_the_registry_or_the_file_and_never_from_both() -> None:
+    assert AppraisalPolicy.from_yaml("max_age_s: 60", reference=NOTHING).reference == NOTHING
+    with pytest.raises(PolicyError, match="come from the registry"):
+        AppraisalPolicy.from_yaml(REFERENCE, reference=NOTHING)
+
+
 def test_simulated_roots_cannot_stand_beside_production_roots() -> None:
     with pytest.raises(PolicyError, match="cannot stand in one policy"):
         AppraisalPolicy(reference=NOTHING, unsafe_simulated_roots=SIMULATED)
