@@ -74,7 +74,7 @@ class Control:
         if type(seq) is not int:
             raise BadRequestError("seq must be a whole number", "invalid_value", "seq")
         try:
-            await self._service.journal.acknowledge(seq)
+            self._service.journal.acknowledge(seq)
         except ValueError as error:
             raise BadRequestError(str(error), "invalid_value", "seq") from None
         return {"receipts": len(self._service.journal)}

@@ -8,7 +8,7 @@ charged for what was handed over by then.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,8 +50,7 @@ class Host:
     coalesce_s: float
     cache_salt: Callable[[bytes], bytes]
     sign: Callable[[OpenedRequest, Usage, Nanotons, bytes], bytes]  # with the response hash -> signed receipt
-    store: Callable[[bytes], Awaitable[int]]  # returns when the receipt is on disk
-    store_later: Callable[[bytes], None]
+    store: Callable[[bytes], int]  # keeps a receipt; OSError when it cannot
     clock: Callable[[], datetime]
     random: Random
 
@@ -173,17 +172,21 @@ class Delivery:
 
     async def _finish_good(self, usage: Usage) -> None:
         """Settle, put the receipt on disk, and only then say that the answer is whole."""
-        price = self._lease.price(usage)
-        receipt = self._host.sign(self._opened, usage, price, self._hash.digest())
-        self._settle(price)
-        try:
-            await self._host.store(receipt)
-        except OSError:
-            self._lease.spent -= price  # a receipt nobody can show is worth nothing
-            raise RequestError("the host could not store the receipt", "receipt_not_stored") from None
+        receipt = self._charge(usage)
         self._host.counters.served += 1
         self._host.counters.output_tokens += usage.completion_tokens
         await self._finish(encode_frame(FrameType.RECEIPT, receipt))
+
+    def _charge(self, usage: Usage) -> bytes:
+        """Sign and keep the receipt, then settle: a receipt that nobody can show is worth nothing."""
+        price = self._lease.price(usage)
+        receipt = self._host.sign(self._opened, usage, price, self._hash.digest())
+        try:
+            self._host.store(receipt)
+        except OSError:
+            raise RequestError("the host could not store the receipt", "receipt_not_stored") from None
+        self._settle(price)
+        return receipt
 
     async def _finish(self, frame: bytes) -> None:
         held = self._sealer.seal(self._held) if self._held else b""
@@ -199,10 +202,13 @@ class Delivery:
             self._settle(0)
             return
         usage = self._usage(self._delivered)
-        price = self._lease.price(usage)
-        self._settle(price)
-        self._host.counters.output_tokens += usage.completion_tokens
-        self._host.store_later(self._host.sign(self._opened, usage, price, self._hash.digest()))
+        try:
+            self._charge(usage)
+        except RequestError as error:
+            self._settle(0)
+            logger.error("an abandoned answer is not charged: %s", error)  # noqa: TRY400
+        else:
+            self._host.counters.output_tokens += usage.completion_tokens
 
     def _settle(self, price: int) -> None:
         if self._reserved is not None:

@@ -118,7 +118,6 @@ class Enclave:
             self._control = None
         await self.service.models.close()
         await self.service.evidence.close()
-        await self.service.close()
         await self._journal.close()
 
     async def _listen(self) -> None:

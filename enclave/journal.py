@@ -1,4 +1,4 @@
-"""Receipts that nobody has acknowledged yet: on disk before the client sees them, until the ledger has them.
+"""Receipts that nobody has acknowledged yet: kept from before the client sees them until the ledger has them.
 
     file   = label | record ...
     record = u32 size | u8 type | u64 sequence | content | first 8 bytes of SHA-256 over all of that before
@@ -9,8 +9,8 @@ appended; a tail that was being written when the machine stopped fails its check
 
 import asyncio
 import fcntl
+import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
@@ -19,10 +19,13 @@ from struct import Struct
 
 from enclave.errors import StartError
 
+logger = logging.getLogger(__name__)
+
 LABEL = b"chrysalis/1 receipts\n"
 RECEIPT_MAX = 4096
 COMPACT_BYTES = 16 << 20  # rewrite the file without acknowledged receipts when it has grown to this
 WAITING_MAX = 1 << 20  # receipts kept; beyond, the host stops taking work rather than lose a proof
+SYNC_S = 0.02
 _HEAD = Struct(">IBQ")
 _RECEIPT, _ACK = 1, 2
 _CHECK = 8
@@ -34,18 +37,6 @@ class StoredReceipt:
 
     seq: int
     receipt: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Write:
-    """A record on its way to the disk; `receipt` is None for an acknowledgement."""
-
-    seq: int
-    receipt: bytes | None
-    done: asyncio.Future[None]
-
-    def encode(self) -> bytes:
-        return _record(_ACK, self.seq, b"") if self.receipt is None else _record(_RECEIPT, self.seq, self.receipt)
 
 
 @dataclass(slots=True)
@@ -67,14 +58,17 @@ class _Contents:
 
 
 class ReceiptJournal:
-    """Append and acknowledge receipts. Several appended together cost one write to the disk."""
+    """Append and acknowledge receipts; belongs to one event loop.
+
+    A receipt is with the kernel when `append` returns, so it survives the end of this process; it is on the disk, and
+    survives the end of the machine, at most `SYNC_S` and one disk write later. Waiting for the disk before every answer
+    would cost each of them milliseconds, for a host that loses at most its own last moments' earnings.
+    """
 
     def __init__(self, path: Path, file: int, contents: _Contents) -> None:
         self._path, self._file, self._contents = path, file, contents
-        self._next = contents.last + 1
-        self._unwritten: list[_Write] = []
-        self._writing: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="receipts")
+        self._syncing: asyncio.Task[None] | None = None
+        self._broken = False
 
     @classmethod
     def open(cls, path: Path) -> "ReceiptJournal":
@@ -97,72 +91,62 @@ class ReceiptJournal:
         return len(self._contents.receipts)
 
     @property
-    def full(self) -> bool:
-        """Whether as many receipts wait as the host keeps: it should take no more work."""
-        return len(self) >= WAITING_MAX
+    def usable(self) -> bool:
+        """Whether it takes receipts: not as many wait as it keeps, and the disk has not failed. Else take no work."""
+        return not self._broken and len(self) < WAITING_MAX
 
-    async def append(self, receipt: bytes) -> int:
-        """Store a receipt; returns its sequence number once it is on disk."""
+    def append(self, receipt: bytes) -> int:
+        """Store a receipt and return its sequence number; `OSError` when there is no room for it."""
         if len(receipt) > RECEIPT_MAX:
             raise ValueError(f"a receipt has at most {RECEIPT_MAX} bytes")
-        seq, self._next = self._next, self._next + 1
-        await self._write(seq, receipt)
+        seq = self._contents.last + 1
+        self._write(_RECEIPT, seq, receipt)
         return seq
 
     def after(self, seq: int, limit: int) -> list[StoredReceipt]:
-        """The first `limit` receipts that are on disk, not acknowledged, and come after `seq`."""
+        """The first `limit` receipts that are not acknowledged and come after `seq`."""
         later = (item for item in self._contents.receipts.items() if item[0] > seq)
         return [StoredReceipt(seq=number, receipt=receipt) for number, receipt in islice(later, limit)]
 
-    async def acknowledge(self, seq: int) -> None:
+    def acknowledge(self, seq: int) -> None:
         """The ledger has all receipts up to `seq`: they need not be kept."""
         if not 0 <= seq <= self._contents.last:
             raise ValueError(f"receipt {seq} does not exist, the last one is {self._contents.last}")
         if seq > self._contents.acked:
-            await self._write(seq, None)
+            self._write(_ACK, seq, b"")
+            if self._contents.end > COMPACT_BYTES:
+                self._compact()
 
     async def close(self) -> None:
-        """Finish what is being written and let others open the journal."""
-        while self._writing:
-            await self._writing
-        self._thread.shutdown()
+        """Put everything on the disk and let others open the journal."""
+        if self._syncing is not None:
+            await asyncio.wait([self._syncing])
+        os.fsync(self._file)
         os.close(self._file)
 
-    async def _write(self, seq: int, receipt: bytes | None) -> None:
-        done = asyncio.get_running_loop().create_future()
-        self._unwritten.append(_Write(seq, receipt, done))
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._flush())
-        await asyncio.shield(done)  # a caller that is cancelled must not take back what others wait for
-
-    async def _flush(self) -> None:
-        """Write everything there is, again until nothing is left: one disk write serves all that came meanwhile."""
-        in_thread = asyncio.get_running_loop().run_in_executor
-        while self._unwritten:
-            batch, self._unwritten = self._unwritten, []
-            try:
-                await in_thread(self._thread, self._append, b"".join(write.encode() for write in batch))
-                for write in batch:
-                    kind = _ACK if write.receipt is None else _RECEIPT
-                    self._contents.take(kind, write.seq, write.receipt or b"")
-                if self._contents.end > COMPACT_BYTES and any(write.receipt is None for write in batch):
-                    await in_thread(self._thread, self._compact)
-            except OSError as error:
-                for write in batch:
-                    write.done.set_exception(error)
-            else:
-                for write in batch:
-                    write.done.set_result(None)
-        self._writing = None
-
-    def _append(self, records: bytes) -> None:
+    def _write(self, kind: int, seq: int, receipt: bytes) -> None:
+        record = _record(kind, seq, receipt)
         try:
-            _write_all(self._file, records)
-            os.fdatasync(self._file)
+            _write_all(self._file, record)
         except OSError:
             os.ftruncate(self._file, self._contents.end)  # what follows must stand behind whole records
             raise
-        self._contents.end += len(records)
+        self._contents.end += len(record)
+        self._contents.take(kind, seq, receipt)
+        if self._syncing is None:
+            self._syncing = asyncio.create_task(self._sync())
+
+    async def _sync(self) -> None:
+        """Put what was written meanwhile on the disk, in a thread."""
+        await asyncio.sleep(SYNC_S)
+        file, self._syncing = os.dup(self._file), None
+        try:
+            await asyncio.to_thread(os.fdatasync, file)
+        except OSError as error:  # what is on the disk is unknown from here on
+            self._broken = True
+            logger.error("the receipt journal cannot be written: %s", error)  # noqa: TRY400
+        finally:
+            os.close(file)
 
     def _compact(self) -> None:
         """Put a file that holds only what is still needed in the place of this one."""
@@ -171,8 +155,7 @@ class ReceiptJournal:
         file = _open_alone(path)
         kept = [_record(_RECEIPT, seq, receipt) for seq, receipt in contents.receipts.items()]
         data = LABEL + _record(_ACK, contents.acked, b"") + b"".join(kept)
-        with os.fdopen(os.dup(file), "wb") as stream:
-            stream.write(data)
+        _write_all(file, data)
         os.fsync(file)
         path.replace(self._path)
         _sync_folder(self._path.parent)

@@ -5,8 +5,6 @@
 Everything refused here is refused without the plaintext, in plain HTTP, and costs the client nothing.
 """
 
-import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,8 +24,6 @@ from enclave.front import Exchange, HttpRequest
 from enclave.journal import ReceiptJournal
 from enclave.keys import EnclaveKeys
 from enclave.models import ModelShelf
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +55,12 @@ class SealedService:
         self.counters, self.limits = Counters(), limits
         self._payee, self._credit, self._clock, self._random = payee, credit, clock, random
         self._receiver = SessionReceiver(keys.hpke, keys.host_id)
-        self._storing: set[asyncio.Task[None]] = set()
         self._host = Host(
             counters=self.counters,
             coalesce_s=limits.coalesce_s,
             cache_salt=keys.cache_salt,
             sign=self._sign,
             store=journal.append,
-            store_later=self._store_later,
             clock=clock,
             random=random,
         )
@@ -75,8 +69,8 @@ class SealedService:
         """Serve one sealed request; raises `RequestError` for what is refused in plain."""
         if self.counters.active >= self.limits.running + self.limits.waiting:
             raise BusyError("this host has all the requests it takes: try the next host of the lease", "busy")
-        if self.journal.full:
-            raise UnavailableError("this host waits for its receipts to be collected", "receipts_waiting")
+        if not self.journal.usable:
+            raise UnavailableError("this host cannot keep more receipts: try another host", "receipts_waiting")
         opened, lease, engine = self._open(request.body)
         self.counters.active += 1
         try:
@@ -88,11 +82,6 @@ class SealedService:
         """Call now and then: memory of leases is kept only while they last."""
         self._credit.forget(self._receiver.expire(self._clock()))
 
-    async def close(self) -> None:
-        """Wait until the receipts of abandoned answers are on disk."""
-        if self._storing:
-            await asyncio.wait(self._storing)
-
     def _open(self, body: bytes) -> tuple[OpenedRequest, Lease, Engine]:
         """(1) layout (2) lease or grant (3) model (4) the envelope itself, once."""
         if not body:
@@ -103,6 +92,8 @@ class SealedService:
             header = parsed.header
             known = self._credit.find(header)
             lease = known or self._credit.check(header, now=now)  # (2)
+            if header.model != lease.model_root:
+                raise BadRequestError("the lease is for another model: take a lease for this one", "wrong_model")
             engine = self.models.engine(header.model)  # (3)
             if known is None:
                 self._receiver.admit(header.lease, lease.account, lease.not_after)
@@ -110,8 +101,6 @@ class SealedService:
             opened = self._receiver.open(parsed, now=now)  # (4)
         except EnvelopeError as error:
             raise refusal_of(error) from None
-        if header.model != lease.model_root:
-            raise BadRequestError("the lease is for another model: take a lease for this one", "wrong_model")
         return opened, lease, engine
 
     def _sign(self, opened: OpenedRequest, usage: Usage, price: Nanotons, response_hash: bytes) -> bytes:
@@ -130,14 +119,3 @@ class SealedService:
             issued_at=int(self._clock().timestamp()),
         )
         return sign_receipt(receipt, self.keys.receipt)
-
-    def _store_later(self, receipt: bytes) -> None:
-        task = asyncio.create_task(self._store(receipt))
-        self._storing.add(task)
-        task.add_done_callback(self._storing.discard)
-
-    async def _store(self, receipt: bytes) -> None:
-        try:
-            await self.journal.append(receipt)
-        except OSError as error:
-            logger.error("a receipt could not be stored: %s", error)  # noqa: TRY400

@@ -10,6 +10,7 @@ from attestation.frames import ResponseHash, parse_frame
 from attestation.sealing import ResponseOpener
 from billing.receipt import parse_receipt
 from billing.tariff import Usage
+from enclave import journal
 from enclave.enclave import Enclave
 from enclave.engine import Ask, AskError, Piece
 from enclave.engine.echo import EchoEngine
@@ -192,10 +193,10 @@ async def test_an_engine_that_fails_one_request_costs_nothing_and_says_nothing_o
 async def test_a_full_disk_is_an_error_and_charges_nothing(start: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
     enclave = await start()
 
-    def no_space(_: bytes) -> None:
+    def no_space(_: int, __: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(enclave.service.journal, "_append", no_space)
+    monkeypatch.setattr(journal, "_write_all", no_space)
     answer = await Client(enclave).ask()
     assert (answer.error["status"], answer.error["error"]["code"]) == (500, "receipt_not_stored")
     [lease] = enclave.service._credit._leases.values()

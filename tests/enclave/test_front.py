@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -250,3 +251,24 @@ async def test_too_many_connections_are_cut(address: str, monkeypatch: pytest.Mo
         await exchange(address, http("/x", b""))
     for _, writer in kept:
         await hang_up(writer)
+
+
+def test_all_of_it_holds_on_the_loop_that_production_runs_on() -> None:
+    async def scenario() -> None:
+        echo = Echo()
+        front = Front(echo.answer, body_max=1000)
+        host, port = await front.listen("127.0.0.1", 0)
+        address = f"{host}:{port}"
+        assert (await exchange(address, http("/parts", b""))).body == b"one two"
+        assert (await exchange(address, http("/x", bytes(1001)))).error() == (413, "too_large")
+        reader, writer = await connect(address)
+        writer.write(http("/slow", b"1") + http("/x", b"2") * 20)
+        assert [(await read_answer(reader)).body for _ in range(21)] == [b"1", *[b"2"] * 20]
+        writer.write(http("/flood", b""))
+        await reader.readexactly(1000)
+        await hang_up(writer)
+        await asyncio.sleep(0.05)
+        assert echo.running == 0
+        await front.stop(0.1)
+
+    uvloop.run(scenario())

@@ -1,0 +1,245 @@
+"""The control socket and the evidence endpoint of a running enclave."""
+
+import asyncio
+import json
+import os
+import stat
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from attestation.collect import Attestation, NoTee
+from attestation.errors import AttesterError
+from attestation.evidence import parse_evidence
+from attestation.merkle import root_of
+from attestation.transcript import Transcript
+from enclave.control import bind_control
+from enclave.enclave import Enclave
+from enclave.engine import Engine
+from enclave.engine.echo import EchoEngine
+from enclave.errors import NotFoundError, StartError, UnavailableError
+from enclave.models import ModelShelf, ModelState
+from tests.enclave.support import (
+    MODEL,
+    OTHER_MODEL,
+    PAYEE,
+    Client,
+    Starter,
+    control,
+    eventually,
+    evidence_ids,
+    get,
+    post,
+    receipts,
+    start_enclave,
+)
+
+
+@dataclass
+class SlowHardware:
+    """Counts quotes; each takes a while, as the real ones do."""
+
+    latency_s: float = 0.03
+    quotes: list[Transcript] = field(default_factory=list)
+    broken: bool = False
+
+    def attest(self, base: Transcript) -> Attestation:
+        if self.broken:
+            raise AttesterError("no answer from the device")
+        time.sleep(self.latency_s)
+        self.quotes.append(base)
+        return NoTee().attest(base)
+
+
+async def test_health_is_for_everybody_and_says_nothing_private(enclave: Enclave) -> None:
+    answer = await get(enclave.address, "/h/0102/health?x=1")
+    assert json.loads(answer.body) == {
+        "host_id": enclave.host_id.hex(),
+        "ready": True,
+        "running": 0,
+        "waiting": 0,
+        "models": [MODEL.hex()],
+        "served": 0,
+        "output_tokens": 0,
+    }
+
+
+async def test_the_control_socket_is_for_its_user_only(enclave: Enclave) -> None:
+    mode = enclave._facts.control.stat().st_mode
+    assert stat.S_ISSOCK(mode) and mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("path", ["/load", "/status", "/receipts", "/ack", "/prove", "/shutdown"])
+async def test_the_open_side_has_no_control(enclave: Enclave, path: str) -> None:
+    assert (await post(enclave.address, path, b'{"model_root": "00"}')).error() == (400, "malformed_envelope")
+    assert (await get(enclave.address, path)).error() == (404, "unknown_route")
+
+
+async def test_models_are_loaded_and_unloaded_from_outside(start: Starter) -> None:
+    enclave = await start(load=False)
+    root = {"model_root": MODEL.hex()}
+    assert (await control(enclave, "GET", "/status"))["ready"] is False
+    assert await control(enclave, "POST", "/load", root) == root | {"state": "loaded"}
+    assert await control(enclave, "POST", "/load", root) == root | {"state": "loaded"}
+    assert (await Client(enclave).ask()).text == "one two three"
+    assert await control(enclave, "POST", "/unload", root) == root | {"state": "unloaded"}
+    assert (await control(enclave, "GET", "/status"))["shelf"] == [
+        {"model_root": OTHER_MODEL.hex(), "state": "unloaded"},
+        {"model_root": MODEL.hex(), "state": "unloaded"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "code"),
+    [
+        ("POST", "/load", {"model_root": "00"}, "invalid_value"),
+        ("POST", "/load", {"model_root": 5}, "invalid_value"),
+        ("POST", "/load", {"model_root": "ab" * 32}, "model_not_found"),
+        ("POST", "/load", b"[]", "invalid_json"),
+        ("POST", "/ack", {"seq": 7}, "invalid_value"),
+        ("POST", "/ack", {"seq": True}, "invalid_value"),
+        ("POST", "/ack", b"{", "invalid_json"),
+        ("GET", "/receipts?after=x", b"", "invalid_value"),
+        ("GET", "/receipts?limit=-1", b"", "invalid_value"),
+        ("POST", "/prove", b"short", "invalid_value"),
+        ("GET", "/elsewhere", b"", "unknown_route"),
+    ],
+)
+async def test_a_wrong_control_request_is_refused(
+    enclave: Enclave, method: str, path: str, body: object, code: str
+) -> None:
+    assert (await control(enclave, method, path, body))["error"]["code"] == code
+
+
+async def test_receipts_come_in_pages_until_they_are_acknowledged(client: Client, enclave: Enclave) -> None:
+    for _ in range(3):
+        await client.ask()
+    page = await control(enclave, "GET", "/receipts?after=1&limit=1")
+    assert [row["seq"] for row in page["receipts"]] == [2]
+    await control(enclave, "POST", "/ack", {"seq": 2})
+    assert [row["seq"] for row in await receipts(enclave)] == [3]
+
+
+async def test_old_receipts_are_delivered_after_a_restart(tmp_path: Path) -> None:
+    first = await start_enclave(tmp_path)
+    await Client(first).ask()
+    stored = await receipts(first)
+    await first.stop(0.1)
+    second = await start_enclave(tmp_path)
+    assert await receipts(second) == stored
+    assert second.host_id != first.host_id
+    await second.stop(0.1)
+
+
+async def test_a_proof_of_possession_is_signed_by_the_receipt_key(enclave: Enclave) -> None:
+    challenge = os.urandom(32)
+    signature = await control(enclave, "POST", "/prove", challenge)
+    key = Ed25519PublicKey.from_public_bytes(enclave.service.keys.receipt_public)
+    key.verify(signature, b"chrysalis/1 prove" + challenge)
+
+
+async def test_shutting_down_ends_the_enclave(tmp_path: Path) -> None:
+    enclave = await start_enclave(tmp_path)
+    running = asyncio.create_task(enclave.run())
+    assert await control(enclave, "POST", "/shutdown") == {"stopping": True}
+    await asyncio.wait_for(running, 3)
+    assert not enclave._facts.control.exists()
+
+
+async def test_a_control_socket_in_use_is_not_taken_over(enclave: Enclave) -> None:
+    with pytest.raises(StartError, match="already listens"):
+        bind_control(enclave._facts.control)
+
+
+async def test_a_control_socket_left_behind_is_replaced(tmp_path: Path) -> None:
+    bind_control(tmp_path / "control").close()
+    bind_control(tmp_path / "control").close()
+    with pytest.raises(StartError, match="shorter path"):
+        bind_control(tmp_path / ("x" * 120))
+
+
+async def test_a_port_already_taken_stops_the_start_with_a_sentence(enclave: Enclave, tmp_path: Path) -> None:
+    port = int(enclave.address.rpartition(":")[2])
+    with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{port}"):
+        await start_enclave(tmp_path / "second", port=port)
+
+
+async def test_evidence_names_this_enclave_and_the_nonce(enclave: Enclave) -> None:
+    nonce = os.urandom(32)
+    answer = await post(enclave.address, "/h/00/evidence", nonce)
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/cbor")
+    evidence = parse_evidence(answer.body)
+    assert evidence_ids(answer.body) == enclave.host_id
+    assert root_of(nonce, evidence.inclusion) == evidence.transcript.nonce_root
+    assert evidence.transcript.payee == PAYEE
+    assert evidence.transcript.models == (OTHER_MODEL, MODEL)
+    assert evidence.transcript.digest() == enclave.service.evidence.transcript
+
+
+async def test_nonces_that_come_together_share_one_quote(start: Starter) -> None:
+    hardware = SlowHardware()
+    enclave = await start(attester=hardware)
+    before = len(hardware.quotes)
+    nonces = [os.urandom(32) for _ in range(40)]
+    answers = await asyncio.gather(*(post(enclave.address, "/evidence", nonce) for nonce in nonces))
+    assert len(hardware.quotes) - before <= 3
+    for nonce, answer in zip(nonces, answers, strict=True):
+        evidence = parse_evidence(answer.body)
+        assert root_of(nonce, evidence.inclusion) == evidence.transcript.nonce_root
+
+
+async def test_slow_hardware_does_not_hold_up_prompts(start: Starter) -> None:
+    enclave = await start(attester=SlowHardware(latency_s=0.4))
+    challenge = asyncio.create_task(post(enclave.address, "/evidence", os.urandom(32)))
+    await asyncio.sleep(0.05)
+    assert (await Client(enclave).ask()).text == "one two three"
+    assert not challenge.done()
+    await challenge
+
+
+@pytest.mark.parametrize("size", [0, 31, 33, 4000])
+async def test_a_nonce_of_another_size_is_refused(enclave: Enclave, size: int) -> None:
+    assert (await post(enclave.address, "/evidence", bytes(size))).error() == (400, "bad_nonce")
+
+
+async def test_hardware_that_does_not_answer_is_said_so(start: Starter) -> None:
+    hardware = SlowHardware()
+    enclave = await start(attester=hardware)
+    hardware.broken = True
+    assert (await post(enclave.address, "/evidence", bytes(32))).error() == (503, "attestation_failed")
+    hardware.broken = False
+    assert (await post(enclave.address, "/evidence", bytes(32))).status == 200
+
+
+async def test_an_enclave_whose_hardware_does_not_attest_does_not_start(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="could not attest"):
+        await start_enclave(tmp_path, attester=SlowHardware(broken=True))
+
+
+async def test_a_model_that_does_not_load_is_said_so_and_can_be_tried_again() -> None:
+    outcomes: list[Engine | Exception] = [ValueError("no config.json"), EchoEngine()]
+
+    async def load(_: Path) -> Engine:
+        await asyncio.sleep(0.01)
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    shelf = ModelShelf({MODEL: Path("m")}, load)
+    waiting = [asyncio.create_task(shelf.load(MODEL)) for _ in range(2)]
+    await eventually(lambda: shelf.state(MODEL) is ModelState.LOADING)
+    with pytest.raises(UnavailableError, match="not loaded yet"):
+        shelf.engine(MODEL)
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [UnavailableError, UnavailableError]
+    assert shelf.state(MODEL) is ModelState.FAILED
+    await shelf.load(MODEL)
+    assert shelf.state(MODEL) is ModelState.LOADED
+    with pytest.raises(NotFoundError):
+        await shelf.load(OTHER_MODEL)
+    await shelf.close()
+    assert shelf.state(MODEL) is ModelState.UNLOADED
