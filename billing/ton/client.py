@@ -100,7 +100,8 @@ class ChainClient:
 
     async def close(self) -> None:
         """End the connection."""
-        await self._drop(self._link)
+        if self._link is not None:
+            await self._drop(self._link)
 
     async def __aenter__(self) -> ChainClient:
         return self
@@ -257,7 +258,7 @@ class ChainClient:
         async with self._connecting:
             if self._link is not None and self._link.inited and self._link.writer is not None:
                 return self._link
-            await self._drop(self._link)
+            await self.close()
             link = self._link = _make_link(self.config)
             try:
                 await self._within_time(link.connect())
@@ -271,11 +272,9 @@ class ChainClient:
             await self._take_over(link)
             return link
 
-    async def _drop(self, link: LiteClient | None) -> None:
+    async def _drop(self, link: LiteClient) -> None:
         """Close a connection; the next query opens another one."""
-        if link is None:
-            return
-        if link is self._link:
+        if self._link is link:
             self._link = None
         waiting = link.tasks.pop(_KEEP_LISTENING, None)
         if waiting is not None:

@@ -19,12 +19,14 @@ from pytoniq_core import Address, Cell, begin_cell
 
 from billing.entries import CHAIN_FEES, OPERATOR_CAPITAL, TREASURY, Entry, EntryKind, move
 from billing.ledger import Ledger
+from billing.money import Nanotons
 from billing.ton.cells import payee_of
 from billing.ton.highload import OP_INTERNAL_TRANSFER
 from billing.ton.registry import OP_ANCHOR
 from billing.ton.transaction import Message, Transaction
+from billing.ton.wallet import Transfer
 
-__all__ = ["OP_DEPOSIT", "deposit_body", "entries_of", "fee_entry", "is_own_transfer"]
+__all__ = ["OP_DEPOSIT", "deposit_body", "deposit_transfer", "entries_of", "fee_entry", "is_own_transfer"]
 
 OP_DEPOSIT = 0x43485259  # "CHRY"
 OP_EXCESSES = 0xD53276DB  # the customary operation of returned change
@@ -36,6 +38,11 @@ def deposit_body(account: bytes) -> Cell:
     if len(account) != 32:
         raise ValueError(f"an account is an Ed25519 public key of 32 bytes, got {len(account)}")
     return begin_cell().store_uint(OP_DEPOSIT, 32).store_bytes(account).end_cell()
+
+
+def deposit_transfer(treasury: Address, account: bytes, amount: Nanotons) -> Transfer:
+    """The transfer that deposits for a client; it does not bounce, so that a treasury not yet deployed keeps it."""
+    return Transfer(destination=treasury, amount=amount, body=deposit_body(account), bounce=False)
 
 
 def entries_of(
