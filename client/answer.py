@@ -26,7 +26,8 @@ class Answer:
     """An answer as it arrives.
 
     Iterate to the end: every item is one JSON object of the OpenAI API, and the end means that the receipt held. An
-    answer that breaks, is altered, or carries a wrong receipt raises an `AnswerError` instead of ending.
+    answer that breaks, is altered, or carries a wrong receipt raises an `AnswerError` instead of ending. The request
+    was counted with `leases.started`; closing the answer counts it no longer.
     """
 
     def __init__(
@@ -46,7 +47,6 @@ class Answer:
         self._first: bytes | None = None
         self._receipt: Receipt | None = None
         self._closed = False
-        leases.started(host)
 
     @property
     def receipt(self) -> Receipt:

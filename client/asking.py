@@ -17,7 +17,8 @@ from client.lease_manager import Lease, LeasedHost, LeaseManager
 from client.receipts import Expected, ReceiptStore, check_receipt
 from client.transport import AnswerLostError, HostUnreachableError, PlainRefusal, Stream, Transport
 
-ROUNDS_MAX = 3  # sealed anew at most this often: a session forgotten, a lease used up
+ROUNDS_MAX = 6  # sealed at most this often: each of three hosts may have forgotten its session, leases may end
+RENEWALS_MAX = 2  # each holds another budget until it ends
 _NEXT_HOST = frozenset({404, 405, 429, 502, 503})
 _LEASE_OVER = frozenset({"lease_expired", "coefficient_too_low", "slice_exhausted"})
 _Refusal = HostRefusedError | SealedRefusalError
@@ -78,9 +79,12 @@ class Client:
             ClientError: there is no answer, or it cannot be used.
         """
         plain = encode_plain_request(question.endpoint, question.body)
-        lease, last = await self._leases.current(question.model), None
+        lease, last, renewals = await self._leases.current(question.model), None, 0
         for _ in range(ROUNDS_MAX):
             if last is not None and last.next is _Next.LEASE:
+                if renewals == RENEWALS_MAX:
+                    raise last.error
+                renewals += 1
                 lease = await self._leases.current(question.model, instead_of=lease)
             sealed = lease.sender.seal(plain, price_cap=question.price_cap)
             try:
@@ -112,14 +116,20 @@ class Client:
                     raise _TryAgain(next_, error) from error
                 refusals.append(error)
                 reasons[host.name] = f"{error.status} {error.code}"
-        raise _give_up(question.model, refusals, reasons)
+        raise self._give_up(lease, refusals, NoHostError(question.model, reasons))
+
+    def _give_up(self, lease: Lease, refusals: list[_Refusal], no_host: NoHostError) -> ClientError | _TryAgain:
+        """Return what follows when every host said no: the caller waits for busy ones, an old lease is replaced."""
+        for refusal in refusals:
+            if refusal.status == 429:
+                return refusal
+        over = next((refusal for refusal in refusals if refusal.code in _LEASE_OVER), None)
+        if over is None and self._leases.is_new(lease):
+            return no_host
+        return _TryAgain(_Next.LEASE, over or no_host)
 
     async def _ask_host(self, lease: Lease, host: LeasedHost, sealed: SealedRequest, question: Question) -> Answer:
-        stream = await self._send(host, sealed)
-        if isinstance(stream, PlainRefusal):
-            if stream.status == 504:
-                raise WorkerLostError(host.name, "it fell silent")
-            raise HostRefusedError(host.name, stream.status, stream.code)
+        stream = await self._begin(host, sealed)
         expected = Expected(
             request_hash=sealed.request_hash,
             grant=lease.offer.grant,
@@ -136,6 +146,15 @@ class Client:
         )
         await answer.begin()
         return answer
+
+    async def _begin(self, host: LeasedHost, sealed: SealedRequest) -> Stream:
+        """Send to one host and wait until its answer begins; counts it as busy from now until the answer is closed."""
+        self._leases.started(host)
+        try:
+            return _check_begun(host, await self._send(host, sealed))
+        except BaseException:
+            self._leases.ended(host)
+            raise
 
     async def _send(self, host: LeasedHost, sealed: SealedRequest) -> Stream | PlainRefusal:
         """Send once; once more to the same host if a kept connection broke. It refuses what it has already received."""
@@ -161,6 +180,14 @@ class Client:
         return receipt
 
 
+def _check_begun(host: LeasedHost, outcome: Stream | PlainRefusal) -> Stream:
+    if isinstance(outcome, Stream):
+        return outcome
+    if outcome.status == 504:
+        raise WorkerLostError(host.name, "it fell silent")
+    raise HostRefusedError(host.name, outcome.status, outcome.code)
+
+
 def _classify(error: _Refusal) -> _Next:
     """Decide by status and code. A plain refusal is nobody's word: it may cost time and rounds, never more money."""
     plain = isinstance(error, HostRefusedError)
@@ -171,12 +198,3 @@ def _classify(error: _Refusal) -> _Next:
     if error.code in _LEASE_OVER or (plain and error.status in {401, 403}):
         return _Next.LEASE
     return _Next.STOP
-
-
-def _give_up(model: str, refusals: list[_Refusal], reasons: dict[str, str]) -> ClientError | _TryAgain:
-    """Return what follows when every host of the lease said no: busy hosts are the caller's to try again later."""
-    for refusal in refusals:
-        if refusal.status == 429:
-            return refusal
-    over = next((refusal for refusal in refusals if refusal.code in _LEASE_OVER), None)
-    return _TryAgain(_Next.LEASE, over or NoHostError(model, reasons))

@@ -24,6 +24,7 @@ from billing.money import Nanotons, check_nanotons
 from billing.tariff import COEFFICIENT_ONE, check_coefficient
 from client.errors import ConfigError
 
+BODY_LIMIT = (1 << 20) - (16 << 10)  # sealed to three hosts it still fits into the 1 MiB that an enclave reads
 DEFAULT_BUDGET = Nanotons(100_000_000)
 DEFAULT_PRICE_CAP = Nanotons(10_000_000)
 _LITE_SERVER = {"host": str, "port": int, "public_key": str, "network_id": int}
@@ -56,7 +57,7 @@ class ClientConfig:
     budget: Nanotons = DEFAULT_BUDGET  # held for one lease
     price_cap: Nanotons = DEFAULT_PRICE_CAP  # the most one request may cost
     coefficient_max: int = 4 * COEFFICIENT_ONE  # dearer hosts are not used; parts per thousand
-    body_max: int = 1 << 20  # bytes of one request
+    body_max: int = BODY_LIMIT  # bytes of one request
     registry_refresh_s: int = 60
     registry_age_max_s: int = 3600  # an older reading is not acted on
     read_timeout_s: int = 120  # silence of a host that ends a request
@@ -70,6 +71,8 @@ class ClientConfig:
             raise ValueError(f"hosts must be 1 to {LEASE_HOSTS_MAX}")
         if min(self.body_max, self.registry_refresh_s, self.read_timeout_s, self.avoid_s) <= 0:
             raise ValueError("body_max, registry_refresh_s, read_timeout_s and avoid_s must be positive")
+        if self.body_max > BODY_LIMIT:
+            raise ValueError(f"body_max must be at most {BODY_LIMIT}: hosts read no more")
         if self.registry_age_max_s < self.registry_refresh_s:
             raise ValueError("registry_age_max_s must not be below registry_refresh_s")
         if not _is_loopback(self.listen[0]):

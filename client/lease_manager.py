@@ -23,6 +23,8 @@ from client.verify import HostUnverifiedError, Verifier
 from client.wallet import Wallet
 
 RENEW_BEFORE = timedelta(seconds=30)
+NEW_FOR = timedelta(seconds=10)
+USED_MAX = 4096  # hosts whose use is remembered
 UNREACHABLE_S = 5  # how long a host that gave no answer is tried last
 _log = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class Lease:
     offer: LeaseOffer
     hosts: tuple[LeasedHost, ...]
     sender: SessionSender
+    taken_at: datetime
     ends_at: datetime  # of the grant, or of the first verdict that ends
     refused: dict[str, str] = field(default_factory=dict)  # host id -> why it is not among the hosts
 
@@ -90,6 +93,7 @@ class LeaseManager:
         self._avoided: dict[bytes, datetime] = {}
         self._unreachable: dict[bytes, datetime] = {}
         self._running: defaultdict[bytes, int] = defaultdict(int)
+        self._used: defaultdict[bytes, int] = defaultdict(int)
 
     async def current(self, model: str, *, instead_of: Lease | None = None) -> Lease:
         """Return a lease for the model; never `instead_of`, which the caller found used up.
@@ -105,9 +109,9 @@ class LeaseManager:
             if lease is not None and lease is not instead_of and self._is_fresh(lease, offer):
                 if self._is_usable(lease):
                     return lease
-                lease = await self._verify_hosts(lease.offer)
+                lease = await self._verify_hosts(lease.offer, lease.taken_at)
             else:
-                lease = await self._verify_hosts(await self._take(view, offer))
+                lease = await self._verify_hosts(await self._take(view, offer), self._clock())
             if not lease.hosts:
                 self._leases.pop(model, None)
                 raise NoHostError(model, lease.refused)
@@ -115,14 +119,28 @@ class LeaseManager:
             return lease
 
     def in_order(self, lease: Lease) -> Iterable[LeasedHost]:
-        """Return the hosts to try, least busy first, those that gave no answer lately last."""
+        """Return the hosts to try: least busy first, then the one used least; those that gave no answer lately last."""
         now = self._clock()
         usable = [host for host in lease.hosts if not self._is_avoided(host.id)]
-        return sorted(usable, key=lambda host: (self._unreachable.get(host.id, now) > now, self._running[host.id]))
+        return sorted(
+            usable,
+            key=lambda host: (
+                self._unreachable.get(host.id, now) > now,
+                self._running.get(host.id, 0),
+                self._used.get(host.id, 0),
+            ),
+        )
+
+    def is_new(self, lease: Lease) -> bool:
+        """Tell whether the gateway named these hosts so lately that it would name no others now."""
+        return self._clock() - lease.taken_at < NEW_FOR
 
     def started(self, host: LeasedHost) -> None:
-        """Count a request that runs on a host."""
+        """Count a request that is on its way to a host, or runs there."""
+        if len(self._used) > USED_MAX:
+            self._used.clear()
         self._running[host.id] += 1
+        self._used[host.id] += 1
 
     def ended(self, host: LeasedHost) -> None:
         """Count it no longer."""
@@ -168,7 +186,7 @@ class LeaseManager:
             answer, request, offer, coefficient_max=terms.coefficient_max, direct=terms.direct, now=self._clock()
         )
 
-    async def _verify_hosts(self, offer: LeaseOffer) -> Lease:
+    async def _verify_hosts(self, offer: LeaseOffer, taken_at: datetime) -> Lease:
         """Verify every candidate and make a sender for those that hold, with new sessions."""
         results = await asyncio.gather(*(self._verify_host(candidate, offer) for candidate in offer.candidates))
         hosts = tuple(result for result in results if isinstance(result, LeasedHost))
@@ -185,6 +203,7 @@ class LeaseManager:
             offer=offer,
             hosts=hosts,
             sender=sender,
+            taken_at=taken_at,
             ends_at=min([offer.ends_at, *(host.verdict.not_after for host in hosts)]),
             refused={
                 candidate.host_id.hex(): result

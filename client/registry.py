@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from pytoniq_core import Address
+from pytoniq_core.boc.address import AddressError
 
 from attestation.policy import ReferenceValues
 from billing.errors import BillingError, ChainError
@@ -18,7 +19,7 @@ from billing.tariff import Tariff
 from billing.ton.client import ChainClient, ChainConfig
 from billing.ton.registry import RegistryState, read_registry
 from client.config import LiteServer
-from client.errors import RegistryUnavailableError, UnknownModelError
+from client.errors import ConfigError, RegistryUnavailableError, UnknownModelError
 
 _log = logging.getLogger(__name__)
 
@@ -96,13 +97,18 @@ class ChainRegistry:
         """Connect to the lite-server.
 
         Raises:
+            ConfigError: the address or the server's key is not one.
             RegistryUnavailableError: it cannot be reached, or proves nothing.
         """
-        config = ChainConfig(
-            host=server.host, port=server.port, public_key=server.public_key, network_id=server.network_id
-        )
         try:
-            return cls(await ChainClient.connect(config), Address(address))
+            contract = Address(address)
+            config = ChainConfig(
+                host=server.host, port=server.port, public_key=server.public_key, network_id=server.network_id
+            )
+        except (AddressError, ValueError) as error:
+            raise ConfigError(f"registry: {error}") from error
+        try:
+            return cls(await ChainClient.connect(config), contract)
         except (ChainError, BillingError) as error:
             raise RegistryUnavailableError(f"the chain cannot be read: {error}") from error
 
