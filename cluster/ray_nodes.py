@@ -4,6 +4,7 @@ Which process binds to which address, and how it is held on loopback, is written
 """
 
 import json
+import logging
 import os
 import secrets
 import socket
@@ -32,6 +33,8 @@ NODE_MEMORY_BYTES = 1_000_000_000
 START_TIMEOUT_S = 180.0  # covers the attempts of cluster.ray_start on a busy machine; a few seconds otherwise
 SOURCE = Path(__file__).resolve().parent.parent  # workers import this very code, installed or not
 FOLDER_LENGTH_MAX = 25  # + /h/, a node id of 56 and /metrics.sock must fit the 97 that HAProxy allows; Ray needs less
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,7 +270,18 @@ def connect(cluster: RayCluster, *, timeout_s: float = 30.0) -> None:
         logging_level="ERROR",
         configure_logging=False,
     )
+    _keep_off_the_screen()
     wait_alive_count(1, timeout_s=timeout_s)
+
+
+def _keep_off_the_screen() -> None:
+    """Send what Ray prints about dying nodes, stack traces included, to our log; there is no setting for it."""
+    from ray._private import worker  # noqa: PLC0415
+
+    def note(data: Mapping[str, Any], **_: object) -> None:
+        _log.debug("ray: %s", "\n".join(data["lines"]))
+
+    worker.print_to_stdstream = note
 
 
 def alive_nodes() -> list[dict[str, Any]]:

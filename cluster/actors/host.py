@@ -8,8 +8,8 @@ import ray
 
 from cluster.actors.handles import BILLING, REGISTRY, find
 from cluster.cashier import POST_MAX, Posted
-from cluster.enclave_client import EnclaveControl, EnclaveControlError
-from cluster.errors import EnclaveUnreachableError
+from cluster.enclave_client import EnclaveControl
+from cluster.errors import ClusterError
 
 PERIOD_S = 0.5
 TROUBLE_S = 2.0
@@ -25,7 +25,7 @@ class HostActor:
         self._control = EnclaveControl(Path(control))
         self._posted = self._refused = 0
         self._collecting_now = asyncio.Lock()
-        await self._bind()
+        await self._keep_bound()
         self._collecting = asyncio.create_task(self._collect_for_ever())
 
     async def ready(self) -> str:
@@ -44,8 +44,13 @@ class HostActor:
         """Receipts that billing took and refused since this actor started."""
         return self._posted, self._refused
 
-    async def _bind(self) -> None:
+    async def _keep_bound(self) -> None:
+        """Bind this node to the enclave instance that runs beside it, unless the registry knows."""
+        status = await self._control.status()
+        self._host_id = bytes.fromhex(status["host_id"])  # a restarted enclave is another host
         registry = find(REGISTRY)
+        if await registry.node_of.remote(self._host_id) == self._node_id:
+            return
         challenge = await registry.challenge_node.remote(self._host_id, self._node_id)
         proof = await self._control.prove(challenge)
         await registry.bind_node.remote(self._host_id, self._node_id, proof)
@@ -54,9 +59,10 @@ class HostActor:
         while True:
             try:
                 await self.collect()
+                await self._keep_bound()
                 await asyncio.sleep(PERIOD_S)
-            except (EnclaveUnreachableError, EnclaveControlError, ValueError, ray.exceptions.RayError) as error:
-                _log.warning("receipts of host %s wait: %s", self._host_id.hex(), error)
+            except (ClusterError, ValueError, KeyError, ray.exceptions.RayError) as error:
+                _log.warning("host %s waits: %s", self._host_id.hex(), error)
                 await asyncio.sleep(TROUBLE_S)
 
     async def _collect_batch(self) -> int:

@@ -87,6 +87,11 @@ class RegistryActor:
         await self._read_terms()
         return self._registry.terms.seqno
 
+    async def node_of(self, host_id: bytes) -> str | None:
+        """The Ray node bound to a host; None when there is none, as after a restart of this actor."""
+        host = self._registry.snapshot().host(host_id)
+        return host.node_id if host else None
+
     async def challenge_node(self, host_id: bytes, node_id: str) -> bytes:
         """What the enclave's control socket has to sign for `bind_node`."""
         return self._registry.challenge_node(host_id, node_id)
