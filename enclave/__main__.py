@@ -25,6 +25,7 @@ from enclave.config import EnclaveConfig, load_config
 from enclave.enclave import Enclave, Facts
 from enclave.engine import EngineMissingError, engine_versions, load_engine
 from enclave.errors import RequestError, StartError
+from enclave.logs import install_logging, log_type_only
 from enclave.manifest import engine_digest, manifest_root
 from enclave.process import die_with_parent, harden
 from enclave.service import Limits
@@ -39,7 +40,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="settings, see docs/OPERATING.md")
     parser.add_argument("--parent-death", action="store_true", help="end when the process that started this one ends")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    install_logging()
     try:
         if arguments.parent_death:
             die_with_parent(parent)
@@ -54,7 +55,7 @@ def main() -> int:
 
 async def _serve(config: EnclaveConfig) -> None:
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_log_type_only)
+    loop.set_exception_handler(log_type_only)
     enclave = await Enclave.start(
         _facts(config), attester=_attester(config), load=_loader(config), clock=_now, random=os.urandom
     )
@@ -105,11 +106,6 @@ def _loader(config: EnclaveConfig) -> Callable[[Path], Any]:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _log_type_only(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What nobody caught. Its text could quote a prompt, so only its type is logged."""
-    logger.error("unforeseen: %s", type(context.get("exception")).__name__)
 
 
 if __name__ == "__main__":
