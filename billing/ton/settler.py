@@ -49,11 +49,10 @@ from billing.settlement import (
 )
 from billing.ton.cells import payee_of
 from billing.ton.client import ChainClient
-from billing.ton.deposits import entries_of, fee_entry, is_own_transfer
 from billing.ton.highload import HighloadWallet, OutMessage, out_messages, query_id_of
 from billing.ton.proofs import AccountState, AccountStatus
 from billing.ton.registry import anchor_body, read_registry
-from billing.ton.transaction import Transaction
+from billing.ton.treasury import Reconciliation, Treasury, delivered
 from billing.totals import totals_root
 
 __all__ = ["Reconciliation", "Settler", "TickReport"]
@@ -61,20 +60,6 @@ __all__ = ["Reconciliation", "Settler", "TickReport"]
 ANCHOR_VALUE = Nanotons(20_000_000)  # attached to the anchor's message: gas; what is left comes back
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reconciliation:
-    """Chain and books beside each other, nanotons."""
-
-    chain: int  # proved balance of the treasury
-    in_flight: int  # on its way from the wallet to itself, between a batch's two transactions
-    books: int  # what the ledger says the treasury holds
-
-    @property
-    def difference(self) -> int:
-        """0, or money moved that the books do not explain."""
-        return self.chain + self.in_flight - self.books
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +92,7 @@ class Settler:
         self._key = key
         self._registry = registry
         self._clock = clock or (lambda: datetime.now(UTC))
-        self._recent: list[Transaction] = []  # the treasury's, oldest first, since before the oldest open batch
-        self._read_from = 0  # every transaction after this logical time was read
-        self._booked_lt = 0
+        self._treasury = Treasury(chain=chain, books=books, address=wallet.address)
 
     async def plan(self, policy: SettlementPolicy, *, anchor: bool = True) -> tuple[Batch, ...]:
         """Put everyone who is due into new batches, durably; with a registry, the epoch's anchor rides on the first.
@@ -136,7 +119,7 @@ class Settler:
             OverdraftError: the holder of the wallet's key took more than the operator's own money out of it.
         """
         state = await self._chain.account(self._wallet.address)
-        booked = await self._book(state)
+        booked = await self._treasury.catch_up(state, now=self._now())
         advanced, trouble = 0, []
         for batch in self._books.open_batches():
             steps, why = await self._drive(batch, state)
@@ -147,7 +130,7 @@ class Settler:
             advanced=advanced,
             open=len(self._books.open_batches()),
             trouble=tuple(trouble),
-            reconciliation=self._reconcile(state),
+            reconciliation=self._treasury.reconcile(state),
         )
 
     async def settle(self, *, timeout_s: float = 60.0, poll_s: float = 0.05) -> TickReport:
@@ -171,82 +154,6 @@ class Settler:
 
     def _now(self) -> int:
         return int(self._clock().timestamp())
-
-    # --- reading the chain --------------------------------------------------------------------------------------
-
-    async def _book(self, state: AccountState) -> int:
-        """Read the treasury's new transactions and book each of them, oldest first; returns how many."""
-        await self._read(state)
-        count = 0
-        for transaction in self._recent:
-            if transaction.lt <= self._booked_lt:
-                continue
-            count += self._book_one(transaction)
-            self._booked_lt = transaction.lt
-        return count
-
-    async def _read(self, state: AccountState) -> None:
-        """Extend `_recent`; on the first call, back to the last booked transaction and the oldest open batch."""
-        floor = min((b.message.after_lt for b in self._books.open_batches() if b.message), default=state.last_lt)
-        if not self._read_from and not self._recent:
-            self._read_from, self._recent = await self._read_back(state, floor)
-            return
-        newest = self._recent[-1].lt if self._recent else self._read_from
-        self._recent += await self._chain.transactions(state, after_lt=newest)
-        self._forget(min(floor, self._booked_lt))
-
-    async def _read_back(self, state: AccountState, floor: int) -> tuple[int, list[Transaction]]:
-        newest_first: list[Transaction] = []
-        read_from = 0
-        history = self._chain.history(state)
-        async for transaction in history:
-            booked = self._books.ledger.has(fee_entry(transaction, self._books.ledger, now=self._now()))
-            if booked and transaction.lt <= floor:
-                read_from = self._booked_lt = transaction.lt
-                break
-            newest_first.append(transaction)
-        await history.aclose()
-        return read_from, newest_first[::-1]
-
-    def _forget(self, before_lt: int) -> None:
-        """Drop transactions nobody will ask for again."""
-        keep = [transaction for transaction in self._recent if transaction.lt > before_lt]
-        if len(keep) < len(self._recent):
-            self._read_from = self._recent[len(self._recent) - len(keep) - 1].lt
-            self._recent = keep
-
-    def _book_one(self, transaction: Transaction) -> int:
-        batch = self._batch_paid_by(transaction)
-        payouts = sum(batch.payouts[i].amount for i in _delivered(transaction, batch)) if batch else 0
-        entries = entries_of(transaction, self._wallet.address, self._books.ledger, payouts=payouts, now=self._now())
-        fresh = not self._books.ledger.has(entries[0])
-        self._books.commit(*entries)
-        return int(fresh)
-
-    def _batch_paid_by(self, transaction: Transaction) -> Batch | None:
-        """The batch whose payments this transaction makes."""
-        message = transaction.incoming
-        if message is None or not is_own_transfer(message, self._wallet.address):
-            return None
-        query_id: int = message.body.begin_parse().skip_bits(32).load_uint(64)
-        for batch in reversed(tuple(self._books.batches().values())):
-            signed = batch.message
-            if signed and signed.query_id == query_id and signed.after_lt < transaction.lt:
-                return batch
-        return None
-
-    def _reconcile(self, state: AccountState) -> Reconciliation:
-        landed = {t.incoming.hash for t in self._recent if t.incoming}
-        own = payee_of(self._wallet.address)
-        in_flight = sum(
-            out.value
-            for transaction in self._recent
-            for out in transaction.outgoing
-            if out.destination == own and out.hash not in landed
-        )
-        return Reconciliation(chain=state.balance, in_flight=in_flight, books=self._books.ledger.treasury())
-
-    # --- driving a batch ----------------------------------------------------------------------------------------
 
     async def _drive(self, batch: Batch, state: AccountState) -> tuple[int, str]:
         """Perform the batch's actions until one of them has nothing to feed back; returns steps and what it waits for.
@@ -314,25 +221,25 @@ class Settler:
 
     def _find(self, message: SignedMessage, state: AccountState) -> Accepted | NotProcessed | None:
         """(3) The transaction that took the message; or the proof that none did and none will."""
-        for transaction in self._recent:
+        for transaction in self._treasury.recent:
             incoming = transaction.incoming
             if incoming and not incoming.internal and incoming.hash == message.message_hash:
                 return Accepted(transaction=transaction.hash)
-        if state.head.time > message.dead_at and self._read_from <= message.after_lt:
-            return NotProcessed(chain_time=state.head.time, read_from_lt=self._read_from)
+        if state.head.time > message.dead_at and self._treasury.read_from <= message.after_lt:
+            return NotProcessed(chain_time=state.head.time, read_from_lt=self._treasury.read_from)
         return None
 
     def _inspect(self, batch: Batch) -> Delivered | None:
         """(4) Which payouts the chain has made; None while the paying transaction is still to come."""
-        taken = next((t for t in self._recent if t.hash == batch.transaction), None)
+        taken = next((t for t in self._treasury.recent if t.hash == batch.transaction), None)
         if taken is None:
             raise RuntimeError(f"batch {batch.id} was accepted by a transaction that is not in the history")
         if not taken.outgoing:  # the wallet could not even afford the message to itself
             return Delivered(paid=frozenset())
         transfer = taken.outgoing[0].hash
-        for transaction in self._recent:
+        for transaction in self._treasury.recent:
             if transaction.incoming and transaction.incoming.hash == transfer:
-                return Delivered(paid=_delivered(transaction, batch))
+                return Delivered(paid=delivered(transaction, batch))
         return None
 
     def _messages(self, batch: Batch) -> tuple[OutMessage, ...]:
@@ -343,9 +250,3 @@ class Settler:
             raise RuntimeError(f"batch {batch.id} carries an anchor, but this settler was given no registry")
         body = anchor_body(batch.anchor.epoch, batch.anchor.root, query_id=batch.sequence)
         return (*messages, OutMessage(destination=payee_of(self._registry), amount=ANCHOR_VALUE, body=body))
-
-
-def _delivered(transaction: Transaction, batch: Batch) -> frozenset[int]:
-    """Which of the batch's payouts are among the transaction's out-messages."""
-    sent = {(out.destination, out.value) for out in transaction.outgoing if out.operation is None}
-    return frozenset(i for i, payout in enumerate(batch.payouts) if (payout.payee, payout.amount) in sent)

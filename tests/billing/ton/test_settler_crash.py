@@ -102,6 +102,7 @@ async def run_matrix(folder: Path, *, second: int | None, registry: bool, fault:
     raise AssertionError("unreachable")
 
 
+@pytest.mark.timeout(600)  # thirty-five lives and as many second ones; a quarter of a minute on an idle machine
 async def test_killed_at_every_write_and_send_each_payee_is_paid_exactly_once(tmp_path: Path) -> None:
     passed = await run_matrix(tmp_path, second=None, registry=True, fault=None)
     assert passed.count("before a send") == 2
@@ -109,12 +110,14 @@ async def test_killed_at_every_write_and_send_each_payee_is_paid_exactly_once(tm
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("second", [1, 4])
 async def test_killed_twice_each_payee_is_paid_exactly_once(tmp_path: Path, second: int) -> None:
     await run_matrix(tmp_path, second=second, registry=False, fault=None)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", [FaultKind.LOSE_ANSWER, FaultKind.DUPLICATE])
 async def test_killed_while_the_network_misbehaves_each_payee_is_paid_exactly_once(
     tmp_path: Path, fault: FaultKind
