@@ -2,7 +2,7 @@
 
 chain: {host: 127.0.0.1, port: 8080, public_key: <base64>, network_id: -777}
 registry: "0:<hex>"           # address of the registry contract
-policy: policy.yaml           # attestation policy; its reference values are replaced by the registry's
+policy: policy.yaml           # attestation policy without reference values, which come from the registry
 state: state                  # folder for journal and address book
 operator_key: operator.key    # Ed25519 seeds in hex, mode 0600
 treasury_key: treasury.key
@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from attestation.policy import AppraisalPolicy
+from attestation.policy import AppraisalPolicy, ReferenceValues
 from billing.money import Nanotons
 from billing.settlement import SettlementPolicy
 from billing.ton.client import ChainConfig
@@ -31,6 +31,7 @@ SECRET_SIZE = 32
 _KEYS = {"chain", "registry", "policy", "state", "operator_key", "treasury_key", "ticket_key", "relay"}
 _OPTIONAL = {"settlement"}
 _CHAIN = {"host", "port", "public_key", "network_id"}
+_NO_REFERENCE = ReferenceValues(measurements=frozenset(), rims=frozenset(), models=frozenset())
 _SETTLEMENT = {"threshold", "max_age_s", "dust", "batch_max", "treasury_timeout_s"}
 
 
@@ -104,7 +105,7 @@ def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
     return NetworkConfig(
         chain=ChainConfig(**chain),
         registry=values["registry"],
-        policy=AppraisalPolicy.from_yaml((base / values["policy"]).read_text()),
+        policy=AppraisalPolicy.from_yaml((base / values["policy"]).read_text(), reference=_NO_REFERENCE),
         relay=values["relay"],
         settlement=SettlementPolicy(**settlement),
         treasury_timeout_s=timeout_s,

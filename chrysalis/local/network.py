@@ -1,0 +1,289 @@
+"""Brings a whole network up on this machine, part by part, and down again without a trace."""
+
+import json
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pytoniq_core import Address
+
+from attestation.simulate import SimulatedVendors
+from attestation.verdict import TeeKind
+from billing.money import Nanotons
+from billing.tariff import Tariff
+from billing.ton.client import ChainClient
+from billing.ton.deposits import deposit_body
+from billing.ton.highload import HighloadWallet, treasury_wallet
+from billing.ton.registry import Measurement, ModelTerms, OperatorTerms
+from billing.ton.wallet import Transfer, Wallet, pay
+from chrysalis.local.chain import LocalChain, RegistryEntries, deploy_registry, start_devnet
+from chrysalis.local.hosts import EnclaveSettings, HostSpec, RunningEnclave, policy_text, start_enclave
+from chrysalis.local.settings import make_key, raw_address, write_client_settings, write_operator_settings, write_secret
+from cluster.admission import Admission
+from cluster.fleet import FleetSnapshot
+from cluster.model import Decision, HostHints
+from cluster.processes import Program, Supervisor
+from cluster.ray_nodes import LOOPBACK, RayCluster, begin_node, connect, start_head, wait_node
+from enclave.manifest import manifest_root
+
+TON = 1_000_000_000
+FAUCET = 100 * TON
+TREASURY_CAPITAL = 2 * TON  # pays chain fees until the operator's share does
+FEE_PERMILLE = 50
+CALL_TIMEOUT_S = 60.0
+SHORT_FOLDER = "/tmp"  # noqa: S108  below TMPDIR the paths of unix sockets may grow too long; mkdtemp makes it private
+KIND_NUMBERS = {TeeKind.TDX: 1, TeeKind.SEV_SNP: 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkPlan:
+    """What to bring up."""
+
+    base_port: int
+    model: Path
+    model_name: str
+    tariff: Tariff
+    context: int
+    engine: str = "torch"
+    folder: Path | None = None  # kept; None: a temporary one that `stop` removes
+
+
+@dataclass(slots=True)
+class LocalNetwork:
+    """A network being brought up. Call the steps in order; call `stop` in any case."""
+
+    plan: NetworkPlan
+    folder: Path = field(init=False)
+    supervisor: Supervisor = field(init=False)
+    vendors: SimulatedVendors = field(init=False)
+    chain: LocalChain = field(init=False)
+    registry: Address = field(init=False)
+    treasury: HighloadWallet = field(init=False)
+    ray: RayCluster = field(init=False)
+    model_root: bytes = field(init=False)
+    account: bytes = b""
+    sidecar_url: str = ""
+    client_pid: int = 0
+    enclaves: dict[str, RunningEnclave] = field(default_factory=dict)
+    nodes: dict[str, str] = field(default_factory=dict)  # host name -> Ray node id
+    _joined: int = 0
+
+    def __post_init__(self) -> None:
+        self.folder = self.plan.folder or Path(tempfile.mkdtemp(prefix="chr-", dir=SHORT_FOLDER))
+        for name in ("operator", "client", "hosts", "logs"):
+            (self.folder / name).mkdir(parents=True, mode=0o700)
+        self.supervisor = Supervisor(self.folder / "logs")
+        self.ray = RayCluster.create(self.folder / "r", base_port=self.plan.base_port)
+
+    # --- ports: the last node block of the Ray cluster's range is ours -----------------------------------------------
+
+    def port(self, offset: int) -> int:
+        """Our own ports: 0 relay, 1 sidecar, 2 lite-server, 10 and up enclaves."""
+        return self.ray.ports.node(19)[offset]
+
+    @property
+    def relay_address(self) -> str:
+        """Where sealed requests go."""
+        return f"{LOOPBACK}:{self.port(0)}"
+
+    # --- chain -------------------------------------------------------------------------------------------------------
+
+    async def start_chain(self) -> None:
+        """Devnet, accounts from the faucet, and the registry with everything governance allows."""
+        self.vendors = SimulatedVendors.create(datetime.now(UTC))
+        self.model_root = manifest_root(self.plan.model)
+        self.chain = start_devnet(self.supervisor, self.folder / "devnet", port=self.port(2))
+        operator, owner, treasury_key = (
+            make_key(self.folder / "operator" / name) for name in ("operator.key", "governance.key", "treasury.key")
+        )
+        client = make_key(self.folder / "client" / "wallet.key")
+        write_secret(self.folder / "operator" / "ticket.key", secrets.token_bytes(32))
+        self.account = _public(client)
+        self.treasury = treasury_wallet(_public(treasury_key), self.chain.config.network_id)
+        for address, amount in (
+            (self.chain_wallet(owner).address, FAUCET),
+            (self.chain_wallet(client).address, FAUCET),
+            (self.treasury.address, TREASURY_CAPITAL),
+        ):
+            await self.chain.admin.faucet(raw_address(address), amount)
+        async with await ChainClient.connect(self.chain.config) as chain:
+            self.registry = await deploy_registry(chain, owner, self._entries(operator))
+            await chain.wait_for(self.registry, lambda state: state.data is not None, timeout_s=CALL_TIMEOUT_S)
+        self._write_settings()
+
+    def chain_wallet(self, key: Ed25519PrivateKey) -> Wallet:
+        """The ordinary wallet of a key on this chain."""
+        return Wallet(public_key=_public(key), network_id=self.chain.config.network_id)
+
+    def _entries(self, operator: Ed25519PrivateKey) -> RegistryEntries:
+        good = {kind: self.vendors.make_host(kind, gpus=1) for kind in TeeKind}
+        return RegistryEntries(
+            measurements={
+                host.measurement_id(): Measurement(kind=KIND_NUMBERS[kind], label=f"demo image on {kind}")
+                for kind, host in good.items()
+            },
+            rims=sorted(frozenset[bytes]().union(*(host.rim_digests() for host in good.values()))),
+            models={
+                self.model_root: ModelTerms(
+                    name=self.plan.model_name, tariff=self.plan.tariff, context=self.plan.context
+                )
+            },
+            operator=OperatorTerms(
+                public_key=_public(operator),
+                endpoint=self.ray.gateway_url,
+                wallet=self.treasury.address,
+                fee_permille=FEE_PERMILLE,
+            ),
+        )
+
+    def _write_settings(self) -> None:
+        for folder, accept_open in (("operator", True), ("client", False)):
+            (self.folder / folder / "policy.yaml").write_text(policy_text(self.vendors, accept_open=accept_open))
+        write_operator_settings(
+            self.folder / "operator",
+            chain=self.chain.config,
+            registry=self.registry,
+            relay=self.relay_address,
+            settlement={"threshold": 1_000_000, "max_age_s": 86_400, "dust": 500_000},
+        )
+        write_client_settings(
+            self.folder / "client",
+            chain=self.chain.config,
+            registry=self.registry,
+            listen=f"{LOOPBACK}:{self.port(1)}",
+            budget=300_000_000,
+            price_cap=20_000_000,
+        )
+
+    # --- operator ----------------------------------------------------------------------------------------------------
+
+    def start_operator(self) -> None:
+        """Ray's head node, the operator's actors on it, and the gateway."""
+        head = start_head(self.supervisor, self.ray)
+        connect(self.ray)
+        from cluster.actors.handles import start_operator
+        from serve_apps.deploy import deploy_gateway
+
+        config = self.folder / "operator" / "operator.yaml"
+        start_operator(config, head_node_id=head.node_id)
+        deploy_gateway(config, cluster=self.ray, head_node_id=head.node_id)
+
+    # --- hosts -------------------------------------------------------------------------------------------------------
+
+    def start_enclave(self, spec: HostSpec) -> RunningEnclave:
+        """The host's enclave process; nothing of Ray runs on the host yet."""
+        payee = raw_address(self.chain_wallet(make_key(self.folder / "hosts" / f"{spec.name}-owner.key")).address)
+        enclave = start_enclave(
+            self.supervisor,
+            self.folder / "hosts" / spec.name,
+            spec,
+            self.vendors,
+            EnclaveSettings(operator_key=self._operator_key(), models=(self.plan.model,), engine=self.plan.engine),
+            payee=payee,
+            port=self.port(10 + len(self.enclaves)),
+        )
+        self.enclaves[spec.name] = enclave
+        return enclave
+
+    def admit(self, enclave: RunningEnclave) -> Admission:
+        """Ask the registry to challenge the enclave."""
+        hints = HostHints(name=enclave.spec.name, coefficient=enclave.spec.coefficient)
+        admission: Admission = self.ask("registry", "admit", enclave.address, hints)
+        return admission
+
+    def join(self, enclaves: Sequence[RunningEnclave]) -> None:
+        """Start the Ray nodes of admitted hosts, side by side, and the actors that serve them."""
+        from cluster.actors.handles import start_host
+
+        programs = {enclave.spec.name: self._begin_node(enclave) for enclave in enclaves}
+        for enclave in enclaves:
+            name = enclave.spec.name
+            self.nodes[name] = wait_node(self.ray, name, programs[name]).node_id
+            start_host(enclave.host_id, node_id=self.nodes[name], control=enclave.control)
+
+    def place_model(self, *, hosts: int) -> Decision:
+        """Run one replica of the model on every eligible host, `hosts` at least; returns when all of them serve."""
+        from serve_apps.deploy import place_model, wait_loaded
+
+        decision = place_model(self.model_root, bound_to=hosts)
+        wait_loaded(self.model_root, hosts)
+        return decision
+
+    def fleet(self) -> FleetSnapshot:
+        """The registry's picture of all hosts now."""
+        snapshot: FleetSnapshot = self.ask("registry", "snapshot")
+        return snapshot
+
+    def kill_host(self, name: str) -> int:
+        """Power loss: enclave, Ray node and everything on it die at once. Returns how many processes did."""
+        return self.supervisor.kill(name)
+
+    def _begin_node(self, enclave: RunningEnclave) -> Program:
+        self._joined += 1
+        return begin_node(
+            self.supervisor,
+            self.ray,
+            index=self._joined,
+            name=enclave.spec.name,
+            labels={"tee": enclave.spec.tee.value if enclave.spec.tee else "none", "gpus": str(enclave.spec.gpus)},
+            env={"CHRYSALIS_ENCLAVE_CONTROL": str(enclave.control)},
+            group=enclave.spec.name,
+        )
+
+    def _operator_key(self) -> bytes:
+        seed = bytes.fromhex((self.folder / "operator" / "operator.key").read_text())
+        return _public(Ed25519PrivateKey.from_private_bytes(seed))
+
+    # --- client ------------------------------------------------------------------------------------------------------
+
+    async def deposit(self, amount: int) -> None:
+        """Send money from the client's wallet to the operator's treasury, in the client's name."""
+        seed = bytes.fromhex((self.folder / "client" / "wallet.key").read_text())
+        key = Ed25519PrivateKey.from_private_bytes(seed)
+        transfer = Transfer(
+            destination=self.treasury.address, amount=Nanotons(amount), body=deposit_body(self.account), bounce=False
+        )
+        async with await ChainClient.connect(self.chain.config) as chain:
+            await pay(chain, self.chain_wallet(key), key, [transfer], now=datetime.now(UTC))
+
+    def start_client(self) -> str:
+        """The sidecar; returns the base URL of its OpenAI interface."""
+        argv = [sys.executable, "-m", "client", "--config", str(self.folder / "client" / "client.yaml")]
+        program, ready = self.supervisor.start_reporting("client", argv, timeout_s=CALL_TIMEOUT_S)
+        self.client_pid = program.pid
+        self.sidecar_url = ready["base_url"]
+        return self.sidecar_url
+
+    # --- everything --------------------------------------------------------------------------------------------------
+
+    def ask(self, actor: str, method: str, *args: object, timeout_s: float = CALL_TIMEOUT_S) -> Any:  # noqa: ANN401
+        """Call a method of one of the operator's actors and wait for its answer."""
+        import ray
+
+        from cluster.actors.handles import find
+
+        return ray.get(getattr(find(actor), method).remote(*args), timeout=timeout_s)
+
+    def billing(self, method: str, *args: object) -> Any:  # noqa: ANN401
+        """Call the billing actor."""
+        return self.ask("billing", method, *args)
+
+    def stop(self) -> list[str]:
+        """End everything that was started; returns what could not be ended, as text."""
+        if "ray" in sys.modules:
+            sys.modules["ray"].shutdown()
+        left = [json.dumps(process.as_dict(["pid", "cmdline"])) for process in self.supervisor.stop()]
+        if self.plan.folder is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return left
+
+
+def _public(key: Ed25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes_raw()
