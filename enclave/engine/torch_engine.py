@@ -6,7 +6,9 @@ request ids are ours, a refused hand-over is noticed, and every wait looks wheth
 """
 
 import asyncio
+import atexit
 import itertools
+import threading
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ GREEDY_BELOW = 0.01  # lower temperatures overflow in bf16 and differ from greed
 
 
 class TorchEngine:
-    """A causal language model of a local folder behind `Engine`. Close it, or its thread keeps the process alive."""
+    """A causal language model of a local folder behind `Engine`."""
 
     def __init__(self, folder: Path, *, max_running: int = 32, context: int = 512, threads: int = 1) -> None:
         """`threads` is for the whole process, on CPUs: more than one only pays for large models on idle cores."""
@@ -44,6 +46,7 @@ class TorchEngine:
         self._numbers = itertools.count()
         self._manager = _start_batching(model, sorted(self._ends), sequences=max_running, context=self._context)
         self._closed = False
+        atexit.register(self._stop)  # for a process that ends without closing it
 
     @property
     def context(self) -> int:
@@ -89,7 +92,11 @@ class TorchEngine:
         """Stop the batching thread; running answers raise `EngineStopped`."""
         if not self._closed:
             self._closed = True
-            await asyncio.to_thread(self._manager.stop, hard_stop=True, timeout=CLOSE_S)
+            atexit.unregister(self._stop)
+            await asyncio.to_thread(self._stop)
+
+    def _stop(self) -> None:
+        self._manager.stop(hard_stop=True, timeout=CLOSE_S)
 
     def _hand_over(self, ask: Ask, number: str) -> None:
         greedy = ask.temperature < GREEDY_BELOW
@@ -159,5 +166,7 @@ def _start_batching(model: Any, ends: list[int], *, sequences: int, context: int
         allow_block_sharing=False,  # its prefix cache knows no salt: one account could time another's prompts
     )
     manager = model.init_continuous_batching(generation_config=sampling, continuous_batching_config=batching)
-    manager.start()
+    starter = threading.Thread(target=manager.start, daemon=True)  # what it starts inherits this: the thread must not
+    starter.start()  # keep a process alive whose main part has failed
+    starter.join()
     return manager

@@ -401,6 +401,27 @@ def test_stopping_ends_haproxy_and_removes_its_files() -> None:
     assert not folder.exists()
 
 
+async def test_a_new_relay_takes_the_place_of_one_that_died_with_connections_open() -> None:
+    first = RelayProcess("127.0.0.1:0", KEY)
+    async with running("first") as host:
+        first.add_host(HOST, host.address)
+        async with streaming(first) as response:
+            host.steps.put_nowait(b"half")
+            assert await response.content.readany() == b"half"
+            psutil.Process(first.pid).kill()
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await response.content.read()
+        assert not first.alive()
+        first.stop()
+        second = RelayProcess(first.address, KEY)
+        try:
+            assert await send(second) == (404, "host_gone")  # until it is told
+            second.set_hosts({HOST: host.address})
+            assert await send(second) == (200, "first")
+        finally:
+            second.stop()
+
+
 def test_haproxy_dies_with_its_parent() -> None:
     code = (
         "import time; from cluster.relay import RelayProcess; "

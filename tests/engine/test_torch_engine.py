@@ -1,4 +1,6 @@
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -141,3 +143,12 @@ async def test_a_shorter_context_is_kept() -> None:
         assert refused.value.code == "context_length_exceeded"
     finally:
         await engine.close()
+
+
+def test_a_process_that_fails_ends_although_its_engine_was_not_closed() -> None:
+    code = (
+        "import sys; from pathlib import Path; from enclave.engine.torch_engine import TorchEngine; "
+        "engine = TorchEngine(Path(sys.argv[1])); raise SystemExit(7)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(MODEL)], check=False, timeout=100, capture_output=True)
+    assert ended.returncode == 7
