@@ -57,13 +57,15 @@ class HttpEnclaveGate:
         if len(nonce) != NONCE_SIZE:
             raise ValueError(f"a nonce has {NONCE_SIZE} bytes, not {len(nonce)}")
         url = f"http://{address}/evidence"
-        async with _asking(address), self._open().post(url, data=nonce, timeout=_limit(EVIDENCE_TIMEOUT_S)) as answer:
+        request = self._open().post(url, data=nonce, timeout=_limit(EVIDENCE_TIMEOUT_S), allow_redirects=False)
+        async with _asking(address), request as answer:
             return await _read(answer, address, EVIDENCE_SIZE_MAX)
 
     async def fetch_health(self, address: str) -> Mapping[str, Any]:
         """See EnclaveGate."""
         url = f"http://{address}/health"
-        async with _asking(address), self._open().get(url, timeout=_limit(HEALTH_TIMEOUT_S)) as answer:
+        request = self._open().get(url, timeout=_limit(HEALTH_TIMEOUT_S), allow_redirects=False)
+        async with _asking(address), request as answer:
             return _parse_object(await _read(answer, address, JSON_SIZE_MAX), address)
 
     async def close(self) -> None:

@@ -25,6 +25,7 @@ GATEWAY_APP = "gateway"
 HOSTS_MAX = 1000
 DEPLOY_TIMEOUT_S = 120.0
 LOAD_TIMEOUT_S = 300.0
+BIND_TIMEOUT_S = 10.0
 NODE_LABEL = "ray.io/node-id"
 _QUIET = LoggingConfig(enable_access_log=False, log_level="WARNING")
 
@@ -71,11 +72,15 @@ def place_model(model_root: bytes, *, tier: Tier = Tier.CONFIDENTIAL, bound_to: 
         NoEligibleHostError: fewer hosts are eligible and bound to a Ray node; it says which rule each lost.
     """
     requirement = JobRequirement(model=model_root, tier=tier, hosts=HOSTS_MAX)
-    decision: Decision = ray.get(find(SCHEDULER).place.remote(requirement), timeout=DEPLOY_TIMEOUT_S)
-    nodes = sorted({placement.node_id for placement in decision.placements if placement.node_id})
-    if len(nodes) < max(1, bound_to):
-        unbound = tuple((p.host_id.hex(), "no Ray node is bound to it") for p in decision.placements if not p.node_id)
-        raise NoEligibleHostError(model_root.hex(), unbound + tuple((loss.name, str(loss)) for loss in decision.losses))
+    deadline = time.monotonic() + BIND_TIMEOUT_S
+    while True:  # the scheduler hears of a new binding a moment after the registry
+        decision: Decision = ray.get(find(SCHEDULER).place.remote(requirement), timeout=DEPLOY_TIMEOUT_S)
+        nodes = sorted({placement.node_id for placement in decision.placements if placement.node_id})
+        if len(nodes) >= max(1, bound_to):
+            break
+        if time.monotonic() > deadline:
+            raise NoEligibleHostError(model_root.hex(), _lost(decision))
+        time.sleep(0.1)
     deploy_model(model_root, nodes)
     return decision
 
@@ -126,6 +131,11 @@ def wait_running(name: str, *, timeout_s: float) -> None:
         if time.monotonic() > deadline:
             raise NodeStartError(f"{name} does not run after {timeout_s:.0f} s: {_words(status)}")
         time.sleep(0.1)
+
+
+def _lost(decision: Decision) -> tuple[tuple[str, str], ...]:
+    unbound = tuple((p.host_id.hex(), "no Ray node is bound to it") for p in decision.placements if not p.node_id)
+    return unbound + tuple((loss.name, str(loss)) for loss in decision.losses)
 
 
 def _run(application: Any, *, name: str, route_prefix: str | None) -> None:  # noqa: ANN401  ray is untyped here

@@ -1,0 +1,123 @@
+import base64
+import socket
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster.config import NetworkConfig, read_secret
+from cluster.errors import ConfigError
+from cluster.ray_nodes import FOLDER_LENGTH_MAX, Ports, RayCluster
+
+POLICY = {"roots": "production"}
+SETTINGS = {
+    "chain": {
+        "host": "127.0.0.1",
+        "port": 1234,
+        "public_key": base64.b64encode(b"\x01" * 32).decode(),
+        "network_id": -777,
+    },
+    "registry": "0:" + "ab" * 32,
+    "policy": "policy.yaml",
+    "state": "state",
+    "operator_key": "operator.key",
+    "treasury_key": "treasury.key",
+    "ticket_key": "ticket.key",
+    "relay": "127.0.0.1:8443",
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(POLICY))
+
+    def write(values):
+        path = tmp_path / "operator.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+def test_settings_are_read_with_paths_relative_to_the_file(write, tmp_path) -> None:
+    config = NetworkConfig.load(write(SETTINGS | {"settlement": {"threshold": 5}}))
+    assert config.state == tmp_path / "state"
+    assert config.chain.network_id == -777
+    assert config.settlement.threshold == 5
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        pytest.param({"relay": None}, "relay", id="missing"),
+        pytest.param({"operator_kye": "x"}, "operator_kye", id="misspelt"),
+        pytest.param({"chain": {"host": "x"}}, "chain lacks", id="half-a-chain"),
+        pytest.param({"relay": 7}, "relay must be text", id="wrong-kind"),
+        pytest.param({"settlement": {"treshold": 1}}, "treshold", id="misspelt-settlement"),
+        pytest.param({"settlement": {"threshold": -1}}, "threshold", id="negative-threshold"),
+        pytest.param({"policy": "nowhere.yaml"}, "cannot read", id="no-policy"),
+    ],
+)
+def test_a_wrong_setting_is_named(write, values, said) -> None:
+    settings = {name: value for name, value in (SETTINGS | values).items() if value is not None}
+    with pytest.raises(ConfigError, match=said):
+        NetworkConfig.load(write(settings))
+
+
+def test_a_secret_that_others_may_read_is_refused_with_the_cure(tmp_path) -> None:
+    path = tmp_path / "key"
+    path.write_text("ab" * 32)
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        read_secret(path)
+    path.chmod(0o600)
+    assert read_secret(path) == b"\xab" * 32
+
+
+@pytest.mark.parametrize("text", ["", "ab", "zz" * 32, "ab" * 33])
+def test_a_damaged_secret_is_refused_without_showing_it(tmp_path, text) -> None:
+    path = tmp_path / "key"
+    path.write_text(text)
+    path.chmod(0o600)
+    with pytest.raises(ConfigError) as refusal:
+        read_secret(path)
+    assert not text or text not in str(refusal.value)
+
+
+@pytest.mark.parametrize("base", [80, 10002, 16379, 19999, 32000, 65000])
+def test_a_base_port_that_ray_or_the_kernel_would_use_is_refused(base) -> None:
+    with pytest.raises(ConfigError, match="base port"):
+        Ports(base=base)
+
+
+def test_no_two_nodes_share_a_port() -> None:
+    ports = Ports(base=21000)
+    blocks = [set(ports.node(index)) for index in range(20)]
+    assert len(set().union(*blocks)) == sum(map(len, blocks))
+    assert not set(range(21000, 21100)) & set().union(*blocks)
+
+
+def test_a_cluster_has_its_own_private_token() -> None:
+    with tempfile.TemporaryDirectory(prefix="chr-", dir="/tmp") as name:
+        cluster = RayCluster.create(Path(name), base_port=21000)
+        assert stat.S_IMODE(cluster.token_file.stat().st_mode) == 0o600
+        assert cluster.driver_env()["RAY_AUTH_MODE"] == "token"
+        assert cluster.node_env()["RAY_AUTH_TOKEN_PATH"] == str(cluster.token_file)
+
+
+def test_a_folder_too_deep_for_sockets_is_refused(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="too long"):
+        RayCluster.create(tmp_path / ("x" * FOLDER_LENGTH_MAX), base_port=21000)
+
+
+def test_a_taken_port_is_named_before_anything_starts() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        ports = Ports(base=21000)
+        object.__setattr__(ports, "base", port)  # a free port is above the range that a base may have
+        with pytest.raises(ConfigError, match=f"port {port} is taken"):
+            ports.check_free()
