@@ -30,7 +30,7 @@ from billing.errors import (
     StaleChainError,
 )
 from billing.ton.cells import MESSAGE_BYTES_MAX, parse_cells
-from billing.ton.proofs import AccountState, Block, Head, prove_account, prove_head
+from billing.ton.proofs import AccountState, Block, Head, prove_account
 from billing.ton.transaction import Transaction, parse_transaction
 
 __all__ = ["ChainClient", "ChainConfig"]
@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 _TROUBLE = (LiteClientError, OSError, EOFError, TimeoutError, AttributeError, KeyError, TypeError, ValueError)
 _ATTEMPTS = 3
 _TRANSACTIONS_PER_QUERY = 16  # the lite-server protocol's limit
+_ANYBODY = Address((0, bytes(32)))  # the proof of any account, also of an absent one, begins with that of the head
 _KEEP_LISTENING = "keep-listening"
 T = TypeVar("T")
 
@@ -116,11 +117,7 @@ class ChainClient:
             ChainUnreachableError: no answer.
             StaleChainError: the block is older than allowed, or than one seen before.
         """
-        block = await self._newest_block()
-        answer = await self._ask("getAllShardsInfo", {"id": block.fields()})
-        with _fields_of("getAllShardsInfo"):
-            head, _ = prove_head(block, answer["proof"], self.config.network_id)
-        return self._check_current(head)
+        return (await self.account(_ANYBODY)).head
 
     async def account(self, address: Address) -> AccountState:
         """The account as of the newest masterchain block, proved; also that it does not exist, if so.
@@ -208,7 +205,7 @@ class ChainClient:
                     return state
                 await asyncio.sleep(poll_s)
 
-    def _check_current(self, head: Head) -> Head:
+    def _check_current(self, head: Head) -> None:
         """Refuse a head that cannot be the newest: gone back, or its time far from ours."""
         if head.seqno < self._seqno:
             raise StaleChainError(head.seqno, f"block {self._seqno} was shown before")
@@ -216,7 +213,6 @@ class ChainClient:
         if abs(age) > self.config.block_age_max_s:
             raise StaleChainError(head.seqno, f"its time is {age} s ago by our clock")
         self._seqno = head.seqno
-        return head
 
     async def _newest_block(self) -> Block:
         answer = await self._ask("getMasterchainInfo", {})
