@@ -1,1 +1,0 @@
-"""The demonstration: a whole network on one machine, narrated."""
