@@ -1,0 +1,128 @@
+"""The demo's last steps: pay out, compare chain and books, look for leaked prompts, and sum up."""
+
+from pytoniq_core import Address
+
+from billing.batch import PayoutState
+from billing.money import format_ton
+from billing.ton.cells import payee_of
+from billing.ton.client import ChainClient
+from billing.ton.registry import read_registry
+from billing.totals import PayeeTotal
+from chrysalis.demo.canary import scan
+from chrysalis.demo.story import SENTENCES, Story, expect, until
+from cluster.cashier import Statement
+
+
+async def show_settlement(story: Story) -> Statement:
+    """Everybody who earned is paid in one batch; chain and books agree to the nanoton."""
+    screen, network = story.screen, story.network
+    screen.step("Settlement: one batch by highload wallet v3, balances read back with proofs, the epoch anchored")
+    charged = sum(reply.cost for reply in story.replies)
+    await until(lambda: _charged(network.billing("statement"), network.account) == charged, "receipts are missing")
+    report = network.billing("settle")
+    statement: Statement = network.billing("statement")
+    books = report.reconciliation
+    expect(books.difference == 0, f"chain and books differ by {books.difference} nanoton")
+    expect(statement.imbalance == 0, f"the ledger is out of balance by {statement.imbalance}")
+    screen.say(
+        f"treasury on chain {books.chain} = ledger {books.books} nanoton; ledger imbalance {statement.imbalance}"
+    )
+    async with await ChainClient.connect(network.chain.config) as chain:
+        for enclave in story.admitted:
+            on_chain = (await chain.account(Address(enclave.payee))).balance
+            booked = _total(statement, enclave.payee).paid
+            expect(on_chain == booked, f"{enclave.spec.name} has {on_chain} on chain, {booked} in the books")
+        registry = await read_registry(chain, network.registry)
+    expect(registry.anchor_epoch > 0, "no epoch was anchored")
+    screen.say(f"anchored in the registry: epoch {registry.anchor_epoch}, root {registry.anchor_root.hex()}")
+    screen.done()
+    return statement
+
+
+def show_privacy(story: Story) -> int:
+    """Search everything outside enclaves and client for the prompts; returns the number of hits."""
+    screen, network = story.screen, story.network
+    screen.step("Privacy: planted strings and prompts searched in logs, files and the memory of everything else")
+    trusted = {enclave.program.pid for enclave in network.enclaves.values()} | {network.client_pid}
+    found = scan(
+        [story.canary.encode(), *(sentence.encode() for sentence in SENTENCES[:2])],
+        folders=[network.folder],
+        processes=[process for process in network.supervisor.processes() if process.pid not in trusted],
+    )
+    screen.say(
+        f"{found.files} files ({found.file_bytes / 1e6:.0f} MB) and the memory of {found.processes} processes "
+        f"({found.memory_bytes / 1e9:.1f} GB): {len(found.hits)} hits"
+    )
+    if found.unreadable:
+        screen.say(f"not searched, because unreadable here: {len(found.unreadable)}", style="yellow")
+    for hit in found.hits:
+        screen.say(f"hit: {hit}", style="red")
+    expect(not found.hits, "a prompt was found where none may be")
+    screen.done()
+    return len(found.hits)
+
+
+def show_summary(story: Story, statement: Statement, hits: int) -> None:
+    """The final table."""
+    screen, network = story.screen, story.network
+    screen.step("What everybody has")
+    rows = []
+    capabilities = {record.host_id: record.capability for record in network.fleet().hosts if record.capability}
+    for enclave in story.admitted:
+        proved, tally = capabilities.get(enclave.host_id), statement.hosts.get(enclave.host_id)
+        total = _total(statement, enclave.payee)
+        kind = f"{enclave.spec.tee or 'none'}"
+        rows.append(
+            (
+                enclave.spec.name,
+                kind + (f" + {enclave.spec.gpus} GPU" if enclave.spec.gpus else ""),
+                proved.tcb_status if proved else "-",
+                str(tally.requests if tally else 0),
+                str(tally.prompt_tokens + tally.completion_tokens if tally else 0),
+                format_ton(total.earned),
+                format_ton(total.paid),
+                _transaction(statement, enclave.payee),
+            )
+        )
+    screen.table(
+        "Hosts (amounts in TON)",
+        ("host", "evidence", "TCB", ">requests", ">tokens", ">earned", ">paid on chain", "transaction"),
+        rows,
+    )
+    client = statement.clients[network.account]
+    screen.table(
+        "Client and books",
+        ("account", ">requests", ">charged", ">receipts verified by the client", ">ledger imbalance", ">prompt leaks"),
+        [
+            (
+                network.account.hex()[:16],
+                str(client.requests),
+                format_ton(client.price),
+                format_ton(sum(reply.cost for reply in story.replies)),
+                str(statement.imbalance),
+                str(hits),
+            )
+        ],
+    )
+
+
+def _charged(statement: Statement, account: bytes) -> int:
+    tally = statement.clients.get(account)
+    return tally.price if tally else 0
+
+
+def _total(statement: Statement, payee: str) -> PayeeTotal:
+    wanted = payee_of(Address(payee))
+    return next(
+        (total for total in statement.payees if total.payee == wanted), PayeeTotal(payee=wanted, earned=0, paid=0)
+    )
+
+
+def _transaction(statement: Statement, payee: str) -> str:
+    wanted = payee_of(Address(payee))
+    hashes = [
+        batch.transaction.hex()[:16]
+        for batch in statement.batches
+        if any(payout.payee == wanted and payout.state is PayoutState.PAID for payout in batch.payouts)
+    ]
+    return ", ".join(hashes) or "-"
