@@ -103,7 +103,7 @@ async def measure(peer: Peer, stream: bool, connections: int, seconds: float, ra
     before = cpu(servers)
     window = await load(peer, stream, connections, seconds, rate)
     if window.errors:
-        raise SystemExit(f"{peer.name}: {window.errors} of {len(window.latencies_s)} requests failed")
+        raise SystemExit(f"{peer.name}: {dict(window.errors)} beside {len(window.latencies_s)} good answers")
     after = cpu(servers)
     count = len(window.latencies_s)
     return Measured(

@@ -3,6 +3,7 @@
 import asyncio
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ class Window:
     """What one stretch of load gave."""
 
     seconds: float = 0.0
-    errors: int = 0
+    errors: Counter[str] = field(default_factory=Counter)  # status or "connection lost" -> how often
     latencies_s: list[float] = field(default_factory=list)
 
     @property
@@ -44,7 +45,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         if not self.done.done():
-            self._window.errors += 1
+            self._window.errors["connection lost"] += 1
             self.done.set_result(None)
 
     def data_received(self, data: bytes) -> None:
@@ -54,7 +55,7 @@ class Connection(asyncio.Protocol):
         if self._parser.get_status_code() == 200:
             self._window.latencies_s.append(time.perf_counter() - self._sent)
         else:
-            self._window.errors += 1
+            self._window.errors[f"status {self._parser.get_status_code()}"] += 1
         self._send()
 
     def _send(self) -> None:
