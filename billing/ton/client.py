@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 _TROUBLE = (LiteClientError, OSError, EOFError, TimeoutError, AttributeError, KeyError, TypeError, ValueError)
 _ATTEMPTS = 3
 _TRANSACTIONS_PER_QUERY = 16  # the lite-server protocol's limit
+_FIRST_PAGE = 4  # mostly few are new, and each may have 128 out-messages to parse; pages then grow
 _ANYBODY = Address((0, bytes(32)))  # the proof of any account, also of an absent one, begins with that of the head
 _KEEP_LISTENING = "keep-listening"
 T = TypeVar("T")
@@ -142,10 +143,11 @@ class ChainClient:
             ChainUnreachableError: the server no longer has them, or there are more than `history_max`.
         """
         lt, digest = state.last_lt, state.last_hash
-        for _ in range(0, self.config.history_max, _TRANSACTIONS_PER_QUERY):
-            if lt == 0:
-                return
-            for cell in await self._history(state.address, lt, digest):
+        page, read = _FIRST_PAGE, 0
+        while lt:
+            for cell in await self._history(state.address, lt, digest, count=page):
+                if read == self.config.history_max:
+                    raise ChainUnreachableError("reading the history", f"over {read} transactions")
                 if cell.hash != digest:
                     raise ProofRejectedError("the history", f"{cell.hash.hex()} where {digest.hex()} belongs")
                 transaction = parse_transaction(cell, state.address.hash_part)
@@ -153,7 +155,8 @@ class ChainClient:
                     raise ProofRejectedError("the history", f"logical time {transaction.lt} where {lt} belongs")
                 yield transaction
                 lt, digest = transaction.previous_lt, transaction.previous_hash
-        raise ChainUnreachableError("reading the history", f"over {self.config.history_max} transactions")
+                read += 1
+            page = min(2 * page, _TRANSACTIONS_PER_QUERY)
 
     async def transactions(self, state: AccountState, *, after_lt: int = 0) -> tuple[Transaction, ...]:
         """The account's transactions after a logical time, oldest first; raises as `history` does."""
@@ -219,13 +222,8 @@ class ChainClient:
         with _fields_of("getMasterchainInfo"):
             return Block.of(answer["last"])
 
-    async def _history(self, address: Address, lt: int, digest: bytes) -> list[Cell]:
-        query = {
-            "count": _TRANSACTIONS_PER_QUERY,
-            "account": address.to_tl_account_id(),
-            "lt": lt,
-            "hash": digest.hex(),
-        }
+    async def _history(self, address: Address, lt: int, digest: bytes, *, count: int) -> list[Cell]:
+        query = {"count": count, "account": address.to_tl_account_id(), "lt": lt, "hash": digest.hex()}
         answer = await self._ask("getTransactions", query)
         with _fields_of("getTransactions"):
             cells = parse_cells(answer["transactions"]) if answer["transactions"] else []
