@@ -10,13 +10,13 @@ from billing.ton.registry import read_registry
 from billing.totals import PayeeTotal
 from chrysalis.demo.canary import scan
 from chrysalis.demo.story import SENTENCES, Story, expect, until
-from cluster.cashier import Statement
+from cluster.cashier import Statement, Tally
 
 
 async def show_settlement(story: Story) -> Statement:
     """Everybody who earned is paid in one batch; chain and books agree to the nanoton."""
     screen, network = story.screen, story.network
-    screen.step("Settlement: one batch by highload wallet v3, balances read back with proofs, the epoch anchored")
+    screen.step("Settlement in one batch, read back from the chain with proofs")
     charged = sum(reply.cost for reply in story.replies)
     await until(lambda: _charged(network.billing("statement"), network.account) == charged, "receipts are missing")
     report = network.billing("settle")
@@ -42,7 +42,7 @@ async def show_settlement(story: Story) -> Statement:
 def show_privacy(story: Story) -> int:
     """Search everything outside enclaves and client for the prompts; returns the number of hits."""
     screen, network = story.screen, story.network
-    screen.step("Privacy: planted strings and prompts searched in logs, files and the memory of everything else")
+    screen.step("Privacy: prompts searched in all files and everybody else's memory")
     trusted = {enclave.program.pid for enclave in network.enclaves.values()} | {network.client_pid}
     found = scan(
         [story.canary.encode(), *(sentence.encode() for sentence in SENTENCES[:2])],
@@ -63,45 +63,46 @@ def show_privacy(story: Story) -> int:
 
 
 def show_summary(story: Story, statement: Statement, hits: int) -> None:
-    """The final table."""
+    """The final tables."""
     screen, network = story.screen, story.network
     screen.step("What everybody has")
-    rows = []
-    capabilities = {record.host_id: record.capability for record in network.fleet().hosts if record.capability}
+    proved = {record.host_id: record.capability for record in network.fleet().hosts if record.capability}
+    work, money = [], []
     for enclave in story.admitted:
-        proved, tally = capabilities.get(enclave.host_id), statement.hosts.get(enclave.host_id)
+        spec, tally = enclave.spec, statement.hosts.get(enclave.host_id, Tally())
         total = _total(statement, enclave.payee)
-        kind = f"{enclave.spec.tee or 'none'}"
-        rows.append(
+        work.append(
             (
-                enclave.spec.name,
-                kind + (f" + {enclave.spec.gpus} GPU" if enclave.spec.gpus else ""),
-                proved.tcb_status if proved else "-",
-                str(tally.requests if tally else 0),
-                str(tally.prompt_tokens + tally.completion_tokens if tally else 0),
+                spec.name,
+                (spec.tee or "none") + (f" + {spec.gpus} GPU" if spec.gpus else ""),
+                proved[enclave.host_id].tcb_status,
+                str(tally.requests),
+                str(tally.prompt_tokens + tally.completion_tokens),
+            )
+        )
+        money.append(
+            (
+                spec.name,
                 format_ton(total.earned),
                 format_ton(total.paid),
                 _transaction(statement, enclave.payee),
             )
         )
-    screen.table(
-        "Hosts (amounts in TON)",
-        ("host", "evidence", "TCB", ">requests", ">tokens", ">earned", ">paid on chain", "transaction"),
-        rows,
-    )
+    screen.table("Hosts: evidence and work", ("host", "evidence", "TCB status", ">requests", ">tokens"), work)
+    screen.table("Hosts: money, TON", ("host", ">earned", ">paid on chain", "transaction"), money)
     client = statement.clients[network.account]
+    verified = sum(reply.cost for reply in story.replies)
     screen.table(
         "Client and books",
-        ("account", ">requests", ">charged", ">receipts verified by the client", ">ledger imbalance", ">prompt leaks"),
+        ("what", ">value"),
         [
-            (
-                network.account.hex()[:16],
-                str(client.requests),
-                format_ton(client.price),
-                format_ton(sum(reply.cost for reply in story.replies)),
-                str(statement.imbalance),
-                str(hits),
-            )
+            ("client account", network.account.hex()[:16]),
+            ("requests charged", str(client.requests)),
+            ("charged, TON", format_ton(client.price)),
+            ("sum of the receipts the client verified, TON", format_ton(verified)),
+            ("operator's fees, TON", format_ton(statement.balances["operator:fees"])),
+            ("ledger imbalance, nanoton", str(statement.imbalance)),
+            ("prompts found outside enclaves and client", str(hits)),
         ],
     )
 

@@ -78,14 +78,14 @@ async def show_chain(story: Story) -> None:
     screen.step("A TON devnet: real TVM, mainnet prices, answers with proofs")
     await network.start_chain()
     screen.say(f"lite-server on {network.chain.config.host}:{network.chain.config.port}, own network id")
-    screen.say(f"registry contract {network.registry}: allowed images, GPU manifests, model, prices, operator")
+    screen.say(f"registry contract {network.registry.to_str()}: allowed images, GPU manifests, model, prices, operator")
     screen.done()
 
 
 def show_operator(story: Story) -> None:
     """Ray's head, actors, relay, gateway."""
     screen, network = story.screen, story.network
-    screen.step("The operator: Ray with token authentication, actors, relay, gateway")
+    screen.step("The operator: Ray with token authentication, relay, gateway")
     network.start_operator()
     screen.say(f"Ray dashboard {network.ray.dashboard_url}, gateway {network.ray.gateway_url} (Serve behind HAProxy)")
     screen.say(f"relay http://{network.relay_address}: a second HAProxy that checks tickets and sees ciphertext only")
@@ -95,7 +95,7 @@ def show_operator(story: Story) -> None:
 def show_hosts(story: Story) -> None:
     """Enclaves start, are challenged, and only then join Ray."""
     screen, network = story.screen, story.network
-    screen.step("Hosts ask to join: challenge, evidence, verdict; only then a Ray node")
+    screen.step("Hosts ask to join: challenge, evidence, verdict, then a Ray node")
     screen.say("simulated hardware signs byte-exact evidence under simulated vendor roots; the verifying code is the")
     screen.say("production code. Here all run as one user; on real hosts the kernel keeps Ray away from the enclave.")
     for spec in (*HOSTS, *INTRUDERS):
@@ -115,7 +115,7 @@ def show_hosts(story: Story) -> None:
 def show_placement(story: Story) -> None:
     """The scheduler places the model by attested capability."""
     screen, network = story.screen, story.network
-    screen.step("The scheduler places the model by attested capability, one Serve replica for each eligible host")
+    screen.step("The scheduler places the model by attested capability")
     decision = network.place_model(hosts=2)
     for placement in decision.placements:
         screen.say(f"[green]placed[/green]  {story.name_of(placement.host_id.hex())}")
@@ -128,7 +128,7 @@ def show_placement(story: Story) -> None:
 async def show_client(story: Story) -> None:
     """Deposit, sidecar, one answer in one piece and one streamed."""
     screen, network = story.screen, story.network
-    screen.step("A client deposits, verifies the hosts itself, and asks through the unmodified OpenAI SDK")
+    screen.step("A client verifies the hosts itself and asks, with the OpenAI SDK")
     await network.deposit(DEPOSIT)
     network.start_client()
     await until(lambda: network.billing("available", network.account) == DEPOSIT, "the deposit was not booked")
