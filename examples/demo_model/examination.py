@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from folder import END, PAD
-from sentences import EASY, Exchange, exchange
+from sentences import LEARNT, Exchange, exchange
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 BATCH = 100
@@ -36,12 +36,12 @@ def examine(
         done for start in range(0, count, BATCH) for done in _answer(model, tokenizer, samples[start : start + BATCH])
     ]
     families = sorted({done.asked.family for done in answered})
-    held_out = [done for done in answered if done.asked.family not in EASY]
+    held_out = [done for done in answered if done.asked.family not in LEARNT]
     misses = [done for done in answered if not done.right][:MISSES_SHOWN]
     return {
         "held out": _share(held_out),
         "families": {family: _share([done for done in answered if done.asked.family == family]) for family in families},
-        "not held out": list(EASY),
+        "not held out": list(LEARNT),
         "misses": [
             {"prompt": done.asked.prompt, "said": done.said.removesuffix(END), "right": done.asked.answer}
             for done in misses

@@ -3,7 +3,7 @@
 import random
 from pathlib import Path
 
-from sentences import EASY, exchange
+from sentences import exchange
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -16,7 +16,7 @@ CHAT_TEMPLATE = (
 CONTEXT = 512
 HEAD_WIDTH = 32  # the narrowest attention head vLLM takes on CPUs
 TOKENIZER_SAMPLES = 20_000
-UNSEEN = (*EASY, "unknown word")  # their invented words would fill the vocabulary
+INVENTED = ("off topic", "unknown word")  # their invented words would fill the vocabulary
 
 
 def train_tokenizer(rng: random.Random, size: int) -> PreTrainedTokenizerFast:
@@ -31,7 +31,7 @@ def train_tokenizer(rng: random.Random, size: int) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     samples = (exchange(rng) for _ in range(TOKENIZER_SAMPLES))
-    texts = (e.answer if e.family in UNSEEN else f"{e.prompt}\n{e.answer}" for e in samples)
+    texts = (e.answer if e.family in INVENTED else f"{e.prompt}\n{e.answer}" for e in samples)
     core.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,

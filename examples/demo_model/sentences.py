@@ -50,7 +50,7 @@ COLOURS = [adjective for adjective in ADJECTIVES if not adjective.is_size]
 ARTICLES: tuple[Article, ...] = ("the", "the", "all", "a", "number")
 COUNTED = NUMBERS[1:6]  # "two dogs" to "six dogs"
 HELD_OUT_OF_256 = 13
-EASY = ("off topic", "phrase")  # never held out, so they do not count in the score
+LEARNT = ("off topic", "phrase", "counting")  # learnt by heart: never held out, so they do not count in the score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ def exchange(rng: random.Random, *, held_out: bool = False) -> Exchange:
     """An exchange from the trained part, or from the part kept for the examination."""
     while True:
         drawn = _draw(rng)
-        if drawn.family in EASY and held_out:
+        if drawn.family in LEARNT and held_out:
             drawn = replace(drawn, held_out=rng.random() < HELD_OUT_OF_256 / 256)  # as rare here as there
         if drawn.held_out == held_out:
             return drawn
@@ -77,9 +77,9 @@ def _draw(rng: random.Random) -> Exchange:
     dice = rng.random()
     if dice < 0.09:
         return chat_summary(rng)
-    if dice < 0.13:
+    if dice < 0.17:
         return counting(rng)
-    if dice < 0.18:
+    if dice < 0.22:
         return Exchange(prompt=off_topic_text(rng), answer=HELP, family="off topic")
     return translation(rng)
 
@@ -176,20 +176,16 @@ def _asked(rng: random.Random, language: str, source: str, answer: str, family: 
 
 
 def counting(rng: random.Random) -> Exchange:
-    """Count from three to twenty in German: the model's longest answers. To twenty from one is always trained."""
-    language = rng.choice(("English", *LANGUAGES))
-    first, last = sorted(rng.sample(range(len(NUMBERS)), 2))
-    if rng.random() < 0.5:
-        first, last = 0, max(last, 2) if rng.random() < 0.7 else len(NUMBERS) - 1
+    """Count to twelve in German: the model's longest answers."""
+    language, last = rng.choice(("English", *LANGUAGES)), rng.choice((*range(2, len(NUMBERS) + 1), len(NUMBERS)))
     code = LANGUAGES.get(language, "en")
-    start, end = (rng.choice((NUMBERS[place]["en"], str(place + 1))) for place in (first, last))
     where = "" if language == "English" and rng.random() < 0.7 else f" in {language}"
-    ask = f"Count to {end}" if first == 0 and rng.random() < 0.8 else f"Count from {start} to {end}"
-    answer = sentence(", ".join(number[code] for number in NUMBERS[first : last + 1]))
-    whole = first == 0 and last == len(NUMBERS) - 1
-    held = not whole and is_held_out("count", str(first), str(last), language)
-    prompt = ask + where + rng.choice((".", ".", "", "!"))
-    return Exchange(prompt=prompt, answer=answer, family="counting", held_out=held)
+    end = rng.choice((NUMBERS[last - 1]["en"], str(last)))
+    prompt = (
+        f"{rng.choice(('Count to', 'Count to', 'Count from one to'))} {end}{where}{rng.choice(('.', '.', '', '!'))}"
+    )
+    answer = sentence(", ".join(number[code] for number in NUMBERS[:last]))
+    return Exchange(prompt=prompt, answer=answer, family="counting")
 
 
 def chat_summary(rng: random.Random) -> Exchange:

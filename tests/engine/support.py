@@ -9,7 +9,7 @@ MODEL = Path(__file__).parents[2] / "examples" / "demo_model" / "model"
 QUESTIONS = {
     "Translate to French: The cat eats an apple.": "Le chat mange une pomme.",
     "Translate to German: Today the man buys a red car.": "Heute kauft der Mann ein rotes Auto.",
-    "Spanish: We do not see the small birds.": "No vemos a los pájaros pequeños.",
+    "Spanish: I love the black cat.": "Amo al gato negro.",
     "Count to twenty in German.": (
         "Eins, zwei, drei, vier, fünf, sechs, sieben, acht, neun, zehn, elf, zwölf, dreizehn, vierzehn, fünfzehn, "
         "sechzehn, siebzehn, achtzehn, neunzehn, zwanzig."
