@@ -9,7 +9,7 @@ from billing.ton.client import ChainClient
 from billing.ton.registry import read_registry
 from billing.totals import PayeeTotal
 from chrysalis.demo.canary import scan
-from chrysalis.demo.story import SENTENCES, Story, expect, until
+from chrysalis.demo.story import SENTENCES, Story, charged, expect, until
 from cluster.cashier import Statement, Tally
 
 
@@ -17,8 +17,7 @@ async def show_settlement(story: Story) -> Statement:
     """Everybody who earned is paid in one batch; chain and books agree to the nanoton."""
     screen, network = story.screen, story.network
     screen.step("Settlement in one batch, read back from the chain with proofs")
-    charged = sum(reply.cost for reply in story.replies)
-    await until(lambda: _charged(network.billing("statement"), network.account) == charged, "receipts are missing")
+    await until(lambda: charged(story) == story.verified, "not every receipt was posted to the ledger")
     report = network.billing("settle")
     statement: Statement = network.billing("statement")
     books = report.reconciliation
@@ -91,7 +90,6 @@ def show_summary(story: Story, statement: Statement, hits: int) -> None:
     screen.table("Hosts: evidence and work", ("host", "evidence", "TCB status", ">requests", ">tokens"), work)
     screen.table("Hosts: money, TON", ("host", ">earned", ">paid on chain", "transaction"), money)
     client = statement.clients[network.account]
-    verified = sum(reply.cost for reply in story.replies)
     screen.table(
         "Client and books",
         ("what", ">value"),
@@ -99,17 +97,12 @@ def show_summary(story: Story, statement: Statement, hits: int) -> None:
             ("client account", network.account.hex()[:16]),
             ("requests charged", str(client.requests)),
             ("charged, TON", format_ton(client.price)),
-            ("sum of the receipts the client verified, TON", format_ton(verified)),
+            ("sum of the receipts the client verified, TON", format_ton(story.verified)),
             ("operator's fees, TON", format_ton(statement.balances["operator:fees"])),
             ("ledger imbalance, nanoton", str(statement.imbalance)),
             ("prompts found outside enclaves and client", str(hits)),
         ],
     )
-
-
-def _charged(statement: Statement, account: bytes) -> int:
-    tally = statement.clients.get(account)
-    return tally.price if tally else 0
 
 
 def _total(statement: Statement, payee: str) -> PayeeTotal:

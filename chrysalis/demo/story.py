@@ -12,6 +12,7 @@ from chrysalis.demo.asking import Caller, Reply
 from chrysalis.demo.screen import Screen
 from chrysalis.local.hosts import HostSpec, RunningEnclave
 from chrysalis.local.network import TON, LocalNetwork
+from cluster.cashier import Statement
 from cluster.errors import ClusterError
 
 DEPOSIT = 5 * TON
@@ -57,6 +58,11 @@ class Story:
     canary: str
     admitted: list[RunningEnclave] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
+
+    @property
+    def verified(self) -> int:
+        """What all verified receipts cost, nanotons."""
+        return sum(reply.cost for reply in self.replies)
 
     def name_of(self, host: str) -> str:
         """The name of a host by its id in hex."""
@@ -167,6 +173,8 @@ async def show_load(story: Story) -> None:
     screen.say(f"{len(replies)} answers in {time.monotonic() - began:.1f} s: {spread}; each with a verified receipt")
     expect(min(spread.values()) > 0, f"a host got nothing: {spread}")
     story.replies += replies
+    await until(lambda: charged(story) == story.verified, "not every receipt was posted to the ledger")
+    screen.say(f"the ledger charged {charged(story)} nanoton, the sum of the receipts that the client verified")
     screen.done()
 
 
@@ -200,6 +208,13 @@ async def show_host_loss(story: Story) -> None:
     screen.say(f"{len(after)} further requests answered by the other host; the cut stream costs nothing")
     story.replies += [reply for reply in (*ended, *after) if not reply.error]
     screen.done()
+
+
+def charged(story: Story) -> int:
+    """What the ledger charged the client so far, nanotons."""
+    statement: Statement = story.network.billing("statement")
+    tally = statement.clients.get(story.network.account)
+    return tally.price if tally else 0
 
 
 async def show_requests(story: Story) -> None:

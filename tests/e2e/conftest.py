@@ -15,7 +15,7 @@ import pytest
 
 from cluster.processes import MARK
 
-BASE_PORT = 28000
+BASE_PORT = 26500
 UP_TIMEOUT_S = 420  # about 70 s on two idle cores
 DOWN_TIMEOUT_S = 60
 
