@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from attestation.policy import AppraisalPolicy, ReferenceValues
 from billing.money import Nanotons
 from billing.settlement import SettlementPolicy
-from billing.ton.client import ChainConfig
+from billing.ton.client import DEVNET, ChainConfig
 from billing.ton.highload import TIMEOUT_S as TREASURY_TIMEOUT_S
 from cluster.errors import ConfigError
 
@@ -102,10 +102,17 @@ def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
     for name in _KEYS - {"chain"}:
         if not isinstance(values[name], str) or not values[name]:
             raise ConfigError(f"{name} must be text (put hexadecimal numbers in quotes)")
+    policy = AppraisalPolicy.from_yaml((base / values["policy"]).read_text(), reference=_NO_REFERENCE)
+    if policy.unsafe_simulated_roots is not None and chain["network_id"] != DEVNET:
+        raise ConfigError(
+            f"{values['policy']} trusts simulated vendors, whose keys anybody can have: on network "
+            f"{chain['network_id']} they would earn real money; write 'roots: production' (only the devnet, {DEVNET}, "
+            "takes simulated ones)"
+        )
     return NetworkConfig(
         chain=ChainConfig(**chain),
         registry=values["registry"],
-        policy=AppraisalPolicy.from_yaml((base / values["policy"]).read_text(), reference=_NO_REFERENCE),
+        policy=policy,
         relay=values["relay"],
         settlement=SettlementPolicy(**settlement),
         treasury_timeout_s=timeout_s,

@@ -33,7 +33,7 @@ from billing.ton.cells import MESSAGE_BYTES_MAX, parse_cells
 from billing.ton.proofs import AccountState, Block, Head, prove_account
 from billing.ton.transaction import Transaction, parse_transaction
 
-__all__ = ["ChainClient", "ChainConfig"]
+__all__ = ["DEVNET", "MAINNET", "TESTNET", "ChainClient", "ChainConfig"]
 
 DEVNET, TESTNET, MAINNET = -777, -3, -239  # global ids of the networks
 

@@ -66,6 +66,15 @@ def test_a_wrong_setting_is_named(write, values, said) -> None:
         NetworkConfig.load(write(settings))
 
 
+@pytest.mark.parametrize("network_id", [-239, -3, 0])
+def test_simulated_hosts_cannot_earn_on_a_real_network(write, tmp_path, network_id) -> None:
+    simulated = {"roots": "none", "unsafe_simulated_roots": {"intel": ["ab" * 32]}}
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(simulated))
+    assert NetworkConfig.load(write(SETTINGS)).policy.unsafe_simulated_roots is not None
+    with pytest.raises(ConfigError, match="simulated"):
+        NetworkConfig.load(write(SETTINGS | {"chain": SETTINGS["chain"] | {"network_id": network_id}}))
+
+
 def test_a_secret_that_others_may_read_is_refused_with_the_cure(tmp_path) -> None:
     path = tmp_path / "key"
     path.write_text("ab" * 32)
