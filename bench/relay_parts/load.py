@@ -32,55 +32,71 @@ class Window:
 
 
 class Connection(asyncio.Protocol):
-    """One connection; stops when `draw` has no further request or time is up."""
+    """One connection: a first request on its own, then as many as `go` leaves time for."""
 
-    def __init__(self, draw: Callable[[], bytes | None], window: Window, until: float) -> None:
-        self._draw, self._window, self._until = draw, window, until
+    def __init__(self, draw: Callable[[], bytes | None], window: Window) -> None:
+        self._draw, self._window, self._until = draw, window, 0.0
         self._parser = httptools.HttpResponseParser(self)
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.idle: asyncio.Future[None] = self._loop.create_future()
+
+    def go(self, until: float) -> None:
+        """Send again and again until `until` (a `time.perf_counter`)."""
+        self._until, self.idle = until, self._loop.create_future()
+        self._send()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         self._send()
 
     def connection_lost(self, _: Exception | None) -> None:
-        if not self.done.done():
+        if not self.idle.done():
             self._window.errors["connection lost"] += 1
-            self.done.set_result(None)
+            self.idle.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 
     def on_message_complete(self) -> None:
-        if self._parser.get_status_code() == 200:
-            self._window.latencies_s.append(time.perf_counter() - self._sent)
+        now, status = time.perf_counter(), self._parser.get_status_code()
+        if status != 200:
+            self._window.errors[f"status {status}"] += 1
+        elif self._until:
+            self._window.latencies_s.append(now - self._sent)
+        if now < self._until:
+            self._send()
         else:
-            self._window.errors[f"status {self._parser.get_status_code()}"] += 1
-        self._send()
+            self.idle.set_result(None)
+
+    def close(self) -> None:
+        self._transport.close()
 
     def _send(self) -> None:
-        request = self._draw() if time.perf_counter() < self._until else None
+        request = self._draw()
         if request is None:
-            if not self.done.done():
-                self.done.set_result(None)
-            self._transport.close()
-            return
-        self._sent = time.perf_counter()
-        self._transport.write(request)
+            self.idle.set_result(None)
+        else:
+            self._sent = time.perf_counter()
+            self._transport.write(request)
 
 
 async def run(address: str, draw: Callable[[], bytes | None], *, connections: int, seconds: float) -> Window:
-    """Load `address` (IP:PORT) with requests from `draw` for `seconds`."""
+    """Load `address` (IP:PORT) with requests from `draw` for `seconds`.
+
+    The time begins when every connection has had one answer: a server may take new connections one by one.
+    """
     loop, (host, _, port), window = asyncio.get_running_loop(), address.rpartition(":"), Window()
-    started = time.perf_counter()
-    until = started + seconds
-    opened = [
-        (await loop.create_connection(lambda: Connection(draw, window, until), host, int(port)))[1]
-        for _ in range(connections)
-    ]
+    opening = (loop.create_connection(lambda: Connection(draw, window), host, int(port)) for _ in range(connections))
+    opened = [connection for _, connection in await asyncio.gather(*opening)]
     async with asyncio.timeout(seconds + STALLED_S):
-        await asyncio.gather(*(connection.done for connection in opened))
+        await asyncio.gather(*(connection.idle for connection in opened))
+        started = time.perf_counter()
+        for connection in opened:
+            connection.go(started + seconds)
+        await asyncio.gather(*(connection.idle for connection in opened))
     window.seconds = time.perf_counter() - started
+    for connection in opened:
+        connection.close()
     await asyncio.sleep(SETTLE_S)
     return window
 
