@@ -320,6 +320,7 @@ class Connection(asyncio.Protocol):
             self._answer_refusal(RequestError("the host failed on this request: try another host", "internal_error"))
         if self._begun and not self._ended:
             self.cut()  # a broken answer must not look like a whole one
+        await self._let_read()
         self._next()
 
     def _answer_refusal(self, refusal: RequestError) -> None:
@@ -353,6 +354,15 @@ class Connection(asyncio.Protocol):
     def _put(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
+
+    async def _let_read(self) -> None:
+        """No further request of a client that does not read the answers it has: they would pile up here."""
+        if self._drained.is_set():
+            return
+        try:
+            await self._drain()
+        except (ConnectionError, asyncio.CancelledError):
+            self.cut()
 
     async def _drain(self) -> None:
         try:

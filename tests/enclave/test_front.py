@@ -39,6 +39,9 @@ class Echo:
             answer.begin("text/plain")
             while True:
                 await answer.send(bytes(100_000))
+        if request.path == "/large":
+            answer.reply(200, bytes(100_000), "text/plain")
+            return
         if request.path == "/break":
             answer.begin("text/plain")
             await answer.send(b"half")
@@ -95,6 +98,27 @@ async def test_a_flood_of_pipelined_requests_is_cut(address: str) -> None:
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
         for _ in range(1001):
             await read_answer(reader)
+    await hang_up(writer)
+
+
+async def test_a_client_that_asks_and_never_reads_does_not_fill_the_memory(address: str, echo: Echo) -> None:
+    reader, writer = await connect(address)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]  # the answers stay in the kernel's buffers
+    for _ in range(2000):
+        writer.write(http("/large", b""))
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
+    assert len(echo.requests) * 100_000 < 32 << 20  # what fits into socket buffers, not 200 MB
+    await hang_up(writer)
+
+
+async def test_answers_that_waited_for_a_slow_reader_go_on_when_it_reads(address: str) -> None:
+    reader, writer = await connect(address)
+    for _ in range(50):
+        writer.write(http("/large", b""))
+    await asyncio.sleep(0.1)
+    for _ in range(50):
+        assert len((await read_answer(reader)).body) == 100_000
     await hang_up(writer)
 
 
