@@ -23,6 +23,9 @@ async def show_settlement(story: Story) -> Statement:
     books = report.reconciliation
     expect(books.difference == 0, f"chain and books differ by {books.difference} nanoton")
     expect(statement.imbalance == 0, f"the ledger is out of balance by {statement.imbalance}")
+    paid = [batch for batch in statement.batches if batch.state is BatchState.CONFIRMED]
+    expect(len(paid) == 1, f"{len(paid)} batches were confirmed, not 1")
+    screen.say(f"highload wallet v3 paid {len(paid[0].payouts)} owners in transaction {paid[0].transaction.hex()}")
     screen.say(
         f"treasury on chain {books.chain} = ledger {books.books} nanoton; ledger imbalance {statement.imbalance}"
     )
