@@ -12,13 +12,15 @@ from typing import Any, Protocol, Self
 import aiohttp
 
 from attestation.evidence import EVIDENCE_SIZE_MAX
-from cluster.errors import EnclaveUnreachableError, RefusedError
+from cluster.errors import ConfigError, EnclaveUnreachableError, RefusedError
+from cluster.relay import parse_address
 
 HEALTH_TIMEOUT_S = 0.9  # three misses at one a second must fit into five seconds
 EVIDENCE_TIMEOUT_S = 15.0
 CONTROL_TIMEOUT_S = 10.0
 LOAD_TIMEOUT_S = 300.0
 JSON_SIZE_MAX = 4 << 20
+HEALTH_SIZE_MAX = 64 << 10
 NONCE_SIZE = 32
 
 
@@ -56,17 +58,17 @@ class HttpEnclaveGate:
         """See EnclaveGate."""
         if len(nonce) != NONCE_SIZE:
             raise ValueError(f"a nonce has {NONCE_SIZE} bytes, not {len(nonce)}")
-        url = f"http://{address}/evidence"
+        url = f"http://{_checked(address)}/evidence"
         request = self._open().post(url, data=nonce, timeout=_limit(EVIDENCE_TIMEOUT_S), allow_redirects=False)
         async with _asking(address), request as answer:
             return await _read(answer, address, EVIDENCE_SIZE_MAX)
 
     async def fetch_health(self, address: str) -> Mapping[str, Any]:
         """See EnclaveGate."""
-        url = f"http://{address}/health"
+        url = f"http://{_checked(address)}/health"
         request = self._open().get(url, timeout=_limit(HEALTH_TIMEOUT_S), allow_redirects=False)
         async with _asking(address), request as answer:
-            return _parse_object(await _read(answer, address, JSON_SIZE_MAX), address)
+            return _parse_object(await _read(answer, address, HEALTH_SIZE_MAX), address)
 
     async def close(self) -> None:
         """Close idle connections."""
@@ -75,7 +77,8 @@ class HttpEnclaveGate:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:
-            self._session = aiohttp.ClientSession(auto_decompress=False, trust_env=False)
+            jar = aiohttp.DummyCookieJar()  # hosts are strangers: what one sets is neither kept nor sent
+            self._session = aiohttp.ClientSession(auto_decompress=False, trust_env=False, cookie_jar=jar)
         return self._session
 
 
@@ -143,6 +146,17 @@ class EnclaveControl:
             return await _read(answer, self._name, JSON_SIZE_MAX)
 
 
+def _checked(address: str) -> str:
+    """The address, if it is IP:PORT and nothing else: it becomes part of a URL, and of the relay's map."""
+    try:
+        parsed = parse_address(address)
+    except ConfigError as error:
+        raise EnclaveUnreachableError(str(error)) from None
+    if str(parsed) != address or parsed.port == 0:
+        raise EnclaveUnreachableError(f"{address!r} is not an address: write IP:PORT, as 127.0.0.1:8443")
+    return address
+
+
 @asynccontextmanager
 async def _asking(name: str) -> AsyncIterator[None]:
     try:
@@ -169,14 +183,14 @@ async def _read(answer: aiohttp.ClientResponse, name: str, size_max: int) -> byt
 def _refusal(body: bytes) -> str:
     try:
         return str(json.loads(body)["error"]["message"])[:300]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "without a reason"
 
 
 def _parse_object(body: bytes, name: str) -> Mapping[str, Any]:
     try:
         value = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EnclaveUnreachableError(f"{name}: the answer is not JSON") from error
     if not isinstance(value, dict):
         raise EnclaveUnreachableError(f"{name}: the answer is not a JSON object")

@@ -10,6 +10,7 @@ from billing.tariff import COEFFICIENT_MAX, COEFFICIENT_ONE, Tariff, check_coeff
 ROOT_BYTES = 32
 NAME_LENGTH_MAX = 128
 COUNT_MAX = 1 << 62
+LOADED_MAX = 64  # models one host may report: every snapshot carries them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +62,8 @@ class Load:
             raise ValueError(f"malformed health answer: {error}") from error
         if any(type(count) is not int or not 0 <= count <= COUNT_MAX for count in counts.values()):
             raise ValueError("health counters must be non-negative integers")
-        if type(ready) is not bool or any(len(root) != ROOT_BYTES for root in models):
-            raise ValueError("health: ready must be true or false, models hex roots of 32 bytes")
+        if type(ready) is not bool or len(models) > LOADED_MAX or any(len(root) != ROOT_BYTES for root in models):
+            raise ValueError(f"health: ready must be true or false, models at most {LOADED_MAX} hex roots of 32 bytes")
         return cls(ready=ready, models=models, **counts)
 
     @property

@@ -65,6 +65,8 @@ def parse_address(text: str) -> Address:
         ip, number = ipaddress.ip_address(host.removeprefix("[").removesuffix("]")), int(port)
     except ValueError:
         raise ConfigError(f"{text!r} is not an address: write IP:PORT, as 127.0.0.1:8443") from None
+    if getattr(ip, "scope_id", None) is not None:  # free text after a %, which must reach neither URL nor admin socket
+        raise ConfigError(f"{text!r} names a network interface: give an address without one")
     if not 0 <= number <= 65535:
         raise ConfigError(f"{text!r} has no such port: ports end at 65535")
     return Address(ip=ip, port=number)

@@ -112,6 +112,36 @@ async def test_a_host_that_does_not_speak_the_protocol_is_unreachable(gate, answ
             await gate.fetch_health(address)
 
 
+NESTED = b"[" * 50_000
+
+
+@pytest.mark.parametrize("status", ["200 OK", "500 No"])
+async def test_deeply_nested_json_is_unreachable_too_and_ends_no_loop(gate, status) -> None:
+    head = f"HTTP/1.1 {status}\r\ncontent-length: {len(NESTED)}\r\n\r\n".encode()
+    async with server_that_answers(head + NESTED) as address:
+        with pytest.raises(EnclaveUnreachableError):
+            await gate.fetch_health(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1:80/api/jobs?", "localhost:80", "user@127.0.0.1:80", "127.0.0.1:0080", "127.0.0.1:0", "[::1]", "", "#"],
+)
+async def test_an_address_that_is_more_than_ip_and_port_is_not_asked(gate, address) -> None:
+    with pytest.raises(EnclaveUnreachableError, match="IP:PORT"):
+        await gate.fetch_evidence(address, bytes(32))
+    with pytest.raises(EnclaveUnreachableError, match="IP:PORT"):
+        await gate.fetch_health(address)
+
+
+def test_a_host_that_claims_thousands_of_models_does_not_fill_the_snapshots() -> None:
+    health = {"ready": True, "running": 0, "waiting": 0, "served": 0, "output_tokens": 0}
+    models = [number.to_bytes(32, "big").hex() for number in range(65)]
+    with pytest.raises(ValueError, match="models"):
+        Load.from_health({**health, "models": models})
+    assert len(Load.from_health({**health, "models": models[:64]}).models) == 64
+
+
 async def test_a_host_cannot_send_the_registry_elsewhere(gate) -> None:
     async with server_that_answers(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}") as inner:
         redirect = f"HTTP/1.1 307 Go\r\nlocation: http://{inner}/\r\ncontent-length: 0\r\n\r\n".encode()

@@ -369,9 +369,12 @@ def test_an_address_others_can_reach_must_be_asked_for(address: str) -> None:
         RelayProcess(address, KEY)
 
 
-@pytest.mark.parametrize("address", ["", "localhost:80", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:70000", "1|2:3"])
+@pytest.mark.parametrize(
+    "address",
+    ["", "localhost:80", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:70000", "1|2:3", "[fe80::1%x; show info]:1"],
+)
 def test_what_is_not_an_address_is_refused(address: str) -> None:
-    with pytest.raises(ConfigError, match=r"write IP:PORT|ports end"):
+    with pytest.raises(ConfigError, match=r"write IP:PORT|ports end|interface"):
         parse_address(address)
 
 

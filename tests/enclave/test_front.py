@@ -102,7 +102,7 @@ async def test_a_flood_of_pipelined_requests_is_cut(address: str) -> None:
 
 
 async def test_a_client_that_asks_and_never_reads_does_not_fill_the_memory(address: str, echo: Echo) -> None:
-    reader, writer = await connect(address)
+    _, writer = await connect(address)
     writer.transport.pause_reading()  # type: ignore[attr-defined]  # the answers stay in the kernel's buffers
     for _ in range(2000):
         writer.write(http("/large", b""))
