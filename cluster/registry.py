@@ -33,7 +33,7 @@ from cluster.fleet import (
 from cluster.model import HostHints, Load
 
 PERIOD_S = 1.0
-CHALLENGES_MAX = 8  # at the same time
+CHALLENGES_MAX = 512  # of those who ask to join, at the same time; each may keep us waiting for seconds
 PAST_MAX = 64  # refused and replaced hosts that stay visible
 NONCES_MAX = 1024
 ENDED = frozenset({HostState.REFUSED, HostState.GONE})
@@ -111,7 +111,8 @@ class Registry:
     async def admit(self, address: str, hints: HostHints) -> Admission:
         """Challenge the enclave at `address` with a fresh nonce; take it in or say why not."""
         try:
-            event = await self._challenge(address)
+            async with self._challenging:  # not for renewals: strangers must not keep members waiting
+                event = await self._challenge(address)
         except EnclaveUnreachableError as error:
             return Admission(address=address, accepted=False, reason=str(error), error=type(error).__name__)
         record = await self._settle(address, hints, event)
@@ -145,7 +146,8 @@ class Registry:
         watched = self._current(HostState.ACTIVE, HostState.SUSPENDED)
         await asyncio.gather(*(self._check(record) for record in watched))
         for record in self._current(HostState.ACTIVE, HostState.SUSPENDED):
-            await self._step(record.address, Tick(at=self._clock()))
+            if record.address in self._records:  # an enclave may move while the relay hears of the one before it
+                await self._step(record.address, Tick(at=self._clock()))
         self._routes_stale = True  # a relay that restarted has forgotten everything; the same map again changes nothing
         await self._sync_routes()
 
@@ -186,11 +188,10 @@ class Registry:
 
     async def _challenge(self, address: str) -> Admitted | Refused:
         nonce = secrets.token_bytes(32)
-        async with self._challenging:
-            try:
-                data = await self._gate.fetch_evidence(address, nonce)
-            except EnclaveControlError as error:
-                return Refused(error=type(error).__name__, reason=str(error), checks=(), at=self._clock())
+        try:
+            data = await self._gate.fetch_evidence(address, nonce)
+        except EnclaveControlError as error:
+            return Refused(error=type(error).__name__, reason=str(error), checks=(), at=self._clock())
         return appraise(data, self._policy, self._terms, nonce=nonce, now=self._clock())
 
     async def _settle(self, address: str, hints: HostHints, event: Admitted | Refused) -> HostRecord:
