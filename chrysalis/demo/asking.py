@@ -1,7 +1,7 @@
 """The client's side of the demo: the unmodified OpenAI SDK against the sidecar."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,21 +38,22 @@ class Caller:
             text=answer.choices[0].message.content or "", cost=_cost(answer.usage), error="", **_named(raw.headers)
         )
 
-    async def stream(self, prompt: str, *, begun: asyncio.Event | None = None) -> Reply:
-        """One streamed answer; `begun` is set at its first piece. An error on the stream is part of the reply."""
+    async def stream(self, prompt: str, *, begun: Callable[[str], None] = lambda _: None) -> Reply:
+        """One streamed answer; `begun` hears the host's id at its first piece. An error on it is part of the reply."""
         raw = await self._sdk.chat.completions.with_raw_response.create(
             model=self._model,
             messages=[{"role": "user", "content": prompt}],
             stream=True,
             stream_options={"include_usage": True},
         )
-        named, parts, cost = _named(raw.headers), [], 0
+        named, parts, cost = _named(raw.headers), list[str](), 0
         try:
             async for chunk in raw.parse():
-                parts += [choice.delta.content or "" for choice in chunk.choices]
+                fresh = [choice.delta.content for choice in chunk.choices if choice.delta.content]
+                if fresh and not parts:
+                    begun(named["host"])
+                parts += fresh
                 cost = _cost(chunk.usage) or cost
-                if begun is not None and any(parts):
-                    begun.set()
         except APIError as error:
             return Reply(text="".join(parts), cost=0, error=str(error.code or type(error).__name__), **named)
         return Reply(text="".join(parts), cost=cost, error="", **named)

@@ -1,8 +1,9 @@
 """The demo's last steps: pay out, compare chain and books, look for leaked prompts, and sum up."""
 
+import psutil
 from pytoniq_core import Address
 
-from billing.batch import PayoutState
+from billing.batch import BatchState, PayoutState
 from billing.money import format_ton
 from billing.ton.cells import payee_of
 from billing.ton.client import ChainClient
@@ -45,7 +46,7 @@ def show_privacy(story: Story) -> int:
     """Search everything outside enclaves and client for the prompts; returns the number of hits."""
     screen, network = story.screen, story.network
     screen.step("Privacy: prompts searched in all files and everybody else's memory")
-    trusted = {enclave.program.pid for enclave in network.enclaves.values()} | {network.client_pid}
+    trusted = {network.client_pid} | {pid for enclave in story.admitted for pid in _family(enclave.program.pid)}
     found = scan(
         [story.canary.encode(), *(sentence.encode() for sentence in SENTENCES[:2])],
         folders=[network.folder],
@@ -106,6 +107,14 @@ def show_summary(story: Story, statement: Statement, hits: int) -> None:
             ("prompts found outside enclaves and client", str(hits)),
         ],
     )
+
+
+def _family(pid: int) -> set[int]:
+    """A process and all below it; vLLM's engine is a child of the enclave. Empty when it is gone."""
+    try:
+        return {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
+    except psutil.NoSuchProcess:
+        return set()
 
 
 def _total(statement: Statement, payee: str) -> PayeeTotal:
