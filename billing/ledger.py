@@ -74,6 +74,7 @@ class Ledger:
         self._balances: defaultdict[str, int] = defaultdict(int)
         self._applied: dict[str, bytes] = {}
         self._leases: dict[bytes, Lease] = {}
+        self._open: dict[bytes, Lease] = {}  # those of them whose hold has not ended
         self._fees: dict[str, int] = {}  # receipt entry id -> operator's fee in it
         self._since: dict[bytes, int] = {}
         self._payouts: dict[tuple[str, bytes], _OpenPayout] = {}
@@ -95,7 +96,7 @@ class Ledger:
         return self._balances.get(account, 0)
 
     def balances(self) -> Mapping[str, int]:
-        """Return all balances, read-only."""
+        """Return all balances that are not 0, read-only."""
         return MappingProxyType(self._balances)
 
     def available(self, account: bytes) -> Nanotons:
@@ -110,6 +111,10 @@ class Ledger:
         """Return the sum over all accounts: always 0."""
         return sum(self._balances.values())
 
+    def is_paid(self, request_hash: bytes) -> bool:
+        """Tell whether a receipt was posted for this request."""
+        return _receipt_id(request_hash) in self._applied
+
     def lease(self, lease: bytes) -> Lease:
         """Return a lease's state.
 
@@ -122,8 +127,8 @@ class Ledger:
 
     def releasable(self, now: int, *, grace_s: int = RELEASE_GRACE_S) -> Iterator[bytes]:
         """Yield the leases whose holds may end at unix time `now`."""
-        for lease, state in self._leases.items():
-            if state.released is None and now >= state.grant.not_after + grace_s:
+        for lease, state in self._open.items():
+            if now >= state.grant.not_after + grace_s:
                 yield lease
 
     def payables(self) -> tuple[Payable, ...]:
@@ -208,7 +213,7 @@ class Ledger:
         """
         if not 0 <= fee_permille <= 1000:
             raise ValueError(f"fee_permille must be 0 to 1000, got {fee_permille}")
-        entry_id = f"receipt:{receipt.request_hash.hex()}"
+        entry_id = _receipt_id(receipt.request_hash)
         fee = self._fees.get(entry_id, receipt.price * fee_permille // 1000)
         entry = _receipt_entry(entry_id, receipt, signed, fee, now)
         try:
@@ -285,6 +290,8 @@ class Ledger:
             record(self, entry)
         for posting in entry.postings:
             self._balances[posting.account] += posting.amount
+            if not self._balances[posting.account]:  # every lease and batch has an account: keep those with money
+                del self._balances[posting.account]
         self._applied[entry.id] = entry.digest()
         self._update_since(entry)
 
@@ -345,7 +352,7 @@ class Ledger:
 
     def _record_hold(self, entry: Entry) -> None:
         grant = parse_grant_body(entry.data)
-        self._leases[grant.lease] = Lease(grant=grant)
+        self._leases[grant.lease] = self._open[grant.lease] = Lease(grant=grant)
 
     def _record_receipt(self, entry: Entry) -> None:
         receipt = parse_receipt(entry.data)
@@ -359,6 +366,7 @@ class Ledger:
         state = self.lease(entry.data)
         state.released = Nanotons(self.balance(hold_account(entry.data)))
         state.spent.clear()
+        self._open.pop(entry.data, None)
 
     def _record_batch(self, entry: Entry) -> None:
         batch = entry.id.removeprefix("batch:")
@@ -395,6 +403,10 @@ _RECORDERS = {
     EntryKind.PAYOUT: Ledger._record_outcome,
     EntryKind.REQUEUE: Ledger._record_outcome,
 }
+
+
+def _receipt_id(request_hash: bytes) -> str:
+    return f"receipt:{request_hash.hex()}"
 
 
 def _receipt_entry(entry_id: str, receipt: Receipt, signed: bytes, fee: int, now: int) -> Entry:

@@ -161,3 +161,35 @@ def test_a_journal_of_something_else_is_refused(tmp_path: Path) -> None:
             journal.append(payload)
         with pytest.raises(MalformedRecordError):
             Books.open(tmp_path / str(number))
+
+
+def test_what_is_committed_together_is_written_in_one_transaction(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    append = Journal.append
+    monkeypatch.setattr(Journal, "append", lambda journal, *some: written.append(len(some)) or append(journal, *some))
+    with books.together():
+        for number in range(2):
+            post(books, make_receipt(GRANT, number))
+    assert written == [2]
+    balances = dict(books.ledger.balances())
+    with reopened(books) as again:
+        assert dict(again.ledger.balances()) == balances
+
+
+def test_when_writing_together_does_not_come_to_its_end_nothing_happened(books: Books) -> None:
+    before = dict(books.ledger.balances())
+    with pytest.raises(ZeroDivisionError), books.together():
+        post(books, make_receipt(GRANT))
+        1 / 0  # noqa: B018
+    assert dict(books.ledger.balances()) == before
+    post(books, make_receipt(GRANT))
+    with reopened(books) as again:
+        assert again.ledger.is_paid(make_receipt(GRANT).request_hash)
+
+
+def test_leases_and_batches_that_ended_leave_no_balance_behind(books: Books) -> None:
+    books.post(books.ledger.plan_release(GRANT.lease, now=GRANT.not_after + 1000))
+    assert set(books.ledger.balances()) == {f"client:{ACCOUNT.hex()}", "treasury"}
+    assert list(books.ledger.releasable(GRANT.not_after + 2000)) == []
