@@ -7,7 +7,7 @@ serve billing, which must check receipts of hosts that are gone.
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from cluster.model import HostHints
 
 HOSTS_MAX = 1024
 KEYS_MAX = 4096
+_KEY_BYTES = ("host_id", "receipt", "payee")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class HostKey:
     host_id: bytes  # 8
     receipt: bytes  # 32
     payee: bytes  # 33
+    ended_at: int | None = None  # unix seconds of its refusal, after which it earns nothing; None while it is in order
 
     @classmethod
     def of(cls, capability: Capability) -> "HostKey":
@@ -53,17 +55,23 @@ class AddressBook:
         return self._keys.get(host_id)
 
     def remember(self, address: str, hints: HostHints, key: HostKey) -> None:
-        """Note an admitted host. The oldest entries go when there are too many."""
-        if self._hints.get(address) == hints and self._keys.get(key.host_id) == key:
-            return
-        self._hints.pop(address, None)
+        """Note an admitted host. What was not noted for the longest time goes when there is too much."""
+        before = self._hints.pop(address, None), self._keys.pop(key.host_id, None)
         self._hints[address] = hints
         self._keys[key.host_id] = key
         while len(self._hints) > HOSTS_MAX:
             del self._hints[next(iter(self._hints))]
         while len(self._keys) > KEYS_MAX:
             del self._keys[next(iter(self._keys))]
-        self._write()
+        if before != (hints, key):
+            self._write()
+
+    def end(self, host_id: bytes, *, at: int) -> None:
+        """Note that an instance was refused at unix time `at`; until it is admitted again, if ever."""
+        key = self._keys.get(host_id)
+        if key is not None and key.ended_at is None:
+            self._keys[host_id] = replace(key, ended_at=at)
+            self._write()
 
     def forget(self, address: str) -> None:
         """Do not challenge this address again after a restart; its keys stay."""
@@ -85,7 +93,7 @@ class AddressBook:
             if "address" in item:
                 self._hints[item["address"]] = _hints(item)
             else:
-                key = HostKey(**{name: bytes.fromhex(item[name]) for name in ("host_id", "receipt", "payee")})
+                key = _key(item)
                 self._keys[key.host_id] = key
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
@@ -101,7 +109,14 @@ def _address_line(item: tuple[str, HostHints]) -> str:
 
 
 def _key_line(key: HostKey) -> str:
-    return json.dumps({name: getattr(key, name).hex() for name in ("host_id", "receipt", "payee")})
+    return json.dumps({name: getattr(key, name).hex() for name in _KEY_BYTES} | {"ended_at": key.ended_at})
+
+
+def _key(item: Mapping[str, Any]) -> HostKey:
+    ended_at = item["ended_at"]
+    if ended_at is not None and type(ended_at) is not int:
+        raise ValueError("ended_at is no time")
+    return HostKey(**{name: bytes.fromhex(item[name]) for name in _KEY_BYTES}, ended_at=ended_at)
 
 
 def _hints(item: Mapping[str, Any]) -> HostHints:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from billing.entries import Entry, EntryKind
 from billing.errors import BillingError, UnknownLeaseError
 from billing.grant import Grant, sign_grant
 from billing.journal import Journal
+from billing.ledger import RELEASE_GRACE_S
 from billing.money import Nanotons
 from billing.receipt import Receipt, parse_receipt
 from billing.records import parse_record
@@ -33,8 +34,8 @@ _log = logging.getLogger(__name__)
 class Admissions(Protocol):
     """What the cashier asks the registry."""
 
-    async def key(self, host_id: bytes) -> HostKey | None:
-        """Receipt key and payee of an instance that was admitted at some time; None for a stranger."""
+    async def keys(self, host_ids: Collection[bytes]) -> Mapping[bytes, HostKey]:
+        """Receipt keys and payees of those of these instances that were ever admitted; strangers are left out."""
         ...
 
     async def fee_permille(self) -> int:
@@ -102,8 +103,8 @@ class Cashier:
         self._clock = clock
         self._hosts: dict[bytes, Tally] = {}
         self._clients: dict[bytes, Tally] = {}
-        self._paid: set[bytes] = set()  # request hashes
         self._refused = 0
+        self._opened_at = int(clock().timestamp())
         self._settler: Settler | None = None
         self._settling = asyncio.Lock()
         records = Journal.open(journal)
@@ -129,8 +130,9 @@ class Cashier:
             granted = self.books.ledger.lease(grant.lease).grant
         except UnknownLeaseError:
             granted = grant
+        signed = sign_grant(granted, self._operator_key)  # first: nothing is held for a grant that cannot be signed
         self.books.post(self.books.ledger.plan_hold(granted, now=now))
-        return sign_grant(granted, self._operator_key)
+        return signed
 
     async def post(self, receipts: Sequence[bytes]) -> tuple[Posted, ...]:
         """Pay for receipts, each once; a refusal is final and says why.
@@ -141,20 +143,48 @@ class Cashier:
         if len(receipts) > POST_MAX:
             raise ReceiptRefusedError(f"{len(receipts)} receipts at once, at most {POST_MAX} are taken: send fewer")
         fee_permille = await self._admissions.fee_permille()
-        return tuple([await self._post(signed, fee_permille) for signed in receipts])
+        hosts = {host_id for host_id in map(_host_of, receipts) if host_id is not None}
+        keys = await self._admissions.keys(hosts)
+        counted: list[Receipt] = []
+        with self.books.together():
+            posted = tuple([self._post(signed, keys, fee_permille, counted) for signed in receipts])
+        for receipt in counted:
+            self._add(receipt)
+        for refusal in posted:
+            if not refusal.accepted:
+                self._refused += 1
+                _log.warning("a receipt is refused: %s", refusal.reason)
+        return posted
 
     def release_expired(self) -> int:
-        """End every hold whose time is over; what was not used goes back to its client. Returns how many."""
+        """End every hold whose time is over; what was not used goes back to its client. Returns how many.
+
+        None in the first RELEASE_GRACE_S after the start: while the books were closed no host could post its receipts.
+        """
         now = int(self._clock().timestamp())
+        if now < self._opened_at + RELEASE_GRACE_S:
+            return 0
         due = list(self.books.ledger.releasable(now))
-        for lease in due:
-            self.books.post(self.books.ledger.plan_release(lease, now=now))
+        with self.books.together():
+            for lease in due:
+                self.books.post(self.books.ledger.plan_release(lease, now=now))
         return len(due)
 
     async def tick(self) -> TickReport:
         """Book what the chain shows: deposits, fees, progress of batches. ChainError when it cannot be asked."""
         async with self._with_settler() as settler:
             return await settler.tick()
+
+    async def plan_due(self, period_s: int) -> tuple[Batch, ...]:
+        """Put everyone who is due into batches, at most once in `period_s` seconds; ticks see them through."""
+        now = int(self._clock().timestamp())
+        last = max((batch.planned_at for batch in self.books.batches().values()), default=0)
+        if now < max(last, self._opened_at) + period_s:
+            return ()
+        if not any(self._policy.is_due(payable, now) for payable in self.books.ledger.payables()):
+            return ()
+        async with self._with_settler() as settler:
+            return await settler.plan(self._policy)
 
     async def settle(self, *, force: bool = False, timeout_s: float = 60.0) -> TickReport:
         """Pay everyone who is due (with `force`: everyone who is owed anything) and see it through.
@@ -187,29 +217,21 @@ class Cashier:
         """Close the journal."""
         self.books.close()
 
-    async def _post(self, signed: bytes, fee_permille: int) -> Posted:
+    def _post(self, signed: bytes, keys: Mapping[bytes, HostKey], fee_permille: int, counted: list[Receipt]) -> Posted:
+        """Post one receipt; adds it to `counted` unless it was posted before."""
+        now = int(self._clock().timestamp())
         try:
             receipt = parse_receipt(signed)
-            key = await self._key(receipt.host_id)
+            key = _check_key(receipt, keys.get(receipt.host_id), now=now)
+            again = self.books.ledger.is_paid(receipt.request_hash)
             self.books.post_receipt(
-                signed,
-                receipt_key=key.receipt,
-                payee=key.payee,
-                fee_permille=fee_permille,
-                now=int(self._clock().timestamp()),
+                signed, receipt_key=key.receipt, payee=key.payee, fee_permille=fee_permille, now=now
             )
         except (BillingError, ReceiptRefusedError) as error:
-            self._refused += 1
-            _log.warning("a receipt is refused: %s", error)
             return Posted(accepted=False, reason=f"{type(error).__name__}: {error}")
-        self._add(receipt)
+        if not again:
+            counted.append(receipt)
         return Posted(accepted=True)
-
-    async def _key(self, host_id: bytes) -> HostKey:
-        key = await self._admissions.key(host_id)
-        if key is None:
-            raise ReceiptRefusedError(f"host {host_id.hex()} was never admitted")
-        return key
 
     def _count(self, records: Iterable[Entry | Batch]) -> None:
         for record in records:
@@ -217,10 +239,7 @@ class Cashier:
                 self._add(parse_receipt(record.data))
 
     def _add(self, receipt: Receipt) -> None:
-        """Count a posted receipt; one that was posted before changes nothing."""
-        if receipt.request_hash in self._paid:
-            return
-        self._paid.add(receipt.request_hash)
+        """Count a posted receipt."""
         self._hosts[receipt.host_id] = self._hosts.get(receipt.host_id, Tally()).plus(receipt)
         self._clients[receipt.account] = self._clients.get(receipt.account, Tally()).plus(receipt)
 
@@ -230,3 +249,27 @@ class Cashier:
             raise RuntimeError("no settler is attached: the chain was not reached yet")
         async with self._settling:  # holds and receipts may come in between; only settling is one at a time
             yield self._settler
+
+
+def _host_of(signed: bytes) -> bytes | None:
+    """The host a receipt names; None for junk, which is refused when it is posted."""
+    try:
+        return parse_receipt(signed).host_id
+    except BillingError:
+        return None
+
+
+def _check_key(receipt: Receipt, key: HostKey | None, *, now: int) -> HostKey:
+    """The key that must have signed the receipt.
+
+    A host that was refused earns nothing from then on. As it could date a receipt back, what it did before counts only
+    as long as an honest one needs to post it.
+    """
+    if key is None:
+        raise ReceiptRefusedError(f"host {receipt.host_id.hex()} was never admitted")
+    if key.ended_at is not None and (receipt.issued_at > key.ended_at or now > key.ended_at + RELEASE_GRACE_S):
+        raise ReceiptRefusedError(
+            f"host {receipt.host_id.hex()} was refused at {key.ended_at}; the receipt is of {receipt.issued_at} "
+            f"and came at {now}, more than {RELEASE_GRACE_S} s later is too late"
+        )
+    return key

@@ -8,7 +8,7 @@ operator_key: operator.key    # Ed25519 seeds in hex, mode 0600
 treasury_key: treasury.key
 ticket_key: ticket.key        # 32 bytes in hex, mode 0600
 relay: 127.0.0.1:8443         # where the relay listens, and clients send to
-settlement: {threshold: 500000000, max_age_s: 86400, dust: 10000000, treasury_timeout_s: 3600}
+settlement: {threshold: 500000000, max_age_s: 86400, dust: 10000000, period_s: 3600, treasury_timeout_s: 600}
 """
 
 import stat
@@ -28,11 +28,12 @@ from billing.ton.highload import TIMEOUT_S as TREASURY_TIMEOUT_S
 from cluster.errors import ConfigError
 
 SECRET_SIZE = 32
+SETTLEMENT_PERIOD_S = 3600  # between automatic settlements
 _KEYS = {"chain", "registry", "policy", "state", "operator_key", "treasury_key", "ticket_key", "relay"}
 _OPTIONAL = {"settlement"}
 _CHAIN = {"host", "port", "public_key", "network_id"}
 _NO_REFERENCE = ReferenceValues(measurements=frozenset(), rims=frozenset(), models=frozenset())
-_SETTLEMENT = {"threshold", "max_age_s", "dust", "batch_max", "treasury_timeout_s"}
+_SETTLEMENT = {"threshold", "max_age_s", "dust", "batch_max", "period_s", "treasury_timeout_s"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ class NetworkConfig:
     ticket_key: Path
     relay: str  # IP:PORT
     settlement: SettlementPolicy
+    settlement_period_s: int = SETTLEMENT_PERIOD_S
     treasury_timeout_s: int = TREASURY_TIMEOUT_S
 
     @classmethod
@@ -96,6 +98,9 @@ def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
     chain = _mapping(values["chain"], "chain", _CHAIN)
     settlement = dict(_mapping(values.get("settlement", {}), "settlement", set(), _SETTLEMENT))
     timeout_s = settlement.pop("treasury_timeout_s", TREASURY_TIMEOUT_S)
+    period_s = settlement.pop("period_s", SETTLEMENT_PERIOD_S)
+    if type(period_s) is not int or period_s <= 0:
+        raise ConfigError(f"settlement.period_s must be a whole number of seconds above 0, got {period_s!r}")
     for name in ("threshold", "dust"):
         if name in settlement:
             settlement[name] = Nanotons(settlement[name])
@@ -115,6 +120,7 @@ def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
         policy=policy,
         relay=values["relay"],
         settlement=SettlementPolicy(**settlement),
+        settlement_period_s=period_s,
         treasury_timeout_s=timeout_s,
         **{name: base / values[name] for name in ("state", "operator_key", "treasury_key", "ticket_key")},
     )

@@ -287,6 +287,8 @@ class Registry:
         self._records[address] = after
         if Action.CHALLENGE in actions:
             self._background(self._renew(address))
+        if after.state is HostState.REFUSED and after.host_id is not None:
+            self._book.end(after.host_id, at=int(after.since.timestamp()))
         if after.state is not before.state:
             _log.info("host %s at %s is %s: %s", after.label, address, after.state, after.reason)
         if Action.OPEN_ROUTE in actions or Action.CLOSE_ROUTE in actions:

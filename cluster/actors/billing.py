@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pytoniq_core import Address
 
-from billing.errors import BillingError, ChainError
+from billing.errors import BillingError, ChainError, JournalBusyError
 from billing.grant import Grant
 from billing.ton.client import ChainClient
 from billing.ton.highload import treasury_wallet
@@ -19,26 +20,17 @@ from cluster.cashier import Cashier, Posted, Statement
 from cluster.config import NetworkConfig, read_signing_key
 
 TICK_S = 1.0
-KEYS_MAX = 4096
+LOCK_WAIT_S = 30.0  # for a predecessor that Ray has given up and that has not ended yet
 _log = logging.getLogger(__name__)
 
 
 class RegistryAdmissions:
-    """The registry actor, asked once for each instance: its keys never change."""
+    """The registry actor, asked anew each time: a host may have been refused a moment ago."""
 
-    def __init__(self) -> None:
-        self._keys: dict[bytes, HostKey] = {}
-
-    async def key(self, host_id: bytes) -> HostKey | None:
+    async def keys(self, host_ids: Collection[bytes]) -> Mapping[bytes, HostKey]:
         """See cluster.cashier.Admissions."""
-        if host_id not in self._keys:
-            key: HostKey | None = await find(REGISTRY).key.remote(host_id)
-            if key is None:
-                return None
-            if len(self._keys) >= KEYS_MAX:
-                self._keys.clear()
-            self._keys[host_id] = key
-        return self._keys[host_id]
+        keys: Mapping[bytes, HostKey] = await find(REGISTRY).keys.remote(list(host_ids))
+        return keys
 
     async def fee_permille(self) -> int:
         """See cluster.cashier.Admissions."""
@@ -50,33 +42,23 @@ class BillingActor:
     """Serialises what touches money. All rules live in cluster.cashier and billing."""
 
     async def __init__(self, config_path: str) -> None:  # type: ignore[misc]  # Ray awaits it
-        config = NetworkConfig.load(Path(config_path))
+        """Open the books. The chain is reached afterwards: Ray gives up for good an actor that fails here."""
+        self._config = config = NetworkConfig.load(Path(config_path))
         config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._cashier = Cashier(
-            journal=config.state / "books.sqlite",
-            operator_key=read_signing_key(config.operator_key),
-            admissions=RegistryAdmissions(),
-            policy=config.settlement,
+        self._key = read_signing_key(config.treasury_key)
+        self._wallet = treasury_wallet(
+            self._key.public_key().public_bytes_raw(), config.chain.network_id, timeout_s=config.treasury_timeout_s
         )
-        key = read_signing_key(config.treasury_key)
-        wallet = treasury_wallet(
-            key.public_key().public_bytes_raw(), config.chain.network_id, timeout_s=config.treasury_timeout_s
-        )
-        settler = Settler(
-            chain=await ChainClient.connect(config.chain),
-            books=self._cashier.books,
-            wallet=wallet,
-            key=key,
-            registry=Address(config.registry),
-        )
-        self._cashier.attach(settler)
-        self._wallet: str = wallet.address.to_str(is_user_friendly=False)
+        self._cashier = await _open_books(config)
+        self._attaching = asyncio.Lock()
+        self._attached = False
         self._report: TickReport | None = None
         self._following = asyncio.create_task(self._follow_chain())
 
     async def ready(self) -> str:
         """Returns (the treasury's address) once the books are open."""
-        return self._wallet
+        address: str = self._wallet.address.to_str(is_user_friendly=False)
+        return address
 
     async def place_hold(self, grant: Grant) -> bytes:
         """Hold a lease's money and sign its grant; asked again, the same. BillingError without funds."""
@@ -92,10 +74,12 @@ class BillingActor:
 
     async def settle(self, force: bool = False, timeout_s: float = 60.0) -> TickReport:
         """Pay who is due (with `force`, everyone who is owed anything) and wait until the chain confirmed it."""
+        await self._attach()
         return await self._cashier.settle(force=force, timeout_s=timeout_s)
 
     async def tick(self) -> TickReport:
         """Book what the chain shows now."""
+        await self._attach()
         return await self._cashier.tick()
 
     async def statement(self) -> Statement:
@@ -110,11 +94,46 @@ class BillingActor:
         """What the last look at the chain found, None before the first."""
         return self._report
 
+    async def _attach(self) -> None:
+        """Reach the chain, unless it was reached before; ChainError when it does not answer."""
+        async with self._attaching:
+            if self._attached:
+                return
+            chain = await ChainClient.connect(self._config.chain)
+            registry = Address(self._config.registry)
+            books = self._cashier.books
+            self._cashier.attach(
+                Settler(chain=chain, books=books, wallet=self._wallet, key=self._key, registry=registry)
+            )
+            self._attached = True
+
     async def _follow_chain(self) -> None:
+        """Release holds, book what the chain shows, pay who is due; whatever goes wrong is tried again."""
         while True:
             try:
                 self._cashier.release_expired()
+                await self._attach()
                 self._report = await self._cashier.tick()
+                await self._cashier.plan_due(self._config.settlement_period_s)
             except (ChainError, BillingError) as error:
                 _log.warning("the treasury was not read at %s: %s", datetime.now(UTC), error)
+            except Exception:  # noqa: BLE001  a full disk, for example: this loop must not end unseen
+                _log.exception("the treasury is not followed")
             await asyncio.sleep(TICK_S)
+
+
+async def _open_books(config: NetworkConfig) -> Cashier:
+    """The books, alone. JournalBusyError when another process keeps them open for LOCK_WAIT_S."""
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            return Cashier(
+                journal=config.state / "books.sqlite",
+                operator_key=read_signing_key(config.operator_key),
+                admissions=RegistryAdmissions(),
+                policy=config.settlement,
+            )
+        except JournalBusyError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(TICK_S / 2)

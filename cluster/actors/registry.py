@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ray
@@ -10,7 +10,7 @@ from pytoniq_core import Address
 
 from billing.errors import BillingError, ChainError
 from billing.ton.client import ChainClient
-from billing.ton.registry import read_registry
+from billing.ton.registry import RegistryState, read_registry
 from cluster.actors.handles import RELAY, find
 from cluster.address_book import AddressBook, HostKey
 from cluster.admission import Admission, NetworkTerms
@@ -43,14 +43,14 @@ class RegistryActor:
     async def __init__(self, config_path: str) -> None:  # type: ignore[misc]  # Ray awaits it
         config = NetworkConfig.load(Path(config_path))
         config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._chain = await ChainClient.connect(config.chain)
         self._address = Address(config.registry)
+        self._chain, state = await _reach_registry(config, self._address)
         self._registry = Registry(
             gate=HttpEnclaveGate(),
             routes=RelayRoutes(),
             book=AddressBook(config.state / "hosts.jsonl"),
             policy=config.policy,
-            terms=NetworkTerms.from_registry(await read_registry(self._chain, self._address)),
+            terms=NetworkTerms.from_registry(state),
         )
         await self._registry.restore()
         self._loops = [asyncio.create_task(self._registry.run()), asyncio.create_task(self._follow_chain())]
@@ -74,9 +74,10 @@ class RegistryActor:
         self._check_loops()
         return await self._registry.wait_snapshot(version, timeout_s=timeout_s)
 
-    async def key(self, host_id: bytes) -> HostKey | None:
-        """Receipt key and payee of an instance that was admitted at some time."""
-        return self._registry.key(host_id)
+    async def keys(self, host_ids: Sequence[bytes]) -> dict[bytes, HostKey]:
+        """Receipt keys and payees of those of these instances that were ever admitted."""
+        found = ((host_id, self._registry.key(host_id)) for host_id in host_ids)
+        return {host_id: key for host_id, key in found if key is not None}
 
     async def fee_permille(self) -> int:
         """The operator's share, as the chain says."""
@@ -122,3 +123,21 @@ class RegistryActor:
             if loop.done():
                 loop.result()
                 raise RuntimeError("a loop of the registry ended")
+
+
+async def _reach_registry(config: NetworkConfig, address: Address) -> tuple[ChainClient, RegistryState]:
+    """A connection to the chain, and what the registry contract says.
+
+    At the first start a chain that does not answer is an error, which the operator sees at once. After a restart it is
+    waited for: Ray gives up for good an actor whose start fails.
+    """
+    again = ray.get_runtime_context().was_current_actor_reconstructed
+    while True:
+        try:
+            chain = await ChainClient.connect(config.chain)
+            return chain, await read_registry(chain, address)
+        except ChainError as error:
+            if not again:
+                raise
+            _log.warning("the registry waits for the chain: %s", error)
+            await asyncio.sleep(TERMS_PERIOD_S)

@@ -1,4 +1,5 @@
 import hashlib
+import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -6,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from billing.errors import InsufficientFundsError, JournalBusyError
 from billing.grant import Grant, HostSlice, verify_grant
+from billing.journal import Journal
 from billing.ledger import RELEASE_GRACE_S
 from billing.money import Nanotons
 from billing.receipt import Receipt, sign_receipt
@@ -36,8 +38,12 @@ GRANT = Grant(
 class Admitted:
     """The registry's answers: one admitted host, five percent."""
 
-    async def key(self, host_id: bytes) -> HostKey | None:
-        return HostKey(host_id=host_id, receipt=HOST.receipt, payee=HOST.payee) if host_id == HOST.host_id else None
+    def __init__(self) -> None:
+        self.ended_at: int | None = None
+
+    async def keys(self, host_ids) -> dict[bytes, HostKey]:
+        key = HostKey(host_id=HOST.host_id, receipt=HOST.receipt, payee=HOST.payee, ended_at=self.ended_at)
+        return {HOST.host_id: key} if HOST.host_id in host_ids else {}
 
     async def fee_permille(self) -> int:
         return 50
@@ -60,20 +66,29 @@ def receipt(number: int = 1, *, key=HOST.key, **changes) -> bytes:
     return sign_receipt(Receipt(**(values | changes)), key)
 
 
+def _full_disk(*_: object) -> int:
+    raise sqlite3.OperationalError("database or disk is full")
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
 
 
 @pytest.fixture
-def start(tmp_path, clock):
+def admissions() -> Admitted:
+    return Admitted()
+
+
+@pytest.fixture
+def start(tmp_path, clock, admissions):
     opened = []
 
     def start() -> Cashier:
         cashier = Cashier(
             journal=tmp_path / "journal",
             operator_key=OPERATOR,
-            admissions=Admitted(),
+            admissions=admissions,
             policy=SettlementPolicy(),
             clock=clock,
         )
@@ -173,6 +188,78 @@ async def test_an_expired_lease_gives_the_rest_back(cashier, clock) -> None:
     clock.forward(600 + RELEASE_GRACE_S)
     assert cashier.release_expired() == 1
     assert cashier.books.ledger.available(ACCOUNT) == 19 * PRICE
+
+
+async def test_after_a_restart_hosts_get_the_time_to_post_before_holds_are_released(cashier, start, clock) -> None:
+    cashier.place_hold(GRANT)
+    cashier.close()
+    clock.forward(3600)  # nobody could post meanwhile
+    again = start()
+    assert again.release_expired() == 0
+    (posted,) = await again.post([receipt()])
+    assert posted.accepted
+    clock.forward(RELEASE_GRACE_S)
+    assert again.release_expired() == 1
+    assert again.books.ledger.available(ACCOUNT) == 19 * PRICE
+
+
+async def test_a_receipt_after_its_hold_was_released_is_refused(cashier, clock) -> None:
+    cashier.place_hold(GRANT)
+    clock.forward(600 + RELEASE_GRACE_S)
+    cashier.release_expired()
+    (posted,) = await cashier.post([receipt()])
+    assert not posted.accepted
+    assert "LeaseClosedError" in posted.reason
+
+
+async def test_a_host_that_was_refused_is_paid_for_what_it_did_before(cashier, admissions, clock) -> None:
+    cashier.place_hold(GRANT)
+    admissions.ended_at = int(NOW.timestamp()) + 10
+    clock.forward(11)
+    (posted,) = await cashier.post([receipt()])
+    assert posted.accepted
+
+
+async def test_a_receipt_signed_after_its_host_was_refused_earns_nothing(cashier, admissions) -> None:
+    cashier.place_hold(GRANT)
+    admissions.ended_at = int(NOW.timestamp()) - 1
+    (posted,) = await cashier.post([receipt()])
+    assert not posted.accepted
+    assert "was refused" in posted.reason
+
+
+async def test_a_refused_host_cannot_date_receipts_back_for_long(cashier, admissions, clock) -> None:
+    cashier.place_hold(GRANT)
+    admissions.ended_at = int(NOW.timestamp())
+    clock.forward(RELEASE_GRACE_S + 1)
+    (posted,) = await cashier.post([receipt()])
+    assert not posted.accepted
+    assert cashier.statement().hosts == {}
+
+
+async def test_when_the_disk_refuses_a_batch_of_receipts_none_of_them_was_posted(cashier, monkeypatch) -> None:
+    cashier.place_hold(GRANT)
+    before = cashier.statement()
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", _full_disk)
+        with pytest.raises(sqlite3.OperationalError):
+            await cashier.post([receipt(1), receipt(2)])
+    assert cashier.statement() == before
+    assert all(posted.accepted for posted in await cashier.post([receipt(1), receipt(2)]))
+    assert cashier.statement().hosts[HOST.host_id].requests == 2
+
+
+async def test_receipts_of_one_call_cannot_together_exceed_a_slice(cashier) -> None:
+    cashier.place_hold(GRANT)
+    posted = await cashier.post([receipt(number) for number in range(12)])
+    assert [one.accepted for one in posted] == [True] * 10 + [False] * 2
+    assert "SliceExceededError" in posted[10].reason
+
+
+def test_nothing_is_held_for_a_grant_that_this_operator_cannot_sign(cashier) -> None:
+    with pytest.raises(ValueError, match="signing key"):
+        cashier.place_hold(replace(GRANT, operator=b"\x01" * 32))
+    assert cashier.books.ledger.available(ACCOUNT) == 20 * PRICE
 
 
 async def test_a_restart_rebuilds_books_and_tallies_from_the_journal(cashier, start) -> None:

@@ -57,6 +57,7 @@ def test_settings_are_read_with_paths_relative_to_the_file(write, tmp_path) -> N
         pytest.param({"relay": 7}, "relay must be text", id="wrong-kind"),
         pytest.param({"settlement": {"treshold": 1}}, "treshold", id="misspelt-settlement"),
         pytest.param({"settlement": {"threshold": -1}}, "threshold", id="negative-threshold"),
+        pytest.param({"settlement": {"period_s": 0}}, "period_s", id="settled-all-the-time"),
         pytest.param({"policy": "nowhere.yaml"}, "cannot read", id="no-policy"),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 
 from attestation.roots import PRODUCTION
 from attestation.verdict import Tier
-from cluster.address_book import AddressBook
+from cluster.address_book import AddressBook, HostKey
 from cluster.errors import AdmissionRefusedError, ConfigError, TroubleError
 from cluster.fleet import HostState
 from cluster.model import HostHints, JobRequirement
@@ -234,6 +234,44 @@ async def test_an_expelled_host_stays_out_after_a_restart(world) -> None:
     await world.registry.expel(world.enclave.host_id, "complaints")
     assert world.routes.hosts == {}
     assert await world.start().restore() == ()
+
+
+async def test_the_key_of_a_refused_host_ends_then_also_over_a_restart(world) -> None:
+    await world.registry.admit("a", HINTS)
+    world.clock.forward(5)
+    await world.registry.expel(world.enclave.host_id, "complaints")
+    ended = int(world.clock().timestamp())
+    assert world.registry.key(world.enclave.host_id).ended_at == ended
+    assert world.start().key(world.enclave.host_id).ended_at == ended
+
+
+async def test_a_host_that_fails_a_later_challenge_earns_nothing_until_it_is_admitted_again(world) -> None:
+    await world.registry.admit("a", HINTS)
+    none = replace(TERMS.reference, models=frozenset())
+    await world.registry.update_terms(replace(TERMS, seqno=2, reference=none, models=()))
+    assert world.registry.key(world.enclave.host_id).ended_at == int(world.clock().timestamp())
+    await world.registry.update_terms(replace(TERMS, seqno=3))
+    assert (await world.registry.admit("a", HINTS)).accepted
+    assert world.registry.key(world.enclave.host_id).ended_at is None
+
+
+async def test_a_host_that_went_away_keeps_its_key_for_receipts_on_their_way(world) -> None:
+    await world.registry.admit("a", HINTS)
+    world.enclave.alive = False
+    await world.rounds(70)
+    assert world.state() is HostState.GONE
+    assert world.registry.key(world.enclave.host_id).ended_at is None
+
+
+def test_a_host_that_keeps_proving_itself_is_not_pushed_out_of_the_address_book(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("cluster.address_book.KEYS_MAX", 3)
+    book = AddressBook(tmp_path / "book")
+    keys = [HostKey(host_id=bytes([i]) * 8, receipt=b"r" * 32, payee=b"p" * 33) for i in range(6)]
+    for key in keys[1:]:
+        book.remember("a", HINTS, keys[0])
+        book.remember("b", HINTS, key)
+    assert book.key(keys[0].host_id) == keys[0]
+    assert book.key(keys[1].host_id) is None
 
 
 async def test_refused_strangers_do_not_pile_up(world) -> None:
