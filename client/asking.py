@@ -123,7 +123,7 @@ class Client:
         for refusal in refusals:
             if refusal.status == 429:
                 return refusal
-        over = next((refusal for refusal in refusals if refusal.code in _LEASE_OVER), None)
+        over = next((refusal for refusal in refusals if _says_over(refusal)), None)
         if over is None and self._leases.is_new(lease):
             return no_host
         return _TryAgain(_Next.LEASE, over or no_host)
@@ -189,12 +189,18 @@ def _check_begun(host: LeasedHost, outcome: Stream | PlainRefusal) -> Stream:
 
 
 def _classify(error: _Refusal) -> _Next:
-    """Decide by status and code. A plain refusal is nobody's word: it may cost time and rounds, never more money."""
+    """Decide by status and code.
+
+    A plain refusal is nobody's word: it may cost time and rounds, never more money. So one that says that the lease is
+    over sends us to the next host first: a single host must not make its clients hold one budget after the other.
+    """
     plain = isinstance(error, HostRefusedError)
     if error.code == "unknown_session":
         return _Next.SEAL
-    if error.code == "slice_exhausted" or (plain and error.status in _NEXT_HOST):
+    if error.code == "slice_exhausted" or (plain and (error.status in _NEXT_HOST or _says_over(error))):
         return _Next.HOST
-    if error.code in _LEASE_OVER or (plain and error.status in {401, 403}):
-        return _Next.LEASE
-    return _Next.STOP
+    return _Next.LEASE if _says_over(error) else _Next.STOP
+
+
+def _says_over(error: _Refusal) -> bool:
+    return error.code in _LEASE_OVER or (isinstance(error, HostRefusedError) and error.status in {401, 403})

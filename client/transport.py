@@ -159,7 +159,10 @@ class Transport:
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
-            self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False, trust_env=False)
+            jar = aiohttp.DummyCookieJar()  # a cookie of one host would travel through the relay to all others
+            self._session = aiohttp.ClientSession(
+                connector=connector, auto_decompress=False, trust_env=False, cookie_jar=jar
+            )
         return self._session
 
 

@@ -76,6 +76,16 @@ async def test_a_relay_that_refuses_everything_makes_a_request_hold_two_more_bud
     assert len(network.operator.leases) == 3
 
 
+@pytest.mark.parametrize(("status", "code"), [(401, "ticket_invalid"), (403, "unknown"), (402, "lease_expired")])
+async def test_one_host_that_calls_every_lease_over_does_not_lock_up_the_deposit(
+    network: Network, sdk: AsyncOpenAI, status: int, code: str
+) -> None:
+    network.operator.faults[network.enclaves[0].host_id] = always(status, code)
+    for _ in range(8):
+        assert (await sdk.chat.completions.create(**CHAT)).choices
+    assert len(network.operator.leases) == 1
+
+
 async def test_a_relay_that_gives_up_on_a_silent_host_is_not_asked_again(network: Network, sdk: AsyncOpenAI) -> None:
     network.fault_everywhere(always(504, "host_silent"))
     with pytest.raises(APIStatusError) as refused:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from openai import AsyncOpenAI
 
 from billing.errors import ChainUnreachableError
@@ -15,8 +16,10 @@ from billing.receipt import sign_receipt
 from client import idempotency
 from client.errors import IdempotencyError, RegistryUnavailableError, UnknownModelError
 from client.idempotency import IdempotencyCache, Reply
+from client.lease import Candidate
 from client.receipts import ReceiptStore
 from client.registry import Registry
+from client.transport import Transport
 from tests.billing.support import HOST_KEY, make_grant, make_receipt, public
 from tests.client.conftest import StartNetwork
 from tests.client.support import CHAT, MODEL, Clock, StaticRegistry, eventually, make_registry
@@ -152,3 +155,24 @@ async def test_in_direct_mode_the_same_bytes_go_to_the_host_itself(start_network
         async with AsyncOpenAI(base_url=f"{network.url}/v1", api_key="x", max_retries=0) as sdk:
             assert (await sdk.chat.completions.create(**CHAT)).choices
         assert network.operator.sealed == []
+
+
+async def test_a_host_behind_the_relay_cannot_mark_a_client_with_a_cookie() -> None:
+    seen: list[str] = []
+
+    async def mark(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("cookie", ""))
+        return web.Response(body=b"evidence", headers={"set-cookie": "who=you; path=/"})
+
+    app = web.Application()
+    app.router.add_post("/h/{host}/evidence", mark)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    transport = Transport(read_timeout_s=5)
+    for host in ("aa", "bb"):
+        url = f"http://localhost:{runner.addresses[0][1]}/h/{host}"
+        await transport.fetch_evidence(Candidate(host_id=bytes(8), url=url, ticket="t"), bytes(32))
+    await transport.close()
+    await runner.cleanup()
+    assert seen == ["", ""]
