@@ -14,6 +14,7 @@ from billing.wire import Reader, append_signature, check_signature, check_size, 
 GRANT_TAG = b"chrysalis/1 grant"
 GRANT_SIZE_MAX = 1024
 GRANT_HOSTS_MAX = 16
+ANSWER_GRACE_S = 60  # after `not_after`: a host ends then what it began before
 
 _SIZES = {"lease": 16, "account": 32, "operator": 32, "model_root": 32}
 
@@ -42,7 +43,7 @@ class Grant:
     model_root: bytes  # 32
     tariff: Tariff
     hosts: tuple[HostSlice, ...]
-    not_after: int  # unix seconds; no request starts later
+    not_after: int  # unix seconds; no request starts later, no answer goes on later than ANSWER_GRACE_S after it
 
     def __post_init__(self) -> None:
         for name, size in _SIZES.items():

@@ -41,14 +41,14 @@ from billing.errors import (
     UnknownLeaseError,
     UnknownPayoutError,
 )
-from billing.grant import Grant, encode_grant, parse_grant_body
+from billing.grant import ANSWER_GRACE_S, Grant, encode_grant, parse_grant_body
 from billing.money import Nanotons, check_nanotons
 from billing.receipt import Receipt, parse_receipt
 from billing.settlement import Payable
 from billing.tariff import price
 from billing.totals import PayeeTotal
 
-RELEASE_GRACE_S = 120  # after a lease's end: time for running answers and for receipts on their way
+RELEASE_GRACE_S = ANSWER_GRACE_S + 60  # after a lease's end: running answers, then a minute for receipts to come
 _GUARDED = ("client:", "hold:", "payee:", "settling:", "operator:")  # these may not go below zero
 
 

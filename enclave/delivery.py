@@ -3,7 +3,8 @@
     read the body -> reserve -> engine -> sealed frames -> receipt on disk -> receipt frame
 
 Everything from here on is said inside the seal. A good answer is charged. A failed one is not. One whose client left is
-charged for what was handed over by then.
+charged for what was handed over by then, and so is one that its client reads so slowly, or that is so long, that its
+receipt would come too late to be paid.
 """
 
 import asyncio
@@ -16,12 +17,13 @@ from datetime import datetime
 from attestation.errors import EnvelopeError
 from attestation.frames import FrameType, ResponseHash, encode_frame, parse_plain_request
 from attestation.sealing import NONCE, OpenedRequest, Random, ResponseSealer
+from billing.grant import ANSWER_GRACE_S
 from billing.money import Nanotons
 from billing.tariff import Usage
 from enclave.answer import AnswerShape, gather_pieces
 from enclave.credit import Lease
 from enclave.engine import Ask, AskError, Engine, EngineStopped, Piece
-from enclave.errors import BadRequestError, RequestError, UnavailableError, refusal_of
+from enclave.errors import BadRequestError, CreditError, RequestError, UnavailableError, refusal_of
 from enclave.front import Exchange
 from enclave.models import worker_lost
 from enclave.openai import ChatAsk, parse_ask
@@ -76,7 +78,7 @@ class Delivery:
             ConnectionError: the client is gone; what it got is settled.
         """
         try:
-            usage = await self._generate()
+            usage = await self._generate_in_time()
             await self._finish_good(usage)
         except (asyncio.CancelledError, ConnectionError):
             self._abandon()
@@ -89,6 +91,21 @@ class Delivery:
                 raise refusal from None
             self._held = b""
             await self._finish(encode_frame(FrameType.ERROR, refusal.encode_sealed()))
+
+    async def _generate_in_time(self) -> Usage:
+        """Generate until the lease's hold is about to be released: what is receipted later is not paid."""
+        left_s = self._lease.not_after + ANSWER_GRACE_S - self._host.clock().timestamp()
+        try:
+            async with asyncio.timeout(max(0.0, left_s)) as limit:
+                return await self._generate()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self._abandon()
+            raise CreditError(
+                "the lease ended before the answer did: take a new lease, and read answers as they come",
+                "lease_expired",
+            ) from None
 
     async def _generate(self) -> Usage:
         endpoint, body = parse_plain_request(self._opened.body)

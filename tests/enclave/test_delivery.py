@@ -10,7 +10,7 @@ from attestation.frames import ResponseHash, parse_frame
 from attestation.sealing import ResponseOpener
 from billing.receipt import parse_receipt
 from billing.tariff import Usage
-from enclave import journal
+from enclave import delivery, journal
 from enclave.enclave import Enclave
 from enclave.engine import Ask, AskError, Piece
 from enclave.engine.echo import EchoEngine
@@ -114,6 +114,32 @@ async def test_a_client_that_leaves_before_any_answer_pays_nothing(start: Starte
     assert await receipts(enclave) == []
     [lease] = enclave.service._credit._leases.values()
     assert (lease.spent, lease.reserved) == (0, 0)
+
+
+async def test_an_answer_that_outlasts_its_lease_is_cut_while_its_receipt_is_still_paid(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "ANSWER_GRACE_S", 0.3 - 600)  # the lease of the test lasts 600 s
+    engine = WatchedEngine()
+    enclave = await start(engine=lambda: engine)
+    answer = await Client(enclave).ask(LONG)
+    assert answer.error["error"]["code"] == "lease_expired"
+    assert answer.receipt is None
+    assert 0 < len(answer.data) < 500
+    assert engine.running == 0
+    [stored] = await receipts(enclave)
+    usage = parse_receipt(base64.b64decode(stored["receipt"])).usage
+    assert usage.completion_tokens == len(answer.text.split())
+
+
+async def test_an_answer_of_one_piece_that_outlasts_its_lease_costs_nothing(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "ANSWER_GRACE_S", 0.3 - 600)
+    enclave = await start(engine=WatchedEngine)
+    answer = await Client(enclave).ask(LONG | {"stream": False})
+    assert answer.error["error"]["code"] == "lease_expired"
+    assert await receipts(enclave) == []
 
 
 async def test_many_clients_that_leave_free_every_place(start: Starter) -> None:
