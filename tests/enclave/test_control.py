@@ -45,10 +45,11 @@ class SlowHardware:
     latency_s: float = 0.03
     quotes: list[Transcript] = field(default_factory=list)
     broken: bool = False
+    failure: Exception = field(default_factory=lambda: AttesterError("no answer from the device"))
 
     def attest(self, base: Transcript) -> Attestation:
         if self.broken:
-            raise AttesterError("no answer from the device")
+            raise self.failure
         time.sleep(self.latency_s)
         self.quotes.append(base)
         return NoTee().attest(base)
@@ -205,13 +206,23 @@ async def test_a_nonce_of_another_size_is_refused(enclave: Enclave, size: int) -
     assert (await post(enclave.address, "/evidence", bytes(size))).error() == (400, "bad_nonce")
 
 
-async def test_hardware_that_does_not_answer_is_said_so(start: Starter) -> None:
-    hardware = SlowHardware()
+@pytest.mark.parametrize("failure", [AttesterError("no answer from the device"), OSError(5, "I/O"), KeyError("x")])
+async def test_hardware_that_does_not_answer_is_said_so(start: Starter, failure: Exception) -> None:
+    hardware = SlowHardware(failure=failure)
     enclave = await start(attester=hardware)
     hardware.broken = True
     assert (await post(enclave.address, "/evidence", bytes(32))).error() == (503, "attestation_failed")
     hardware.broken = False
     assert (await post(enclave.address, "/evidence", bytes(32))).status == 200
+
+
+async def test_evidence_too_large_for_any_verifier_is_a_failure_not_silence(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enclave = await start()
+    monkeypatch.setattr("attestation.evidence.EVIDENCE_SIZE_MAX", 100)
+    answers = await asyncio.gather(*(post(enclave.address, "/evidence", bytes(32)) for _ in range(3)))
+    assert [answer.error() for answer in answers] == [(503, "attestation_failed")] * 3
 
 
 async def test_an_enclave_whose_hardware_does_not_attest_does_not_start(tmp_path: Path) -> None:
