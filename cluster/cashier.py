@@ -17,6 +17,7 @@ from billing.entries import Entry, EntryKind
 from billing.errors import BillingError, UnknownLeaseError
 from billing.grant import Grant, sign_grant
 from billing.journal import Journal
+from billing.lease_request import verify_lease_request
 from billing.ledger import RELEASE_GRACE_S
 from billing.money import Nanotons
 from billing.receipt import Receipt, parse_receipt
@@ -26,6 +27,7 @@ from billing.ton.settler import Settler, TickReport
 from billing.totals import PayeeTotal
 from cluster.address_book import HostKey
 from cluster.errors import ReceiptRefusedError
+from cluster.lease import check_ordered
 
 POST_MAX = 512  # receipts in one call
 _log = logging.getLogger(__name__)
@@ -119,13 +121,21 @@ class Cashier:
         """Give it the way to the chain; without one, holds and receipts work and nothing is paid out."""
         self._settler = settler
 
-    def place_hold(self, grant: Grant) -> bytes:
+    def place_hold(self, grant: Grant, order: Mapping[str, object]) -> bytes:
         """Hold the money of a lease and sign its grant. Asked again for the same lease, the first grant comes back.
 
+        Args:
+            grant: what the gateway planned.
+            order: the client's signed lease request, the JSON object as it came. The books believe no gateway: without
+                its client's word nobody's money is held.
+
         Raises:
-            BillingError: the account has too little, or the lease is over.
+            BillingError: the account did not sign that, has too little, or the lease is over.
+            LeaseRequestError: the grant is another, or is more, than what the client signed for.
         """
         now = int(self._clock().timestamp())
+        request = verify_lease_request(order, operator=self._operator_key.public_key().public_bytes_raw())
+        check_ordered(grant, request)
         try:
             granted = self.books.ledger.lease(grant.lease).grant
         except UnknownLeaseError:

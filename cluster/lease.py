@@ -80,6 +80,22 @@ def plan_lease(request: LeaseRequest, fleet: FleetSnapshot, *, now: datetime) ->
     return LeasePlan(grant=grant, model=model, candidates=candidates_of(grant, fleet))
 
 
+def check_ordered(grant: Grant, request: LeaseRequest) -> None:
+    """Check that a grant costs its account no more than the account signed for, verified before.
+
+    Raises:
+        LeaseRequestError: it is for another lease or account, or goes beyond the budget, hosts or time asked for.
+    """
+    if (grant.lease, grant.account) != (lease_id(request), request.account):
+        raise LeaseRequestError("the grant is not for the lease that the client signed for")
+    latest = request.issued_at + FRESHNESS_S + LEASE_S
+    if grant.amount > request.budget or len(grant.hosts) > request.hosts or grant.not_after > latest:
+        raise LeaseRequestError(
+            f"the grant is for {grant.amount} nanoton, {len(grant.hosts)} hosts, until {grant.not_after}; the client "
+            f"signed for {request.budget} nanoton, {request.hosts} hosts, until {latest} at most"
+        )
+
+
 def candidates_of(grant: Grant, fleet: FleetSnapshot) -> tuple[HostRecord, ...]:
     """The grant's hosts that the fleet still knows, in the grant's order."""
     found = (fleet.host(part.host_id) for part in grant.hosts)

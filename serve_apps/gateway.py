@@ -4,6 +4,7 @@ One actor call for each lease (the hold), none for anything else.
 """
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 import ray
@@ -33,10 +34,10 @@ class RayDesk:
         """Decide from this snapshot from now on."""
         self.fleet = fleet
 
-    async def place_hold(self, grant: Grant) -> bytes:
+    async def place_hold(self, grant: Grant, order: Mapping[str, object]) -> bytes:
         """See serve_apps.lease_api.LeaseDesk."""
         try:
-            signed: bytes = await asyncio.wait_for(find(BILLING).place_hold.remote(grant), HOLD_TIMEOUT_S)
+            signed: bytes = await asyncio.wait_for(find(BILLING).place_hold.remote(grant, dict(order)), HOLD_TIMEOUT_S)
         except ray.exceptions.RayTaskError as error:  # the actor's own refusal, wrapped with a traceback
             raise error.cause from None
         except (ValueError, TimeoutError, ray.exceptions.RayError) as error:

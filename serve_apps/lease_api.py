@@ -58,8 +58,11 @@ class LeaseDesk(Protocol):
         """32 bytes shared with the relay."""
         ...
 
-    async def place_hold(self, grant: Grant) -> bytes:
-        """Hold the money and return the signed grant; BillingError or TroubleError when that fails."""
+    async def place_hold(self, grant: Grant, order: Mapping[str, object]) -> bytes:
+        """Hold the money by the client's signed order, and return the signed grant.
+
+        Raises BillingError, LeaseRequestError or TroubleError when that fails.
+        """
         ...
 
 
@@ -119,7 +122,7 @@ async def grant_lease(desk: LeaseDesk, body: Mapping[str, object], *, now: datet
     fleet = desk.fleet
     request = verify_lease_request(body, operator=fleet.operator)  # (1) who asks
     plan = plan_lease(request, fleet, now=now)  # (2) what may be granted
-    signed = await desk.place_hold(plan.grant)  # (3) money first; the same request again gets its first grant
+    signed = await desk.place_hold(plan.grant, body)  # (3) money first; the same request again gets its first grant
     grant = verify_grant(signed, fleet.operator)
     hosts = candidates_of(grant, fleet)
     if not hosts:

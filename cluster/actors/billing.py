@@ -60,9 +60,9 @@ class BillingActor:
         address: str = self._wallet.address.to_str(is_user_friendly=False)
         return address
 
-    async def place_hold(self, grant: Grant) -> bytes:
-        """Hold a lease's money and sign its grant; asked again, the same. BillingError without funds."""
-        return self._cashier.place_hold(grant)
+    async def place_hold(self, grant: Grant, order: Mapping[str, object]) -> bytes:
+        """Hold a lease's money by the client's signed order, and sign its grant; asked again, the same."""
+        return self._cashier.place_hold(grant, order)
 
     async def post(self, receipts: Sequence[bytes]) -> tuple[Posted, ...]:
         """Pay for signed receipts, each once; refusals are final."""

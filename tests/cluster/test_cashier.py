@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from billing.errors import InsufficientFundsError, JournalBusyError
+from billing.errors import BadSignatureError, InsufficientFundsError, JournalBusyError, MalformedRecordError
 from billing.grant import Grant, HostSlice, verify_grant
 from billing.journal import Journal
+from billing.lease_request import LeaseRequest, sign_lease_request
 from billing.ledger import RELEASE_GRACE_S
 from billing.money import Nanotons
 from billing.receipt import Receipt, sign_receipt
@@ -15,23 +16,36 @@ from billing.settlement import SettlementPolicy
 from billing.tariff import Usage, price
 from cluster.address_book import HostKey
 from cluster.cashier import POST_MAX, Cashier
-from cluster.errors import ReceiptRefusedError
+from cluster.errors import LeaseRequestError, ReceiptRefusedError
+from cluster.lease import LEASE_S, lease_id
 from tests.cluster.enclaves import Clock, OpenEnclave
 from tests.cluster.fleets import MODEL, NOW, name_bytes
 
 OPERATOR = Ed25519PrivateKey.from_private_bytes(name_bytes("operator", 32))
-ACCOUNT = name_bytes("client", 32)
+CLIENT = Ed25519PrivateKey.from_private_bytes(name_bytes("client", 32))
+ACCOUNT = CLIENT.public_key().public_bytes_raw()
 HOST = OpenEnclave("a")
 USAGE = Usage(prompt_tokens=1000, completion_tokens=500)
 PRICE = price(USAGE, MODEL.tariff, coefficient=1000)
+REQUEST = LeaseRequest(
+    operator=OPERATOR.public_key().public_bytes_raw(),
+    account=ACCOUNT,
+    model=MODEL.name,
+    tier="open",
+    hosts=1,
+    budget=Nanotons(10 * PRICE),
+    request_id=b"\x0a" * 16,
+    issued_at=int(NOW.timestamp()),
+)
+ORDER = sign_lease_request(REQUEST, CLIENT)
 GRANT = Grant(
-    lease=b"\x0a" * 16,
+    lease=lease_id(REQUEST),
     account=ACCOUNT,
     operator=OPERATOR.public_key().public_bytes_raw(),
     model_root=MODEL.root,
     tariff=MODEL.tariff,
     hosts=(HostSlice(host_id=HOST.host_id, slice=Nanotons(10 * PRICE), coefficient=1000),),
-    not_after=int(NOW.timestamp()) + 600,
+    not_after=int(NOW.timestamp()) + LEASE_S,
 )
 
 
@@ -108,24 +122,48 @@ def cashier(start) -> Cashier:
 
 
 def test_a_hold_returns_the_grant_signed_by_the_operator(cashier) -> None:
-    assert verify_grant(cashier.place_hold(GRANT), OPERATOR.public_key().public_bytes_raw()) == GRANT
+    assert verify_grant(cashier.place_hold(GRANT, ORDER), OPERATOR.public_key().public_bytes_raw()) == GRANT
     assert cashier.books.ledger.available(ACCOUNT) == 10 * PRICE
 
 
 def test_the_same_lease_is_held_once_and_keeps_its_first_grant(cashier) -> None:
-    first = cashier.place_hold(GRANT)
+    first = cashier.place_hold(GRANT, ORDER)
     other = replace(GRANT, hosts=(HostSlice(host_id=b"\x07" * 8, slice=Nanotons(5), coefficient=1000),))
-    assert cashier.place_hold(other) == first
+    assert cashier.place_hold(other, ORDER) == first
     assert cashier.books.ledger.available(ACCOUNT) == 10 * PRICE
 
 
 def test_a_client_without_funds_gets_no_grant(cashier) -> None:
     with pytest.raises(InsufficientFundsError, match="deposit at least"):
-        cashier.place_hold(replace(GRANT, account=b"\x0b" * 32))
+        poor = replace(REQUEST, account=OPERATOR.public_key().public_bytes_raw())
+        grant = replace(GRANT, lease=lease_id(poor), account=poor.account)
+        cashier.place_hold(grant, sign_lease_request(poor, OPERATOR))
+
+
+MORE = replace(GRANT.hosts[0], slice=Nanotons(10 * PRICE + 1))
+SECOND = replace(GRANT.hosts[0], host_id=b"\x07" * 8, slice=Nanotons(0))
+
+
+@pytest.mark.parametrize(
+    ("grant", "order", "refusal"),
+    [
+        pytest.param(GRANT, sign_lease_request(REQUEST, OPERATOR), BadSignatureError, id="not-signed-by-the-account"),
+        pytest.param(GRANT, {}, MalformedRecordError, id="nothing-signed"),
+        pytest.param(replace(GRANT, account=b"\x0b" * 32), ORDER, LeaseRequestError, id="another-account"),
+        pytest.param(replace(GRANT, lease=b"\x0b" * 16), ORDER, LeaseRequestError, id="one-order-for-a-second-lease"),
+        pytest.param(replace(GRANT, hosts=(MORE,)), ORDER, LeaseRequestError, id="beyond-the-budget"),
+        pytest.param(replace(GRANT, hosts=(*GRANT.hosts, SECOND)), ORDER, LeaseRequestError, id="more-hosts"),
+        pytest.param(replace(GRANT, not_after=GRANT.not_after + 61), ORDER, LeaseRequestError, id="longer"),
+    ],
+)
+def test_a_broken_gateway_cannot_hold_money_that_no_client_signed_for(cashier, grant, order, refusal) -> None:
+    with pytest.raises(refusal):
+        cashier.place_hold(grant, order)
+    assert cashier.books.ledger.available(ACCOUNT) == 20 * PRICE
 
 
 async def test_a_receipt_pays_the_owner_and_the_operator(cashier) -> None:
-    cashier.place_hold(GRANT)
+    cashier.place_hold(GRANT, ORDER)
     (posted,) = await cashier.post([receipt()])
     assert posted.accepted
     statement = cashier.statement()
@@ -135,7 +173,7 @@ async def test_a_receipt_pays_the_owner_and_the_operator(cashier) -> None:
 
 
 async def test_a_receipt_posted_twice_is_paid_once(cashier) -> None:
-    cashier.place_hold(GRANT)
+    cashier.place_hold(GRANT, ORDER)
     posted = await cashier.post([receipt(), receipt()])
     posted += await cashier.post([receipt()])
     assert all(one.accepted for one in posted)
@@ -155,7 +193,7 @@ async def test_a_receipt_posted_twice_is_paid_once(cashier) -> None:
     ],
 )
 async def test_a_forged_receipt_earns_nothing(cashier, forged, reason) -> None:
-    cashier.place_hold(GRANT)
+    cashier.place_hold(GRANT, ORDER)
     before = dict(cashier.books.ledger.balances())
     (posted,) = await cashier.post([forged])
     assert not posted.accepted
@@ -164,14 +202,14 @@ async def test_a_forged_receipt_earns_nothing(cashier, forged, reason) -> None:
 
 
 async def test_two_hosts_cannot_both_be_paid_for_one_request(cashier) -> None:
-    cashier.place_hold(GRANT)
+    cashier.place_hold(GRANT, ORDER)
     posted = await cashier.post([receipt(), receipt(response_hash=b"\x06" * 32)])
     assert [one.accepted for one in posted] == [True, False]
     assert "ReceiptConflictError" in posted[1].reason
 
 
 async def test_a_bad_receipt_does_not_hold_up_the_good_ones(cashier) -> None:
-    cashier.place_hold(GRANT)
+    cashier.place_hold(GRANT, ORDER)
     posted = await cashier.post([b"junk", receipt(2)])
     assert [one.accepted for one in posted] == [False, True]
 
@@ -182,7 +220,7 @@ async def test_too_many_receipts_at_once_are_refused(cashier) -> None:
 
 
 async def test_an_expired_lease_gives_the_rest_back(cashier, clock) -> None:
-    cashier.place_hold(GRANT)
+    cashier.place_hold(GRANT, ORDER)
     await cashier.post([receipt()])
     assert cashier.release_expired() == 0
     clock.forward(600 + RELEASE_GRACE_S)
@@ -191,7 +229,7 @@ async def test_an_expired_lease_gives_the_rest_back(cashier, clock) -> None:
 
 
 async def test_after_a_restart_hosts_get_the_time_to_post_before_holds_are_released(cashier, start, clock) -> None:
-    cashier.place_hold(GRANT)
+    cashier.place_hold(GRANT, ORDER)
     cashier.close()
     clock.forward(3600)  # nobody could post meanwhile
     again = start()
@@ -204,7 +242,7 @@ async def test_after_a_restart_hosts_get_the_time_to_post_before_holds_are_relea
 
 
 async def test_a_receipt_after_its_hold_was_released_is_refused(cashier, clock) -> None:
-    cashier.place_hold(GRANT)
+    cashier.place_hold(GRANT, ORDER)
     clock.forward(600 + RELEASE_GRACE_S)
     cashier.release_expired()
     (posted,) = await cashier.post([receipt()])
@@ -213,7 +251,7 @@ async def test_a_receipt_after_its_hold_was_released_is_refused(cashier, clock) 
 
 
 async def test_a_host_that_was_refused_is_paid_for_what_it_did_before(cashier, admissions, clock) -> None:
-    cashier.place_hold(GRANT)
+    cashier.place_hold(GRANT, ORDER)
     admissions.ended_at = int(NOW.timestamp()) + 10
     clock.forward(11)
     (posted,) = await cashier.post([receipt()])
@@ -221,7 +259,7 @@ async def test_a_host_that_was_refused_is_paid_for_what_it_did_before(cashier, a
 
 
 async def test_a_receipt_signed_after_its_host_was_refused_earns_nothing(cashier, admissions) -> None:
-    cashier.place_hold(GRANT)
+    cashier.place_hold(GRANT, ORDER)
     admissions.ended_at = int(NOW.timestamp()) - 1
     (posted,) = await cashier.post([receipt()])
     assert not posted.accepted
@@ -229,7 +267,7 @@ async def test_a_receipt_signed_after_its_host_was_refused_earns_nothing(cashier
 
 
 async def test_a_refused_host_cannot_date_receipts_back_for_long(cashier, admissions, clock) -> None:
-    cashier.place_hold(GRANT)
+    cashier.place_hold(GRANT, ORDER)
     admissions.ended_at = int(NOW.timestamp())
     clock.forward(RELEASE_GRACE_S + 1)
     (posted,) = await cashier.post([receipt()])
@@ -238,7 +276,7 @@ async def test_a_refused_host_cannot_date_receipts_back_for_long(cashier, admiss
 
 
 async def test_when_the_disk_refuses_a_batch_of_receipts_none_of_them_was_posted(cashier, monkeypatch) -> None:
-    cashier.place_hold(GRANT)
+    cashier.place_hold(GRANT, ORDER)
     before = cashier.statement()
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "append", _full_disk)
@@ -250,7 +288,7 @@ async def test_when_the_disk_refuses_a_batch_of_receipts_none_of_them_was_posted
 
 
 async def test_receipts_of_one_call_cannot_together_exceed_a_slice(cashier) -> None:
-    cashier.place_hold(GRANT)
+    cashier.place_hold(GRANT, ORDER)
     posted = await cashier.post([receipt(number) for number in range(12)])
     assert [one.accepted for one in posted] == [True] * 10 + [False] * 2
     assert "SliceExceededError" in posted[10].reason
@@ -258,12 +296,12 @@ async def test_receipts_of_one_call_cannot_together_exceed_a_slice(cashier) -> N
 
 def test_nothing_is_held_for_a_grant_that_this_operator_cannot_sign(cashier) -> None:
     with pytest.raises(ValueError, match="signing key"):
-        cashier.place_hold(replace(GRANT, operator=b"\x01" * 32))
+        cashier.place_hold(replace(GRANT, operator=b"\x01" * 32), ORDER)
     assert cashier.books.ledger.available(ACCOUNT) == 20 * PRICE
 
 
 async def test_a_restart_rebuilds_books_and_tallies_from_the_journal(cashier, start) -> None:
-    cashier.place_hold(GRANT)
+    cashier.place_hold(GRANT, ORDER)
     await cashier.post([receipt(1), receipt(2)])
     before = cashier.statement()
     cashier.close()

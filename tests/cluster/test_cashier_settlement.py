@@ -2,13 +2,13 @@
 
 import hashlib
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from billing.grant import Grant, HostSlice
+from billing.lease_request import LeaseRequest, sign_lease_request
 from billing.ledger import RELEASE_GRACE_S
 from billing.money import Nanotons
 from billing.receipt import Receipt, sign_receipt
@@ -23,6 +23,7 @@ from billing.ton.wallet import pay
 from billing.totals import totals_root
 from cluster.address_book import HostKey
 from cluster.cashier import Cashier
+from cluster.lease import LEASE_S, lease_id
 from tests.billing.ton.world import (
     CLIENT_KEY,
     TON,
@@ -48,7 +49,6 @@ PRICES = [price(USAGE, MODEL.tariff, coefficient=coefficient) for coefficient in
 FEE_PERMILLE = 50
 EARNED = [3 * (amount - amount * FEE_PERMILLE // 1000) for amount in PRICES]
 DEPOSIT = TON
-LEASE = b"\x0a" * 16
 
 
 class Admitted:
@@ -71,6 +71,7 @@ class World:
     def __init__(self, devnet: Devnet, chain: ChainClient, registry: Registry, folder: Path) -> None:
         self.devnet, self.chain, self.registry = devnet, chain, registry
         self.clock = chain_clock(devnet)
+        self.lease = b""
         self._journal = folder / "books.sqlite"
         self.cashier = self._start()
 
@@ -103,20 +104,31 @@ class World:
         await pay(self.chain, wallet_of(CLIENT_KEY), CLIENT_KEY, [transfer], now=self.clock())
 
     def hold(self) -> None:
+        request = LeaseRequest(
+            operator=OPERATOR.public_key().public_bytes_raw(),
+            account=ACCOUNT,
+            model=MODEL.name,
+            tier="open",
+            hosts=2,
+            budget=Nanotons(10 * sum(PRICES)),
+            request_id=b"\x0a" * 16,
+            issued_at=int(self.clock().timestamp()),
+        )
         hosts = tuple(
             HostSlice(host_id=host.host_id, slice=Nanotons(10 * amount), coefficient=coefficient)
             for host, amount, coefficient in zip(HOSTS, PRICES, COEFFICIENTS, strict=True)
         )
+        self.lease = lease_id(request)
         grant = Grant(
-            lease=LEASE,
+            lease=self.lease,
             account=ACCOUNT,
             operator=OPERATOR.public_key().public_bytes_raw(),
             model_root=MODEL.root,
             tariff=MODEL.tariff,
             hosts=hosts,
-            not_after=int((self.clock() + timedelta(seconds=600)).timestamp()),
+            not_after=request.issued_at + LEASE_S,
         )
-        self.cashier.place_hold(grant)
+        self.cashier.place_hold(grant, sign_lease_request(request, CLIENT_KEY))
 
     def receipts(self) -> list[bytes]:
         """Three signed by each host."""
@@ -126,7 +138,7 @@ class World:
         receipt = Receipt(
             request_hash=hashlib.sha256(bytes([host, number])).digest(),
             account=ACCOUNT,
-            lease=LEASE,
+            lease=self.lease,
             host_id=HOSTS[host].host_id,
             model_root=MODEL.root,
             usage=USAGE,
@@ -192,7 +204,7 @@ async def test_what_a_lease_did_not_use_is_the_clients_again_after_its_grace(wor
     await world.cashier.tick()
     world.hold()
     await world.cashier.post(world.receipts())
-    world.devnet.node.clock.advance(600 + RELEASE_GRACE_S)
+    world.devnet.node.clock.advance(LEASE_S + RELEASE_GRACE_S)
     assert world.cashier.release_expired() == 1
     assert world.cashier.books.ledger.available(ACCOUNT) == DEPOSIT - 3 * sum(PRICES)
     world.check_books()

@@ -1,4 +1,5 @@
 import base64
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -7,10 +8,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from attestation.verdict import Tier
 from billing.errors import InsufficientFundsError
 from billing.grant import Grant, sign_grant, verify_grant
-from billing.lease_request import LeaseRequest, sign_lease_request
+from billing.lease_request import LeaseRequest, sign_lease_request, verify_lease_request
 from billing.money import Nanotons
 from cluster.errors import TroubleError
 from cluster.fleet import Refused, joining, step
+from cluster.lease import check_ordered
 from cluster.model import HostHints
 from cluster.ticket import check_ticket
 from serve_apps.lease_api import BODY_SIZE_MAX, build_app
@@ -34,9 +36,10 @@ class Desk:
         self.trouble: Exception | None = None
         self.holds: dict[bytes, Grant] = {}
 
-    async def place_hold(self, grant: Grant) -> bytes:
+    async def place_hold(self, grant: Grant, order: Mapping[str, object]) -> bytes:
         if self.trouble:
             raise self.trouble
+        check_ordered(grant, verify_lease_request(order, operator=OPERATOR_KEY))
         return sign_grant(self.holds.setdefault(grant.lease, grant), OPERATOR)
 
 
