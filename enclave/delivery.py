@@ -14,6 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 
+from attestation.chunks import CHUNK_MAX
 from attestation.errors import EnvelopeError
 from attestation.frames import FrameType, ResponseHash, encode_frame, parse_plain_request
 from attestation.sealing import NONCE, OpenedRequest, Random, ResponseSealer
@@ -31,6 +32,7 @@ from enclave.openai import ChatAsk, parse_ask
 logger = logging.getLogger(__name__)
 
 SEALED = "application/octet-stream"
+INLINE_BYTES = 4096  # longer prompts are made tokens in a thread: a megabyte takes seconds
 
 
 @dataclass(slots=True)
@@ -110,16 +112,23 @@ class Delivery:
     async def _generate(self) -> Usage:
         endpoint, body = parse_plain_request(self._opened.body)
         asked = parse_ask(endpoint, body)
-        ask = self._prepare(asked)
+        ask = self._prepare(asked, await self._tokens(asked))
         shape = self._shape(asked)
         async with aclosing(self._engine.answer(ask)) as pieces:
             if asked.stream:
                 return await self._stream(asked, shape, pieces)
             return await self._collect(shape, pieces)
 
-    def _prepare(self, asked: ChatAsk) -> Ask:
-        """Tokens, and money set aside for the most they can cost."""
-        prompt = self._engine.render(asked.messages) if asked.messages else self._engine.tokenize(asked.prompt)
+    async def _tokens(self, asked: ChatAsk) -> tuple[int, ...]:
+        """The prompt as tokens; while a long one is read, other answers go on."""
+
+        def read() -> tuple[int, ...]:
+            return self._engine.render(asked.messages) if asked.messages else self._engine.tokenize(asked.prompt)
+
+        return read() if len(self._opened.body) <= INLINE_BYTES else await asyncio.to_thread(read)
+
+    def _prepare(self, asked: ChatAsk, prompt: tuple[int, ...]) -> Ask:
+        """Money set aside for the most that the prompt and its answer can cost."""
         max_tokens = asked.max_tokens or max(1, self._engine.context - len(prompt))
         if len(prompt) + max_tokens > self._engine.context:
             raise BadRequestError(
@@ -184,6 +193,8 @@ class Delivery:
 
     def _hold(self, payload: bytes) -> None:
         """A DATA frame that leaves together with the receipt."""
+        if len(payload) >= CHUNK_MAX:
+            raise BadRequestError("the answer is too long for one piece: ask with stream", "answer_too_long", "stream")
         self._held = encode_frame(FrameType.DATA, payload)
         self._hash.add(payload)
 
@@ -197,6 +208,8 @@ class Delivery:
     def _charge(self, usage: Usage) -> bytes:
         """Sign and keep the receipt, then settle: a receipt that nobody can show is worth nothing."""
         price = self._lease.price(usage)
+        if self._reserved is None or price > self._reserved:  # an engine's mistake must not cost more than was agreed
+            raise RequestError("the engine of this host miscounted: try another host", "internal_error")
         receipt = self._host.sign(self._opened, usage, price, self._hash.digest())
         try:
             self._host.store(receipt)

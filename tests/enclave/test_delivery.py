@@ -2,7 +2,8 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
@@ -12,7 +13,7 @@ from billing.receipt import parse_receipt
 from billing.tariff import Usage
 from enclave import delivery, journal
 from enclave.enclave import Enclave
-from enclave.engine import Ask, AskError, Piece
+from enclave.engine import Ask, AskError, Message, Piece
 from enclave.engine.echo import EchoEngine
 from enclave.service import Limits
 from tests.enclave.support import (
@@ -24,6 +25,7 @@ from tests.enclave.support import (
     connect,
     control,
     eventually,
+    get,
     hang_up,
     http,
     receipts,
@@ -265,3 +267,52 @@ async def test_usage_is_counted_here_and_not_taken_from_the_engine(client: Clien
     answer = await client.ask(CHAT | {"max_tokens": 2, "stream": True})
     assert answer.receipt.usage == Usage(prompt_tokens=18, completion_tokens=2)
     assert answer.data[-1]["choices"][0]["finish_reason"] == "length"
+
+
+class GenerousEngine(WatchedEngine):
+    """Counts ten times the tokens it was allowed."""
+
+    async def answer(self, ask: Ask) -> AsyncGenerator[Piece, None]:
+        async for piece in super().answer(ask):
+            yield Piece(text=piece.text, output_tokens=10 * ask.max_tokens, finish=piece.finish)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_engine_that_counts_more_than_was_reserved_charges_nothing(start: Starter, stream: bool) -> None:
+    enclave = await start(engine=GenerousEngine)
+    client = Client(enclave)
+    answer = await client.ask(CHAT | {"stream": stream, "max_tokens": 5})
+    assert (answer.error["status"], answer.error["error"]["code"]) == (500, "internal_error")
+    assert await receipts(enclave) == []
+    lease = enclave.service._credit._leases[client.terms["lease"]]
+    assert (lease.spent, lease.reserved) == (0, 0)
+
+
+async def test_an_answer_too_long_to_seal_in_one_piece_costs_nothing(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "CHUNK_MAX", 300)
+    monkeypatch.setattr("attestation.chunks.CHUNK_MAX", 300)
+    enclave = await start()
+    answer = await Client(enclave).ask(LONG | {"stream": False})
+    assert (answer.error["status"], answer.error["error"]["code"]) == (400, "answer_too_long")
+    assert await receipts(enclave) == []
+
+
+class SlowReader(EchoEngine):
+    """Takes its time over a prompt, as tokenizers do over a megabyte."""
+
+    def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        time.sleep(0.5)
+        return super().render(messages)
+
+
+async def test_a_huge_prompt_does_not_stop_the_answers_of_others(start: Starter) -> None:
+    enclave = await start(engine=SlowReader)
+    huge = CHAT | {"messages": [{"role": "user", "content": "word " * 20_000}]}
+    began = time.monotonic()
+    asked = asyncio.create_task(Client(enclave).ask(huge))
+    await eventually(lambda: enclave.service.counters.active == 1)
+    assert (await get(enclave.address, "/health")).status == 200
+    assert time.monotonic() - began < 0.3
+    assert (await asked).error["error"]["code"] == "context_length_exceeded"
