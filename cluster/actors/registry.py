@@ -135,7 +135,11 @@ async def _reach_registry(config: NetworkConfig, address: Address) -> tuple[Chai
     while True:
         try:
             chain = await ChainClient.connect(config.chain)
-            return chain, await read_registry(chain, address)
+            try:
+                return chain, await read_registry(chain, address)
+            except BaseException:
+                await chain.close()
+                raise
         except ChainError as error:
             if not again:
                 raise

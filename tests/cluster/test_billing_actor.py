@@ -1,0 +1,103 @@
+"""The billing actor as a plain object: what must work although the chain, or a predecessor, is in the way."""
+
+import asyncio
+import base64
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from billing.errors import ChainUnreachableError, JournalBusyError
+from billing.journal import Journal
+from cluster.actors import billing
+from cluster.actors.billing import BillingActor
+
+ACCOUNT = b"\x0a" * 32
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    """Of an operator whose lite-server does not answer."""
+    (tmp_path / "policy.yaml").write_text("roots: production\n")
+    for name in ("operator.key", "treasury.key", "ticket.key"):
+        (tmp_path / name).write_text("ab" * 32)
+        (tmp_path / name).chmod(0o600)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    key = base64.b64encode(bytes.fromhex("3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29")).decode()
+    values = {
+        "chain": {"host": "127.0.0.1", "port": port, "public_key": key, "network_id": -777},
+        "registry": "0:" + "ab" * 32,
+        "policy": "policy.yaml",
+        "state": "state",
+        "operator_key": "operator.key",
+        "treasury_key": "treasury.key",
+        "ticket_key": "ticket.key",
+        "relay": "127.0.0.1:8443",
+    }
+    path = tmp_path / "operator.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture
+async def actors() -> AsyncIterator[list[BillingActor]]:
+    started: list[BillingActor] = []
+    yield started
+    for actor in started:
+        actor._following.cancel()
+        actor._cashier.close()
+
+
+async def start(settings: Path, actors: list[BillingActor]) -> BillingActor:
+    """As Ray does it: the constructor is awaited."""
+    actor = BillingActor.__new__(BillingActor)
+    await actor.__init__(str(settings))
+    actors.append(actor)
+    return actor
+
+
+async def test_the_books_are_open_while_the_chain_does_not_answer(settings, actors) -> None:
+    actor = await start(settings, actors)
+    assert (await actor.ready()).startswith("0:")
+    assert await actor.available(ACCOUNT) == 0
+    with pytest.raises(ChainUnreachableError):
+        await actor.settle()
+
+
+async def test_trouble_nobody_foresaw_does_not_end_the_following_of_the_chain(settings, actors, monkeypatch) -> None:
+    monkeypatch.setattr(billing, "TICK_S", 0.01)
+    actor = await start(settings, actors)
+    calls = 0
+
+    def disk_full() -> int:
+        nonlocal calls
+        calls += 1
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(actor._cashier, "release_expired", disk_full)
+    async with asyncio.timeout(5):
+        while calls < 3:
+            await asyncio.sleep(0.01)
+    assert not actor._following.done()
+
+
+async def test_a_new_actor_waits_until_its_predecessor_has_ended(settings, actors) -> None:
+    (settings.parent / "state").mkdir()
+    predecessor = Journal.open(settings.parent / "state" / "books.sqlite")
+    starting = asyncio.create_task(start(settings, actors))
+    await asyncio.sleep(0.2)
+    assert not starting.done()
+    predecessor.close()
+    actor = await asyncio.wait_for(starting, 5)
+    assert await actor.imbalance() == 0
+
+
+async def test_two_actors_never_have_the_same_books(settings, actors, monkeypatch) -> None:
+    monkeypatch.setattr(billing, "LOCK_WAIT_S", 0.0)
+    await start(settings, actors)
+    with pytest.raises(JournalBusyError):
+        await start(settings, actors)
