@@ -12,10 +12,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
@@ -23,10 +22,10 @@ from attestation.collect import Attester, NoTee
 from attestation.errors import AttesterError
 from enclave.config import EnclaveConfig, load_config
 from enclave.enclave import Enclave, Facts
-from enclave.engine import EngineMissingError, engine_versions, load_engine
+from enclave.engine import Engine, EngineMissingError, engine_versions, load_engine
 from enclave.errors import RequestError, StartError
 from enclave.logs import install_logging, log_type_only
-from enclave.manifest import engine_digest, manifest_root
+from enclave.manifest import check_manifest, engine_digest, manifest_root
 from enclave.process import die_with_parent, harden
 from enclave.service import Limits
 
@@ -56,8 +55,9 @@ def main() -> int:
 async def _serve(config: EnclaveConfig) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(log_type_only)
+    facts = _facts(config)
     enclave = await Enclave.start(
-        _facts(config), attester=_attester(config), load=_loader(config), clock=_now, random=os.urandom
+        facts, attester=_attester(config), load=_loader(config, facts.models), clock=_now, random=os.urandom
     )
     for ending in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(ending, enclave.ask_to_stop)
@@ -96,10 +96,19 @@ def _attester(config: EnclaveConfig) -> Attester:
         raise StartError(f"cannot read the simulated hardware in {config.simulated}: {error}") from error
 
 
-def _loader(config: EnclaveConfig) -> Callable[[Path], Any]:
-    def load(folder: Path) -> Any:  # noqa: ANN401  a coroutine of Engine
-        more = {} if config.context is None else {"context": config.context}
-        return load_engine(config.engine, folder, max_running=config.max_running, **more)
+def _loader(config: EnclaveConfig, models: Mapping[bytes, Path]) -> Callable[[Path], Awaitable[Engine]]:
+    """Load a folder, and look afterwards whether it still held the model that the evidence names."""
+    roots = {folder: root for root, folder in models.items()}
+    more = {} if config.context is None else {"context": config.context}
+
+    async def load(folder: Path) -> Engine:
+        engine = await load_engine(config.engine, folder, max_running=config.max_running, **more)
+        try:
+            await asyncio.to_thread(check_manifest, folder, roots[folder])
+        except BaseException:
+            await engine.close()
+            raise
+        return engine
 
     return load
 

@@ -29,6 +29,16 @@ def manifest_root(folder: Path) -> bytes:
     return _list_hash(b"chrysalis/1 manifest", ((name, folder / name) for name in files))
 
 
+def check_manifest(folder: Path, root: bytes) -> None:
+    """Refuse a folder that does not hold the model of this root any more.
+
+    Raises:
+        StartError: another model, or what `manifest_root` refuses.
+    """
+    if manifest_root(folder) != root:
+        raise StartError(f"{folder} was changed after the enclave started: start it again to attest what is there")
+
+
 def engine_digest(versions: Iterable[str], root: Path | None = None) -> bytes:
     """SHA-256 over the enclave's own sources and the versions of what its engine runs on.
 

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
+from enclave import __main__ as process
 from enclave.config import load_config
+from enclave.engine.echo import EchoEngine
 from enclave.errors import StartError
 from enclave.manifest import engine_digest, manifest_root
 
@@ -147,3 +149,27 @@ def test_the_engine_digest_covers_code_and_versions(tmp_path: Path) -> None:
     source.write_text("a = 2\n")
     assert engine_digest(["torch 2"], tmp_path) != before
     assert len(engine_digest([])) == 32
+
+
+@pytest.mark.parametrize("when", ["before it is loaded", "while it is loaded"])
+async def test_another_model_put_into_the_folder_is_not_served_under_the_attested_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    (tmp_path / "model").mkdir()
+    weights = tmp_path / "model" / "weights"
+    weights.write_text("dear")
+    engine = EchoEngine()
+
+    async def load_engine(*_: object, **__: object) -> EchoEngine:
+        if when == "while it is loaded":
+            weights.write_text("cheap")
+        return engine
+
+    monkeypatch.setattr(process, "load_engine", load_engine)
+    config = load(tmp_path, GOOD)
+    load_model = process._loader(config, {manifest_root(tmp_path / "model"): tmp_path / "model"})
+    if when == "before it is loaded":
+        weights.write_text("cheap")
+    with pytest.raises(StartError, match="was changed"):
+        await load_model(tmp_path / "model")
+    assert not engine.alive
