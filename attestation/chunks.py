@@ -68,7 +68,7 @@ class ChunkOpener:
     def __init__(self, key: bytes) -> None:
         self._aead = ChaCha20Poly1305(key)
         self._count = 0
-        self._rest = b""
+        self._rest = bytearray()  # grows in place: whoever cuts the stream into single bytes must not cost us copies
         self.finished = False
 
     def feed(self, received: bytes) -> list[bytes]:
@@ -78,7 +78,8 @@ class ChunkOpener:
             MalformedEnvelopeError: a chunk has impossible sizes, or follows the last one.
             EnvelopeAuthenticationError: a chunk was altered, moved, or sealed with another key.
         """
-        buffer, at, opened = self._rest + received, 0, []
+        self._rest += received
+        buffer, at, opened = self._rest, 0, []
         while len(buffer) - at >= HEAD:
             flag, size = unpack_from(">BI", buffer, at)
             if self.finished or flag > LAST or (size - TAG) % BUCKET or not BUCKET <= size - TAG <= CHUNK_MAX + BUCKET:
@@ -86,9 +87,9 @@ class ChunkOpener:
             end = at + HEAD + size
             if len(buffer) < end:
                 break
-            opened.append(self._open(buffer[at : at + HEAD], buffer[at + HEAD : end]))
+            opened.append(self._open(bytes(buffer[at : at + HEAD]), bytes(buffer[at + HEAD : end])))
             at, self.finished = end, flag == LAST
-        self._rest = buffer[at:]
+        del self._rest[:at]
         if self.finished and self._rest:
             raise MalformedEnvelopeError("bytes follow the last chunk")
         return opened

@@ -183,6 +183,7 @@ class SessionReceiver:
     def __init__(self, key: HostKey, host_id: bytes) -> None:
         self._key, self._host_id = key, host_id
         self._leases: dict[bytes, _Lease] = {}
+        self._ended: list[bytes] = []  # forgotten, and not named by `expire` yet
         self._latest = 0
 
     def admit(self, lease: bytes, account: bytes, not_after: int) -> None:
@@ -200,9 +201,11 @@ class SessionReceiver:
         self._leases[lease] = _Lease(account, not_after)
 
     def expire(self, now: datetime) -> list[bytes]:
-        """Forget the leases that have ended, and name them."""
+        """Forget the leases that have ended, and name those that were forgotten since the last call."""
         self._advance(now)
-        return self._sweep()
+        self._sweep()
+        ended, self._ended = self._ended, []
+        return ended
 
     def open(self, request: ParsedRequest, *, now: datetime) -> OpenedRequest:
         """Open a request once.
@@ -273,11 +276,11 @@ class SessionReceiver:
     def _advance(self, now: datetime) -> None:
         self._latest = max(self._latest, int(now.timestamp()))
 
-    def _sweep(self) -> list[bytes]:
+    def _sweep(self) -> None:
         ended = [lease for lease, kept in self._leases.items() if kept.not_after <= self._latest]
         for lease in ended:
             del self._leases[lease]
-        return ended
+        self._ended += ended
 
 
 def _place(host_id: bytes, lease: bytes, account: bytes) -> bytes:

@@ -325,3 +325,13 @@ def foreign_bytes(sealed: bytes) -> tuple[int, int]:
     begin = sealed.index(HOSTS[1])
     last = sealed.index(HOSTS[2])
     return begin, last + 10 + int.from_bytes(sealed[last + 8 : last + 10], "big")
+
+
+def test_a_lease_that_made_room_for_another_is_still_named_as_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "LEASES_MAX", 1)
+    receiver = SessionReceiver(KEYS[HOSTS[0]], HOSTS[0])
+    receiver.admit(LEASE, ACCOUNT, EXPIRES)
+    receiver._advance(NOW + timedelta(seconds=700))  # as the next request does
+    receiver.admit(b"n" * 16, ACCOUNT, EXPIRES + 1000)
+    assert receiver.expire(NOW + timedelta(seconds=700)) == [LEASE]  # else its spending would be kept for ever
+    assert receiver.expire(NOW + timedelta(seconds=700)) == []
