@@ -124,6 +124,8 @@ class Client:
             if refusal.status == 429:
                 return refusal
         over = next((refusal for refusal in refusals if _says_over(refusal)), None)
+        if over is None and refusals and all(refusal.status not in _NEXT_HOST for refusal in refusals):
+            return refusals[0]  # they agree that the request itself is wrong
         if over is None and self._leases.is_new(lease):
             return no_host
         return _TryAgain(_Next.LEASE, over or no_host)
@@ -191,13 +193,13 @@ def _check_begun(host: LeasedHost, outcome: Stream | PlainRefusal) -> Stream:
 def _classify(error: _Refusal) -> _Next:
     """Decide by status and code.
 
-    A plain refusal is nobody's word: it may cost time and rounds, never more money. So one that says that the lease is
-    over sends us to the next host first: a single host must not make its clients hold one budget after the other.
+    A plain refusal is nobody's word: it may cost time and rounds, never more money, nor an answer that another host
+    would give. So whatever it says sends us to the next host first.
     """
     plain = isinstance(error, HostRefusedError)
     if error.code == "unknown_session":
         return _Next.SEAL
-    if error.code == "slice_exhausted" or (plain and (error.status in _NEXT_HOST or _says_over(error))):
+    if error.code == "slice_exhausted" or plain:
         return _Next.HOST
     return _Next.LEASE if _says_over(error) else _Next.STOP
 

@@ -18,7 +18,16 @@ LONG = CHAT | {"messages": [{"role": "user", "content": "word " * 400}], "max_to
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(429, "busy"), (502, "host_failed"), (503, "model_not_loaded"), (404, "host_gone")]
+    ("status", "code"),
+    [
+        (429, "busy"),
+        (502, "host_failed"),
+        (503, "model_not_loaded"),
+        (404, "host_gone"),
+        (400, "malformed_envelope"),
+        (413, "too_large"),
+        (500, "internal_error"),
+    ],
 )
 async def test_the_same_bytes_go_to_the_next_host_when_one_takes_no_work(
     network: Network, sdk: AsyncOpenAI, status: int, code: str
@@ -37,6 +46,14 @@ async def test_a_host_that_is_gone_is_replaced(network: Network, sdk: AsyncOpenA
     for _ in range(6):
         assert (await sdk.chat.completions.create(**CHAT)).choices[0].message.content
     assert sum(enclave.service.counters.served for enclave in network.enclaves[1:]) >= 6
+
+
+async def test_hosts_that_agree_that_the_request_is_wrong_are_believed(network: Network, sdk: AsyncOpenAI) -> None:
+    network.fault_everywhere(always(413, "too_large"))
+    with pytest.raises(APIStatusError) as refused:
+        await sdk.chat.completions.create(**CHAT)
+    assert (refused.value.status_code, refused.value.code) == (413, "too_large")
+    assert (len(network.operator.sealed), len(network.operator.leases)) == (3, 1)
 
 
 async def test_busy_hosts_everywhere_are_a_429_that_says_when_to_come_back(network: Network, sdk: AsyncOpenAI) -> None:
