@@ -188,3 +188,5 @@ class Registry:
                 await self.refresh()
             except RegistryUnavailableError as error:
                 _log.warning("%s", error)
+            except Exception as error:  # noqa: BLE001  a server's strange answer must not end the reading for good
+                _log.warning("the registry was not read: %s", type(error).__name__)

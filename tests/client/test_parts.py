@@ -41,11 +41,12 @@ async def test_a_server_that_shows_an_older_registry_is_not_believed() -> None:
     assert registry.view().seqno == 5
 
 
-async def test_the_registry_is_read_again_in_the_background_and_survives_trouble() -> None:
+@pytest.mark.parametrize("failure", [ChainUnreachableError("account", "down"), KeyError("tampered")])
+async def test_the_registry_is_read_again_in_the_background_and_survives_trouble(failure: Exception) -> None:
     source, state = StaticRegistry(make_registry([], bytes(32), "http://x")), None
     registry = registry_of(source, Clock(), refresh_s=0)
     await registry.start()
-    source.failure = ChainUnreachableError("account", "down")
+    source.failure = failure
     await asyncio.sleep(0.01)
     source.failure, state = None, replace(source.state, seqno=2)
     source.state = state
