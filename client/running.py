@@ -40,7 +40,7 @@ async def open_client(
         )
         stack.push_async_callback(registry.close)
         try:
-            policy = load_policy(config.policy.read_text(encoding="utf-8"))
+            policy = load_policy(config.policy.read_text(encoding="utf-8"), network_id=config.lite_server.network_id)
         except OSError as error:
             raise ConfigError(f"cannot read the policy {config.policy}: {error.strerror}") from error
         await registry.start()

@@ -16,6 +16,7 @@ from attestation.verdict import Verdict
 from attestation.verify import verify
 from client.errors import ConfigError
 
+DEVNET = -777  # global id of the embedded test network
 VERDICTS_MAX = 1024
 REFUSALS_MAX = 64
 RENEW_BEFORE = timedelta(seconds=60)  # a verdict this close to its end is made anew
@@ -45,16 +46,23 @@ class Refusal:
     at: datetime
 
 
-def load_policy(text: str) -> AppraisalPolicy:
+def load_policy(text: str, *, network_id: int) -> AppraisalPolicy:
     """Read the client's policy file: an appraisal policy without `reference`, which comes from the registry.
 
     Raises:
-        ConfigError: not a policy, or it names reference values of its own.
+        ConfigError: not a policy, it names reference values of its own, or it trusts simulated vendors on a network
+            where money is real.
     """
     try:
-        return AppraisalPolicy.from_yaml(text, reference=_NO_REFERENCE)
+        policy = AppraisalPolicy.from_yaml(text, reference=_NO_REFERENCE)
     except PolicyError as error:
         raise ConfigError(f"policy: {error}") from error
+    if policy.unsafe_simulated_roots is not None and network_id != DEVNET:
+        raise ConfigError(
+            f"policy: it trusts simulated vendors, whose keys anybody can have, and network {network_id} is real: "
+            f"write 'roots: production' (only the devnet, {DEVNET}, takes simulated ones)"
+        )
+    return policy
 
 
 class Verifier:

@@ -77,10 +77,18 @@ def test_a_file_that_is_no_settings_is_refused(tmp_path: Path, text: str) -> Non
 
 
 def test_a_policy_needs_no_reference_values_and_may_name_none() -> None:
-    assert load_policy("required_tier: confidential\n").required_tier is Tier.CONFIDENTIAL
+    assert load_policy("required_tier: confidential\n", network_id=-777).required_tier is Tier.CONFIDENTIAL
     for text in ("reference: {measurements: [], models: []}", "colour: red", "required_tier: open", "{"):
         with pytest.raises(ConfigError):
-            load_policy(text)
+            load_policy(text, network_id=-777)
+
+
+def test_simulated_vendors_are_believed_on_the_devnet_only() -> None:
+    text = f"roots: none\nunsafe_simulated_roots: {{intel: ['{'11' * 32}']}}\n"
+    assert load_policy(text, network_id=-777).unsafe_simulated_roots is not None
+    for network_id in (-239, -3):
+        with pytest.raises(ConfigError, match="simulated vendors"):
+            load_policy(text, network_id=network_id)
 
 
 def test_a_wallet_is_made_once_and_read_again(tmp_path: Path) -> None:
