@@ -414,6 +414,7 @@ async def test_a_new_relay_takes_the_place_of_one_that_died_with_connections_ope
             psutil.Process(first.pid).kill()
             with pytest.raises(aiohttp.ClientPayloadError):
                 await response.content.read()
+        first._process.wait(5)  # its connections close a moment before it can be waited for
         assert not first.alive()
         first.stop()
         second = RelayProcess(first.address, KEY)
