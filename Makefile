@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ENGINE ?= torch
+BENCHES ?= verification sealing front relay devnet settlement
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test check format install vllm-cpu test-vllm demo-model bench clean
@@ -45,7 +46,7 @@ demo-model: $(INSTALLED)
 	$(BIN)/python examples/demo_model/train.py --out examples/demo_model/model
 
 bench: $(INSTALLED)
-	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for name in $(BENCHES); do echo "== bench/$$name.py"; $(BIN)/python bench/$$name.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
