@@ -11,37 +11,43 @@ from billing.money import Nanotons
 from billing.tariff import Usage
 from enclave.engine import Finish, Piece
 
+_quoted = json.encoder.encode_basestring_ascii  # a JSON string; a whole encoder would cost more than the sealing
+ROLE = '"role":"assistant",'
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerShape:
-    """What all parts of one answer have in common."""
+    """What all parts of one answer have in common. The JSON is put together from parts that are JSON already."""
 
     endpoint: Endpoint
-    id: str
+    id: str  # letters, digits and hyphens
     created: int  # unix seconds
     model: str  # as the client called it
 
     def whole(self, text: str, finish: Finish, usage: Usage, cost: Nanotons) -> bytes:
         """The answer as one JSON object."""
-        choice = {"index": 0, "finish_reason": finish, "logprobs": None, **self._said(text)}
-        return self._encode(self._kind, choices=[choice], usage=usage_fields(usage, cost))
+        said = f'"text":{_quoted(text)}'
+        if self._chat:
+            said = f'"message":{{"role":"assistant","content":{_quoted(text)},"refusal":null}}'
+        choice = f'{{"index":0,"finish_reason":"{finish}","logprobs":null,{said}}}'
+        return f'{self._common(self._kind)},"choices":[{choice}],{_usage(usage, cost)}}}'.encode()
 
     def opening(self, *, first: bool) -> bytes:
         """A stream's chunk up to its text: two values serve a whole stream; the first one also names the role."""
-        opening = self._encode(self._stream_kind, choices=[])[:-2]  # without the closing "]}"
-        if not self._chat:
-            return opening + b'{"index":0,"text":'
-        return opening + b'{"index":0,"delta":{%b"content":' % (b'"role":"assistant",' if first else b"")
+        said = '"text":'
+        if self._chat:
+            said = f'"delta":{{{ROLE if first else ""}"content":'
+        return f'{self._common(self._stream_kind)},"choices":[{{"index":0,{said}'.encode()
 
     def chunk(self, opening: bytes, text: str, finish: Finish | None) -> bytes:
         """One chunk of a stream, begun by `opening`."""
         closing = "}" if self._chat else ',"logprobs":null'
         ending = f'"{finish}"' if finish else "null"
-        return opening + f'{json.dumps(text)}{closing},"finish_reason":{ending}}}]}}'.encode()
+        return opening + f'{_quoted(text)}{closing},"finish_reason":{ending}}}]}}'.encode()
 
     def usage_chunk(self, usage: Usage, cost: Nanotons) -> bytes:
         """What a stream ends with when the client asked for usage."""
-        return self._encode(self._stream_kind, choices=[], usage=usage_fields(usage, cost))
+        return f'{self._common(self._stream_kind)},"choices":[],{_usage(usage, cost)}}}'.encode()
 
     @property
     def _chat(self) -> bool:
@@ -55,22 +61,18 @@ class AnswerShape:
     def _stream_kind(self) -> str:
         return "chat.completion.chunk" if self._chat else "text_completion"
 
-    def _said(self, text: str) -> dict[str, object]:
-        return {"message": {"role": "assistant", "content": text, "refusal": None}} if self._chat else {"text": text}
-
-    def _encode(self, kind: str, **more: object) -> bytes:
-        fields = {"id": self.id, "object": kind, "created": self.created, "model": self.model, **more}
-        return json.dumps(fields, separators=(",", ":")).encode()
+    def _common(self, kind: str) -> str:
+        """The fields that all parts begin with, still open."""
+        return f'{{"id":"{self.id}","object":"{kind}","created":{self.created},"model":{_quoted(self.model)}'
 
 
-def usage_fields(usage: Usage, cost: Nanotons) -> dict[str, int]:
-    """The `usage` object of an answer, with what it costs."""
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "cost_nanotons": cost,
-    }
+def _usage(usage: Usage, cost: Nanotons) -> str:
+    """The `usage` field of an answer, with what it costs."""
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    return (
+        f'"usage":{{"prompt_tokens":{prompt},"completion_tokens":{completion},'
+        f'"total_tokens":{prompt + completion},"cost_nanotons":{cost}}}'
+    )
 
 
 async def gather_pieces(pieces: AsyncGenerator[Piece, None], window_s: float) -> AsyncGenerator[Piece, None]:

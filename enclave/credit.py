@@ -26,6 +26,7 @@ class Lease:
     not_after: int
     spent: int = 0
     reserved: int = 0
+    cache_salt: bytes = b""  # of the account; made when it is first needed
 
     @property
     def left(self) -> int:

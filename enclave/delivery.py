@@ -81,7 +81,7 @@ class Delivery:
         """
         try:
             usage = await self._generate_in_time()
-            await self._finish_good(usage)
+            self._finish_good(usage)
         except (asyncio.CancelledError, ConnectionError):
             self._abandon()
             raise
@@ -92,7 +92,7 @@ class Delivery:
             if isinstance(refusal, UnavailableError) and not self._begun:
                 raise refusal from None
             self._held = b""
-            await self._finish(encode_frame(FrameType.ERROR, refusal.encode_sealed()))
+            self._finish(encode_frame(FrameType.ERROR, refusal.encode_sealed()))
 
     async def _generate_in_time(self) -> Usage:
         """Generate until the lease's hold is about to be released: what is receipted later is not paid."""
@@ -142,11 +142,18 @@ class Delivery:
         return Ask(
             prompt=prompt,
             max_tokens=max_tokens,
-            cache_salt=self._host.cache_salt(self._lease.account),
+            cache_salt=self._salt(),
             temperature=asked.temperature,
             top_p=asked.top_p,
             stop=asked.stop,
+            whole=not asked.stream,
         )
+
+    def _salt(self) -> bytes:
+        lease = self._lease
+        if not lease.cache_salt:
+            lease.cache_salt = self._host.cache_salt(lease.account)
+        return lease.cache_salt
 
     def _shape(self, asked: ChatAsk) -> AnswerShape:
         """The id comes from the request hash, so that the receipt can be found by it."""
@@ -198,12 +205,12 @@ class Delivery:
         self._held = encode_frame(FrameType.DATA, payload)
         self._hash.add(payload)
 
-    async def _finish_good(self, usage: Usage) -> None:
+    def _finish_good(self, usage: Usage) -> None:
         """Settle, put the receipt on disk, and only then say that the answer is whole."""
         receipt = self._charge(usage)
         self._host.counters.served += 1
         self._host.counters.output_tokens += usage.completion_tokens
-        await self._finish(encode_frame(FrameType.RECEIPT, receipt))
+        self._finish(encode_frame(FrameType.RECEIPT, receipt))
 
     def _charge(self, usage: Usage) -> bytes:
         """Sign and keep the receipt, then settle: a receipt that nobody can show is worth nothing."""
@@ -218,10 +225,14 @@ class Delivery:
         self._settle(price)
         return receipt
 
-    async def _finish(self, frame: bytes) -> None:
+    def _finish(self, frame: bytes) -> None:
+        """Send what is held and the last frame: as a whole answer if nothing was sent before."""
         held = self._sealer.seal(self._held) if self._held else b""
-        await self._write(held + self._sealer.seal(frame, last=True))
-        self._exchange.end()
+        last = held + self._sealer.seal(frame, last=True)
+        if self._begun:
+            self._exchange.end(last)
+        else:
+            self._exchange.reply(200, last, SEALED)
 
     def _abandon(self) -> None:
         """The client is gone: charge what it got, unless that is settled already."""

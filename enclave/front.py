@@ -66,8 +66,8 @@ class Exchange(Protocol):
     async def send(self, data: bytes) -> None:
         """Send a part; waits while the reader is behind. Raises `ConnectionError` when it is gone."""
 
-    def end(self) -> None:
-        """Close an answer of unknown length."""
+    def end(self, data: bytes = b"") -> None:
+        """Close an answer of unknown length, with its last part."""
 
 
 Handler = Callable[[HttpRequest, Exchange], Awaitable[None]]
@@ -257,15 +257,15 @@ class Connection(asyncio.Protocol):
         """Send a part; waits while the reader is behind."""
         if self._transport is None or self._transport.is_closing():
             raise ConnectionResetError("the client is gone")
-        self._put(b"%b%x\r\n%b\r\n" % (self._head, len(data), data))
+        self._put(self._head + _part(data))
         self._head = b""
         if not self._drained.is_set():
             await self._drain()
 
-    def end(self) -> None:
-        """Close an answer of unknown length."""
+    def end(self, data: bytes = b"") -> None:
+        """Close an answer of unknown length, with its last part."""
         self._ended = True
-        self._put(self._head + b"0\r\n\r\n")
+        self._put(self._head + (_part(data) if data else b"") + b"0\r\n\r\n")  # one write: each is a system call
         self._head = b""
 
     # inside
@@ -370,6 +370,10 @@ class Connection(asyncio.Protocol):
                 await self._drained.wait()
         except TimeoutError:
             raise ConnectionResetError("the client stopped reading") from None
+
+
+def _part(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def reply_json(exchange: Exchange, value: object) -> None:

@@ -32,9 +32,11 @@ class ReadyEngine(EchoEngine):
         self._pieces = [
             Piece(text=f"word{number} ", output_tokens=number + 1, finish=finish) for number, finish in enumerate(ends)
         ]
+        text = "".join(piece.text for piece in self._pieces)
+        self._whole = [Piece(text=text, output_tokens=TOKENS, finish="length")]
 
-    async def answer(self, _: Ask) -> AsyncGenerator[Piece, None]:
-        for piece in self._pieces:
+    async def answer(self, ask: Ask) -> AsyncGenerator[Piece, None]:
+        for piece in self._whole if ask.whole else self._pieces:
             yield piece
 
 

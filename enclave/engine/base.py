@@ -32,6 +32,7 @@ class Ask:
     temperature: float = 0.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
+    whole: bool = False  # nobody reads along: an engine that can may answer in a single piece
 
     def __post_init__(self) -> None:
         if not self.cache_salt:

@@ -134,7 +134,7 @@ def _sampling(ask: Ask) -> Any:  # noqa: ANN401  vLLM is untyped here
         temperature=ask.temperature,
         top_p=ask.top_p if ask.temperature else 1.0,
         stop=list(ask.stop),
-        output_kind=RequestOutputKind.DELTA,
+        output_kind=RequestOutputKind.FINAL_ONLY if ask.whole else RequestOutputKind.DELTA,
     )
 
 

@@ -48,9 +48,9 @@ class Echo:
             raise RuntimeError("SECRET")
         if request.path == "/parts":
             answer.begin("text/plain")
-            for part in (b"one ", b"two"):
+            for part in (b"one ", b"two "):
                 await answer.send(part)
-            answer.end()
+            answer.end(b"three")
             return
         answer.reply(200, request.body or request.path.encode(), "text/plain")
 
@@ -81,7 +81,7 @@ async def test_a_request_is_answered_and_the_connection_kept(address: str) -> No
 
 async def test_an_answer_of_unknown_length_comes_in_chunks(address: str) -> None:
     answer = await exchange(address, http("/parts", b""))
-    assert (answer.headers["transfer-encoding"], answer.body) == ("chunked", b"one two")
+    assert (answer.headers["transfer-encoding"], answer.body) == ("chunked", b"one two three")
 
 
 async def test_pipelined_requests_are_answered_in_order_one_at_a_time(address: str, echo: Echo) -> None:
@@ -283,7 +283,7 @@ def test_all_of_it_holds_on_the_loop_that_production_runs_on() -> None:
         front = Front(echo.answer, body_max=1000)
         host, port = await front.listen("127.0.0.1", 0)
         address = f"{host}:{port}"
-        assert (await exchange(address, http("/parts", b""))).body == b"one two"
+        assert (await exchange(address, http("/parts", b""))).body == b"one two three"
         assert (await exchange(address, http("/x", bytes(1001)))).error() == (413, "too_large")
         reader, writer = await connect(address)
         writer.write(http("/slow", b"1") + http("/x", b"2") * 20)
