@@ -19,14 +19,15 @@ from attestation.verdict import TeeKind
 from billing.money import Nanotons
 from billing.tariff import Tariff
 from billing.ton.client import ChainClient
-from billing.ton.deposits import deposit_body
+from billing.ton.deposits import deposit_transfer
 from billing.ton.highload import HighloadWallet, treasury_wallet
 from billing.ton.registry import Measurement, ModelTerms, OperatorTerms
-from billing.ton.wallet import Transfer, Wallet, pay
+from billing.ton.wallet import Wallet, pay
 from chrysalis.local.chain import LocalChain, RegistryEntries, deploy_registry, start_devnet
 from chrysalis.local.hosts import EnclaveSettings, HostSpec, RunningEnclave, policy_text, start_enclave
 from chrysalis.local.settings import make_key, raw_address, write_client_settings, write_operator_settings, write_secret
 from cluster.admission import Admission
+from cluster.config import read_signing_key
 from cluster.fleet import FleetSnapshot
 from cluster.model import Decision, HostHints
 from cluster.processes import Program, Supervisor
@@ -238,18 +239,14 @@ class LocalNetwork:
         )
 
     def _operator_key(self) -> bytes:
-        seed = bytes.fromhex((self.folder / "operator" / "operator.key").read_text())
-        return _public(Ed25519PrivateKey.from_private_bytes(seed))
+        return _public(read_signing_key(self.folder / "operator" / "operator.key"))
 
     # --- client ------------------------------------------------------------------------------------------------------
 
     async def deposit(self, amount: int) -> None:
         """Send money from the client's wallet to the operator's treasury, in the client's name."""
-        seed = bytes.fromhex((self.folder / "client" / "wallet.key").read_text())
-        key = Ed25519PrivateKey.from_private_bytes(seed)
-        transfer = Transfer(
-            destination=self.treasury.address, amount=Nanotons(amount), body=deposit_body(self.account), bounce=False
-        )
+        key = read_signing_key(self.folder / "client" / "wallet.key")
+        transfer = deposit_transfer(self.treasury.address, self.account, Nanotons(amount))
         async with await ChainClient.connect(self.chain.config) as chain:
             await pay(chain, self.chain_wallet(key), key, [transfer], now=datetime.now(UTC))
 
