@@ -22,7 +22,7 @@ from attestation.errors import EvidenceSignatureError, MalformedEvidenceError, U
 
 _BEGIN = "-----BEGIN CERTIFICATE-----\n"
 _END = "\n-----END CERTIFICATE-----\n"
-_LINE = 48  # bytes in 64 columns of base64
+_LINE = 64  # columns of base64
 
 
 def encode_pem(chain: Sequence[bytes]) -> str:
@@ -68,7 +68,12 @@ def check_root(der: bytes, pins: frozenset[bytes]) -> bytes:
 
 def not_after(chain: Sequence[bytes]) -> datetime:
     """Return when the first of these certificates, already verified, ends."""
-    return min(load_der_x509_certificate(der).not_valid_after_utc for der in chain)
+    return min(map(_end_of, chain))
+
+
+@lru_cache(maxsize=64)  # a fleet shares its CAs; the answer depends on the bytes alone
+def _end_of(der: bytes) -> datetime:
+    return load_der_x509_certificate(der).not_valid_after_utc
 
 
 @lru_cache(maxsize=8)  # a handful of vendor roots; the answer depends on the bytes alone
@@ -85,5 +90,5 @@ def _self_signed_pin(der: bytes) -> bytes:
 
 
 def _wrap(der: bytes) -> str:
-    lines = [binascii.b2a_base64(der[at : at + _LINE]) for at in range(0, len(der), _LINE)]
-    return b"".join(lines).decode().removesuffix("\n")
+    text = binascii.b2a_base64(der, newline=False).decode()
+    return "\n".join([text[at : at + _LINE] for at in range(0, len(text), _LINE)])
