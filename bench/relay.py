@@ -105,7 +105,7 @@ async def measure(peer: Peer, stream: bool, connections: int, seconds: float, ra
     if window.errors:
         raise SystemExit(f"{peer.name}: {dict(window.errors)} beside {len(window.latencies_s)} good answers")
     after = cpu(servers)
-    count = len(window.latencies_s)
+    count = len(window.latencies_s) + window.first_answers
     return Measured(
         rate=window.rate,
         p50_ms=window.percentile_ms(50),

@@ -20,6 +20,7 @@ class Window:
     seconds: float = 0.0
     errors: Counter[str] = field(default_factory=Counter)  # status or "connection lost" -> how often
     latencies_s: list[float] = field(default_factory=list)
+    first_answers: int = 0  # before the time began: they cost the servers work, and no time is taken of them
 
     @property
     def rate(self) -> float:
@@ -63,6 +64,8 @@ class Connection(asyncio.Protocol):
             self._window.errors[f"status {status}"] += 1
         elif self._until:
             self._window.latencies_s.append(now - self._sent)
+        else:
+            self._window.first_answers += 1
         if now < self._until:
             self._send()
         else:
