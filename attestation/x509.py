@@ -43,13 +43,7 @@ def parse_pem(text: str, *, count: int) -> tuple[bytes, ...]:
     blocks = text.split(_END)
     if len(blocks) != count + 1 or blocks.pop() or not all(block.startswith(_BEGIN) for block in blocks):
         raise MalformedEvidenceError(f"certificate chain: want exactly {count} PEM blocks and nothing else")
-    try:
-        chain = tuple(binascii.a2b_base64(block[len(_BEGIN) :], strict_mode=False) for block in blocks)
-    except (binascii.Error, ValueError) as error:
-        raise MalformedEvidenceError(f"certificate chain: {error}") from error
-    if encode_pem(chain) != text:
-        raise MalformedEvidenceError("certificate chain: not in the one spelling (64 columns, plain newlines)")
-    return chain
+    return tuple(_unwrap(block[len(_BEGIN) :]) for block in blocks)
 
 
 def check_root(der: bytes, pins: frozenset[bytes]) -> bytes:
@@ -87,6 +81,18 @@ def _self_signed_pin(der: bytes) -> bytes:
     except InvalidSignature:
         raise EvidenceSignatureError("the root certificate is not signed by its own key") from None
     return hashlib.sha256(certificate.public_key_info).digest()
+
+
+@lru_cache(maxsize=64)  # as above
+def _unwrap(body: str) -> bytes:
+    """Return what stands between a PEM block's first and last line, if it is in its one spelling."""
+    try:
+        der = binascii.a2b_base64(body, strict_mode=False)
+    except (binascii.Error, ValueError) as error:
+        raise MalformedEvidenceError(f"certificate chain: {error}") from error
+    if _wrap(der) != body:
+        raise MalformedEvidenceError("certificate chain: not in the one spelling (64 columns, plain newlines)")
+    return der
 
 
 def _wrap(der: bytes) -> str:
