@@ -14,9 +14,9 @@ from attestation.nvidia import ChainCache
 from attestation.policy import AppraisalPolicy, ReferenceValues
 from attestation.verdict import Verdict
 from attestation.verify import verify
+from billing.ton.client import DEVNET
 from client.errors import ConfigError
 
-DEVNET = -777  # global id of the embedded test network
 VERDICTS_MAX = 1024
 REFUSALS_MAX = 64
 RENEW_BEFORE = timedelta(seconds=60)  # a verdict this close to its end is made anew

@@ -11,7 +11,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,13 +78,20 @@ class Ports:
 
     def check_free(self) -> None:
         """ConfigError naming the first port of the cluster itself that somebody else listens on."""
-        for port in (*range(self.base, self.base + 10), *self.node(0)[:6]):
-            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((LOOPBACK, port))
-                except OSError as error:
-                    raise ConfigError(f"port {port} is taken ({error.strerror}); choose another base port") from error
+        check_ports_free((*range(self.base, self.base + 10), *self.node(0)[:6]))
+
+
+def check_ports_free(ports: Iterable[int]) -> None:
+    """ConfigError naming the first of these loopback ports that somebody else listens on."""
+    for port in ports:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError as error:
+                raise ConfigError(
+                    f"port {port} is taken ({error.strerror}): end what listens there, or choose another base port"
+                ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

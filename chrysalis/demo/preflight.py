@@ -9,7 +9,7 @@ import psutil
 
 from chrysalis.local.network import SHORT_FOLDER
 from cluster.errors import ConfigError
-from cluster.ray_nodes import FOLDER_LENGTH_MAX, LOOPBACK, Ports
+from cluster.ray_nodes import FOLDER_LENGTH_MAX, Ports, check_ports_free
 
 MEMORY_MIN = 5 << 30  # bytes available; the whole network takes about 4 GiB
 DISK_MIN = 1 << 30
@@ -51,22 +51,6 @@ def check_machine(*, engine: str, base_port: int, model: Path, folder: Path | No
         raise ConfigError(
             f"{free / 2**30:.1f} GiB are free in {SHORT_FOLDER}, the demo needs {DISK_MIN >> 30}: make room"
         )
-    check_ports(base_port)
-
-
-def check_ports(base_port: int) -> None:
-    """ConfigError naming the first port of ours that is taken."""
-    import socket
-
     ports = Ports(base=base_port)
     ports.check_free()
-    for port in ports.node(19)[:20]:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError as error:
-                raise ConfigError(
-                    f"port {port} is taken ({error.strerror}): end what listens there, or choose other ports with "
-                    "`chrysalis demo --base-port N`"
-                ) from error
+    check_ports_free(ports.node(19)[:20])

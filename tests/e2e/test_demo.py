@@ -67,7 +67,7 @@ def test_an_unmodified_sdk_gets_answers_streams_and_receipts(demo: KeptDemo) -> 
         assert raw.parse().choices[0].message.content == "Le chat mange une pomme."
         status, receipt = ask(f"{demo.sidecar}/receipts/{raw.headers['x-chrysalis-receipt']}")
         assert status == 200
-        assert receipt["price_nanotons"] > 0 if "price_nanotons" in receipt else receipt
+        assert receipt["price_nanotons"] == raw.parse().usage.model_extra["cost_nanotons"] > 0
         stream = client.chat.completions.create(
             model=MODEL, messages=[{"role": "user", "content": SENTENCE}], stream=True
         )
