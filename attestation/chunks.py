@@ -6,7 +6,7 @@ AEAD      = ChaCha20-Poly1305, nonce = chunk number as 12 bytes big endian; one 
 """
 
 import hmac
-from struct import pack, unpack_from
+from struct import Struct
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -15,7 +15,8 @@ from attestation.errors import EnvelopeAuthenticationError, MalformedEnvelopeErr
 
 BUCKET = 256  # plaintext of every chunk is filled up to a multiple of this, so sizes tell little about tokens
 CHUNK_MAX = 1 << 20  # longest data of one chunk
-HEAD = 5
+_CHUNK_HEAD = Struct(">BI")
+HEAD = _CHUNK_HEAD.size
 TAG = 16
 LAST = 1
 
@@ -47,8 +48,8 @@ class ChunkSealer:
             raise RuntimeError("the stream already has its last chunk")
         if len(data) > CHUNK_MAX:
             raise ValueError(f"a chunk takes {CHUNK_MAX} bytes, not {len(data)}")
-        plain = pack(">I", len(data)) + data + bytes(-(len(data) + 4) % BUCKET)
-        head = pack(">BI", LAST if last else 0, len(plain) + TAG)
+        plain = len(data).to_bytes(4, "big") + data + bytes(-(len(data) + 4) % BUCKET)
+        head = _CHUNK_HEAD.pack(LAST if last else 0, len(plain) + TAG)
         sealed = self._aead.encrypt(self._count.to_bytes(12, "big"), plain, head)
         self._count += 1
         self._closed = last
@@ -79,16 +80,7 @@ class ChunkOpener:
             EnvelopeAuthenticationError: a chunk was altered, moved, or sealed with another key.
         """
         self._rest += received
-        buffer, at, opened = self._rest, 0, []
-        while len(buffer) - at >= HEAD:
-            flag, size = unpack_from(">BI", buffer, at)
-            if self.finished or flag > LAST or (size - TAG) % BUCKET or not BUCKET <= size - TAG <= CHUNK_MAX + BUCKET:
-                raise MalformedEnvelopeError("a chunk head is not one: the stream was altered or is out of step")
-            end = at + HEAD + size
-            if len(buffer) < end:
-                break
-            opened.append(self._open(bytes(buffer[at : at + HEAD]), bytes(buffer[at + HEAD : end])))
-            at, self.finished = end, flag == LAST
+        opened, at = self._take(self._rest)
         del self._rest[:at]
         if self.finished and self._rest:
             raise MalformedEnvelopeError("bytes follow the last chunk")
@@ -96,15 +88,31 @@ class ChunkOpener:
 
     def whole(self, received: bytes) -> bytes:
         """The data of a complete stream; a cut one raises `MalformedEnvelopeError`."""
-        data = b"".join(self.feed(received))
+        opened, at = self._take(received)
         if not self.finished:
             raise MalformedEnvelopeError("the stream ends before its last chunk: it was cut short")
-        return data
+        if at < len(received):
+            raise MalformedEnvelopeError("bytes follow the last chunk")
+        return opened[0] if len(opened) == 1 else b"".join(opened)
+
+    def _take(self, buffer: bytes | bytearray) -> tuple[list[bytes], int]:
+        """The data of the chunks that are complete at the front of `buffer`, and where they end."""
+        at, opened = 0, []
+        while len(buffer) - at >= HEAD:
+            flag, size = _CHUNK_HEAD.unpack_from(buffer, at)
+            if self.finished or flag > LAST or (size - TAG) % BUCKET or not BUCKET <= size - TAG <= CHUNK_MAX + BUCKET:
+                raise MalformedEnvelopeError("a chunk head is not one: the stream was altered or is out of step")
+            end = at + HEAD + size
+            if len(buffer) < end:
+                break
+            opened.append(self._open(bytes(buffer[at : at + HEAD]), bytes(buffer[at + HEAD : end])))
+            at, self.finished = end, flag == LAST
+        return opened, at
 
     def _open(self, head: bytes, sealed: bytes) -> bytes:
         plain = decrypt(self._aead, self._count.to_bytes(12, "big"), sealed, head)
         self._count += 1
-        (length,) = unpack_from(">I", plain)
+        length = int.from_bytes(plain[:4], "big")
         gap = len(plain) - 4 - length
         if not 0 <= gap < BUCKET or plain.count(0, 4 + length) != gap:
             raise MalformedEnvelopeError("the padding of a chunk is not zeros up to the next bucket")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
-from struct import pack, unpack_from
+from struct import Struct, pack
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -56,6 +56,8 @@ SESSIONS_MAX = 64  # of one lease
 ONE_SHOTS_MAX = 1 << 14  # of one lease: each costs the host memory until the lease ends
 SESSION_WRAP = 1 + SESSION_ID + 8 + KEY + 16
 OPENING = HPKE_WRAP + SIGNATURE
+_WRAP_HEAD = Struct(f">{SESSION_ID}sQ")
+_WRAP_SIZES: dict[int, int] = {WrapKind.OPENING: SESSION_WRAP + OPENING, WrapKind.SESSION: SESSION_WRAP}
 
 
 class _Sending:
@@ -252,15 +254,17 @@ class SessionReceiver:
         return opened
 
     def _read(self, request: ParsedRequest) -> tuple[bytes, int]:
-        sizes = {WrapKind.OPENING: SESSION_WRAP + OPENING, WrapKind.SESSION: SESSION_WRAP}
-        if sizes.get(request.wrap[0]) != len(request.wrap):  # type: ignore[call-overload]  # an IntEnum's key is an int
+        if _WRAP_SIZES.get(request.wrap[0]) != len(request.wrap):
             raise MalformedEnvelopeError("the wrap for this host is of no kind this version knows")
-        (counter,) = unpack_from(">Q", request.wrap, 1 + SESSION_ID)
-        return request.wrap[1 : 1 + SESSION_ID], counter
+        session_id, counter = _WRAP_HEAD.unpack_from(request.wrap, 1)
+        return session_id, counter
 
     def _find_session(self, request: ParsedRequest, session_id: bytes, lease: _Lease) -> _Receiving:
         """The session of this id: a known one, or the one that the wrap opens."""
-        opening, place = request.wrap[SESSION_WRAP:], _place(self._host_id, request.header.lease, lease.account)
+        opening = request.wrap[SESSION_WRAP:]
+        if not opening and (session := lease.sessions.get(session_id)):
+            return session
+        place = _place(self._host_id, request.header.lease, lease.account)
         if opening and session_id != _session_id(place, opening):
             raise EnvelopeAuthenticationError("the session id does not belong to this opening")
         if session := lease.sessions.get(session_id):

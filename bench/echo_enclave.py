@@ -19,7 +19,7 @@ from attestation.collect import NoTee
 from enclave.enclave import Enclave, Facts
 from enclave.engine import Engine
 from enclave.engine.echo import EchoEngine
-from enclave.process import die_with_parent, harden
+from enclave.process import die_with_parent, freeze_memory, harden
 from enclave.service import Limits
 
 MODEL = b"m" * 32
@@ -59,6 +59,7 @@ async def serve(options: argparse.Namespace) -> None:
         facts, attester=NoTee(), load=load, clock=lambda: datetime.now(UTC), random=os.urandom
     )
     await enclave.service.models.load(MODEL)
+    freeze_memory()
     keys = enclave.service.keys
     line = {
         "host_id": enclave.host_id.hex(),

@@ -1,18 +1,36 @@
-"""The receipt: what a host signs, inside its enclave, about one answered request. Layout: docs/protocol/receipt.md."""
+"""The receipt: what a host signs, inside its enclave, about one answered request. Layout: docs/protocol/receipt.md.
+
+    signed = body | signature over the body
+           | body | u16 index | u16 size | path | signature over tag, size and root     size 2 to 128
+
+An Ed25519 signature costs more than everything else a short answer does to the enclave. Receipts that are ready at the
+same moment therefore share one: it signs the root of a tree over their bodies, and each carries its path.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from struct import Struct
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from billing.errors import MalformedRecordError
 from billing.money import Nanotons, check_nanotons
 from billing.tariff import Usage
+from billing.tree import hash_leaf, root_of, tree_paths
 from billing.wire import SIGNATURE_SIZE, Reader, append_signature, check_signature, check_size, check_uint, split_signed
 
 RECEIPT_TAG = b"chrysalis/1 receipt"
-RECEIPT_SIZE = len(RECEIPT_TAG) + 32 + 32 + 16 + 8 + 32 + 4 + 4 + 8 + 32 + 48 + 33 + 8 + SIGNATURE_SIZE
+BATCH_TAG = b"chrysalis/1 receipt batch"
+BATCH_MAX = 128  # receipts under one signature
+_LAYOUT = Struct(f">{len(RECEIPT_TAG)}s32s32s16s8s32sIIQ32s48s33sQ")
+BODY_SIZE = _LAYOUT.size
+RECEIPT_SIZE = BODY_SIZE + SIGNATURE_SIZE  # of a receipt with a signature of its own
+_PLACE = Struct(">HH")
+_HASH = 32
+RECEIPT_SIZE_MAX = RECEIPT_SIZE + _PLACE.size + _HASH * (BATCH_MAX - 1).bit_length()
 
 _SIZES = {
     "request_hash": 32,
@@ -24,6 +42,7 @@ _SIZES = {
     "transcript": 48,
     "payee": 33,
 }
+_FIELDS = attrgetter(*_SIZES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,36 +62,51 @@ class Receipt:
     issued_at: int  # unix seconds
 
     def __post_init__(self) -> None:
-        for name, size in _SIZES.items():
-            check_size(name, getattr(self, name), size)
+        for (name, size), value in zip(_SIZES.items(), _FIELDS(self), strict=True):
+            if type(value) is not bytes or len(value) != size:
+                check_size(name, value, size)
         check_nanotons(self.price, "price")
         check_uint("issued_at", self.issued_at, 63)
 
 
 def encode_receipt(receipt: Receipt) -> bytes:
-    """Return the bytes that are signed."""
-    return b"".join(
-        (
-            RECEIPT_TAG,
-            receipt.request_hash,
-            receipt.account,
-            receipt.lease,
-            receipt.host_id,
-            receipt.model_root,
-            receipt.usage.prompt_tokens.to_bytes(4, "big"),
-            receipt.usage.completion_tokens.to_bytes(4, "big"),
-            receipt.price.to_bytes(8, "big"),
-            receipt.response_hash,
-            receipt.transcript,
-            receipt.payee,
-            receipt.issued_at.to_bytes(8, "big"),
-        )
+    """Return the receipt's body, `BODY_SIZE` bytes."""
+    usage = receipt.usage
+    return _LAYOUT.pack(
+        RECEIPT_TAG,
+        receipt.request_hash,
+        receipt.account,
+        receipt.lease,
+        receipt.host_id,
+        receipt.model_root,
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        receipt.price,
+        receipt.response_hash,
+        receipt.transcript,
+        receipt.payee,
+        receipt.issued_at,
     )
 
 
 def sign_receipt(receipt: Receipt, key: Ed25519PrivateKey) -> bytes:
-    """Return the receipt with its signature, `RECEIPT_SIZE` bytes."""
+    """Return the receipt with a signature of its own, `RECEIPT_SIZE` bytes."""
     return append_signature(encode_receipt(receipt), key)
+
+
+def sign_receipts(bodies: Sequence[bytes], key: Ed25519PrivateKey) -> list[bytes]:
+    """Return these 1 to `BATCH_MAX` receipt bodies signed, in the same order; several share one signature."""
+    if not 1 <= len(bodies) <= BATCH_MAX:
+        raise ValueError(f"one signature serves 1 to {BATCH_MAX} receipts, not {len(bodies)}")
+    if len(bodies) == 1:
+        return [append_signature(bodies[0], key)]
+    root, paths = tree_paths([hash_leaf(body) for body in bodies])
+    size = len(bodies)
+    signature = key.sign(_batch_message(size, root))
+    return [
+        b"".join((body, _PLACE.pack(index, size), *path, signature))
+        for index, (body, path) in enumerate(zip(bodies, paths, strict=True))
+    ]
 
 
 def parse_receipt(data: bytes) -> Receipt:
@@ -81,32 +115,65 @@ def parse_receipt(data: bytes) -> Receipt:
     Raises:
         MalformedRecordError: the bytes are not a receipt.
     """
-    body, _ = split_signed(data, "receipt", size_max=RECEIPT_SIZE)
-    reader = Reader(body, "receipt")
-    reader.expect(RECEIPT_TAG)
-    fields = {name: reader.take(_SIZES[name]) for name in ("request_hash", "account", "lease", "host_id", "model_root")}
-    usage = Usage(prompt_tokens=reader.take_int(4), completion_tokens=reader.take_int(4))
-    price = reader.take_int(8)
-    fields |= {name: reader.take(_SIZES[name]) for name in ("response_hash", "transcript", "payee")}
-    issued_at = reader.take_int(8)
-    reader.finish()
-    try:
-        return Receipt(**fields, usage=usage, price=Nanotons(price), issued_at=issued_at)
-    except ValueError as error:
-        raise MalformedRecordError("receipt", str(error)) from error
+    return _parse_body(_split(data)[0])
 
 
 def verify_receipt(data: bytes, public_key: bytes) -> Receipt:
     """Return the receipt that `public_key` signed.
 
     Args:
-        data: the signed receipt, exactly `RECEIPT_SIZE` bytes.
+        data: the signed receipt, `RECEIPT_SIZE` bytes or, in a batch, up to `RECEIPT_SIZE_MAX`.
         public_key: the host's attested Ed25519 receipt key, 32 bytes.
 
     Raises:
         MalformedRecordError: the bytes are not a receipt.
         BadSignatureError: another key signed, or a byte was changed.
     """
-    receipt = parse_receipt(data)
-    check_signature(data[:-SIGNATURE_SIZE], data[-SIGNATURE_SIZE:], public_key, "receipt")
+    body, message, signature = _split(data)
+    receipt = _parse_body(body)
+    check_signature(message, signature, public_key, "receipt")
     return receipt
+
+
+def _split(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return body, what the signature is over, and the signature."""
+    if len(data) <= RECEIPT_SIZE:
+        body, signature = split_signed(data, "receipt", size_max=RECEIPT_SIZE)
+        return body, body, signature
+    rest, signature = split_signed(data, "receipt", size_max=RECEIPT_SIZE_MAX)
+    body, reader = rest[:BODY_SIZE], Reader(rest[BODY_SIZE:], "receipt")
+    index, size = reader.take_int(2), reader.take_int(2)
+    path = [reader.take(_HASH) for _ in range((len(rest) - BODY_SIZE - _PLACE.size) // _HASH)]
+    reader.finish()
+    root = root_of(hash_leaf(body), index=index, size=size, path=path)
+    if root is None or not 2 <= size <= BATCH_MAX:
+        raise MalformedRecordError("receipt", f"no batch of {size} has a place {index} with a path of {len(path)}")
+    return body, _batch_message(size, root), signature
+
+
+def _parse_body(body: bytes) -> Receipt:
+    if len(body) != BODY_SIZE or not body.startswith(RECEIPT_TAG):
+        raise MalformedRecordError("receipt", f"a body has {BODY_SIZE} bytes and begins with its tag")
+    values = _LAYOUT.unpack(body)[1:]
+    request_hash, account, lease, host_id, model_root, prompt, completion, price = values[:8]
+    response_hash, transcript, payee, issued_at = values[8:]
+    try:
+        return Receipt(
+            request_hash=request_hash,
+            account=account,
+            lease=lease,
+            host_id=host_id,
+            model_root=model_root,
+            usage=Usage(prompt_tokens=prompt, completion_tokens=completion),
+            price=Nanotons(price),
+            response_hash=response_hash,
+            transcript=transcript,
+            payee=payee,
+            issued_at=issued_at,
+        )
+    except ValueError as error:
+        raise MalformedRecordError("receipt", str(error)) from error
+
+
+def _batch_message(size: int, root: bytes) -> bytes:
+    return BATCH_TAG + size.to_bytes(2, "big") + root

@@ -31,10 +31,13 @@ class Usage:
     completion_tokens: int
 
     def __post_init__(self) -> None:
-        for name in ("prompt_tokens", "completion_tokens"):
-            value = getattr(self, name)
-            if type(value) is not int or not 0 <= value <= TOKENS_MAX:
-                raise ValueError(f"{name} must be an int from 0 to {TOKENS_MAX}, got {value!r}")
+        _check_tokens("prompt_tokens", self.prompt_tokens)
+        _check_tokens("completion_tokens", self.completion_tokens)
+
+
+def _check_tokens(name: str, count: int) -> None:
+    if type(count) is not int or not 0 <= count <= TOKENS_MAX:
+        raise ValueError(f"{name} must be an int from 0 to {TOKENS_MAX}, got {count!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

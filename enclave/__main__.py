@@ -26,7 +26,7 @@ from enclave.engine import Engine, EngineMissingError, engine_versions, load_eng
 from enclave.errors import RequestError, StartError
 from enclave.logs import install_logging, log_type_only
 from enclave.manifest import check_manifest, engine_digest, manifest_root
-from enclave.process import die_with_parent, harden
+from enclave.process import die_with_parent, freeze_memory, harden
 from enclave.service import Limits
 
 logger = logging.getLogger("enclave")
@@ -108,6 +108,7 @@ def _loader(config: EnclaveConfig, models: Mapping[bytes, Path]) -> Callable[[Pa
         except BaseException:
             await engine.close()
             raise
+        freeze_memory()
         return engine
 
     return load

@@ -28,6 +28,7 @@ from enclave.errors import BadRequestError, CreditError, RequestError, Unavailab
 from enclave.front import Exchange
 from enclave.models import worker_lost
 from enclave.openai import ChatAsk, parse_ask
+from enclave.receipts import ReceiptDesk
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +54,8 @@ class Host:
     counters: Counters
     coalesce_s: float
     cache_salt: Callable[[bytes], bytes]
-    sign: Callable[[OpenedRequest, Usage, Nanotons, bytes], bytes]  # with the response hash -> signed receipt
-    store: Callable[[bytes], int]  # keeps a receipt; OSError when it cannot
+    receipt: Callable[[OpenedRequest, Usage, Nanotons, bytes], bytes]  # with the response hash -> a receipt's body
+    receipts: ReceiptDesk
     clock: Callable[[], datetime]
     random: Random
 
@@ -62,8 +63,10 @@ class Host:
 class Delivery:
     """One answer on its way: what was reserved, what was handed over, and whether it is settled."""
 
-    def __init__(self, host: Host, opened: OpenedRequest, lease: Lease, engine: Engine, exchange: Exchange) -> None:
-        self._host, self._opened, self._lease = host, opened, lease
+    def __init__(
+        self, host: Host, opened: OpenedRequest, lease: Lease, engine: Engine, exchange: Exchange, *, began: datetime
+    ) -> None:
+        self._host, self._opened, self._lease, self._began = host, opened, lease, began
         self._engine, self._exchange = engine, exchange
         self._sealer = ResponseSealer(opened.content_key, opened.request_hash, host.random(NONCE))
         self._hash = ResponseHash()
@@ -71,6 +74,7 @@ class Delivery:
         self._prompt_tokens = self._delivered = 0
         self._held = b""  # a DATA frame to be sent together with the receipt
         self._begun = False
+        self._late = False  # the lease ended before the answer did
 
     async def run(self) -> None:
         """Answer.
@@ -79,53 +83,56 @@ class Delivery:
             UnavailableError: nothing was sent yet, and another host of the lease may answer.
             ConnectionError: the client is gone; what it got is settled.
         """
+        task = asyncio.current_task()
+        assert task is not None
+        limit = self._limit(task)
         try:
-            usage = await self._generate_in_time()
-            self._finish_good(usage)
-        except (asyncio.CancelledError, ConnectionError):
+            usage = await self._generate()
+            await self._finish_good(usage)
+        except (asyncio.CancelledError, ConnectionError) as error:
             self._abandon()
-            raise
+            if not self._late:
+                raise
+            task.uncancel()
+            self._fail(error)
         except Exception as error:  # noqa: BLE001  no text of an unforeseen error may leave: it could quote a prompt
             self._settle(0)
-            self._host.counters.failed += 1
-            refusal = _refusal(error)
-            if isinstance(refusal, UnavailableError) and not self._begun:
-                raise refusal from None
-            self._held = b""
-            self._finish(encode_frame(FrameType.ERROR, refusal.encode_sealed()))
+            self._fail(error)
+        finally:
+            limit.cancel()
 
-    async def _generate_in_time(self) -> Usage:
-        """Generate until the lease's hold is about to be released: what is receipted later is not paid."""
-        left_s = self._lease.not_after + ANSWER_GRACE_S - self._host.clock().timestamp()
-        try:
-            async with asyncio.timeout(max(0.0, left_s)) as limit:
-                return await self._generate()
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            self._abandon()
-            raise CreditError(
-                "the lease ended before the answer did: take a new lease, and read answers as they come",
-                "lease_expired",
-            ) from None
+    def _limit(self, task: asyncio.Task[None]) -> asyncio.TimerHandle:
+        """Ends the answer when the lease's hold is about to be released: what is receipted later is not paid."""
+
+        def end() -> None:
+            self._late = True
+            task.cancel()
+
+        left_s = self._lease.not_after + ANSWER_GRACE_S - self._began.timestamp()
+        return asyncio.get_running_loop().call_later(max(0.0, left_s), end)
+
+    def _fail(self, error: BaseException) -> None:
+        """Say what went wrong, inside the seal."""
+        self._host.counters.failed += 1
+        refusal = too_late() if self._late else _refusal(error)
+        if isinstance(refusal, UnavailableError) and not self._begun:
+            raise refusal from None
+        self._held = b""
+        self._finish(encode_frame(FrameType.ERROR, refusal.encode_sealed()))
 
     async def _generate(self) -> Usage:
         endpoint, body = parse_plain_request(self._opened.body)
         asked = parse_ask(endpoint, body)
-        ask = self._prepare(asked, await self._tokens(asked))
+        short = len(body) <= INLINE_BYTES
+        ask = self._prepare(asked, self._tokens(asked) if short else await asyncio.to_thread(self._tokens, asked))
         shape = self._shape(asked)
         async with aclosing(self._engine.answer(ask)) as pieces:
             if asked.stream:
                 return await self._stream(asked, shape, pieces)
             return await self._collect(shape, pieces)
 
-    async def _tokens(self, asked: ChatAsk) -> tuple[int, ...]:
-        """The prompt as tokens; while a long one is read, other answers go on."""
-
-        def read() -> tuple[int, ...]:
-            return self._engine.render(asked.messages) if asked.messages else self._engine.tokenize(asked.prompt)
-
-        return read() if len(self._opened.body) <= INLINE_BYTES else await asyncio.to_thread(read)
+    def _tokens(self, asked: ChatAsk) -> tuple[int, ...]:
+        return self._engine.render(asked.messages) if asked.messages else self._engine.tokenize(asked.prompt)
 
     def _prepare(self, asked: ChatAsk, prompt: tuple[int, ...]) -> Ask:
         """Money set aside for the most that the prompt and its answer can cost."""
@@ -161,7 +168,7 @@ class Delivery:
         return AnswerShape(
             endpoint=asked.endpoint,
             id=f"chatcmpl-{name}" if asked.messages else f"cmpl-{name}",
-            created=int(self._host.clock().timestamp()),
+            created=int(self._began.timestamp()),
             model=asked.model,
         )
 
@@ -205,25 +212,26 @@ class Delivery:
         self._held = encode_frame(FrameType.DATA, payload)
         self._hash.add(payload)
 
-    def _finish_good(self, usage: Usage) -> None:
-        """Settle, put the receipt on disk, and only then say that the answer is whole."""
-        receipt = self._charge(usage)
-        self._host.counters.served += 1
-        self._host.counters.output_tokens += usage.completion_tokens
-        self._finish(encode_frame(FrameType.RECEIPT, receipt))
+    async def _finish_good(self, usage: Usage) -> None:
+        """Have the receipt made, settle, and only then say that the answer is whole."""
+        price = self._price(usage)
 
-    def _charge(self, usage: Usage) -> bytes:
-        """Sign and keep the receipt, then settle: a receipt that nobody can show is worth nothing."""
+        def made(receipt: bytes) -> None:
+            self._settle(price)
+            self._host.counters.served += 1
+            self._host.counters.output_tokens += usage.completion_tokens
+            self._finish(encode_frame(FrameType.RECEIPT, receipt))
+
+        await self._host.receipts.add(self._receipt(usage, price), made)
+
+    def _price(self, usage: Usage) -> Nanotons:
         price = self._lease.price(usage)
         if self._reserved is None or price > self._reserved:  # an engine's mistake must not cost more than was agreed
             raise RequestError("the engine of this host miscounted: try another host", "internal_error")
-        receipt = self._host.sign(self._opened, usage, price, self._hash.digest())
-        try:
-            self._host.store(receipt)
-        except OSError:
-            raise RequestError("the host could not store the receipt", "receipt_not_stored") from None
-        self._settle(price)
-        return receipt
+        return price
+
+    def _receipt(self, usage: Usage, price: Nanotons) -> bytes:
+        return self._host.receipt(self._opened, usage, price, self._hash.digest())
 
     def _finish(self, frame: bytes) -> None:
         """Send what is held and the last frame: as a whole answer if nothing was sent before."""
@@ -244,11 +252,13 @@ class Delivery:
             return
         usage = self._usage(self._delivered)
         try:
-            self._charge(usage)
+            price = self._price(usage)
+            self._host.receipts.make(self._receipt(usage, price))
         except RequestError as error:
             self._settle(0)
             logger.error("an abandoned answer is not charged: %s", error)  # noqa: TRY400
         else:
+            self._settle(price)
             self._host.counters.output_tokens += usage.completion_tokens
 
     def _settle(self, price: int) -> None:
@@ -266,7 +276,14 @@ class Delivery:
         await self._exchange.send(data)
 
 
-def _refusal(error: Exception) -> RequestError:
+def too_late() -> CreditError:
+    """The refusal of an answer that outlasts its lease."""
+    return CreditError(
+        "the lease ended before the answer did: take a new lease, and read answers as they come", "lease_expired"
+    )
+
+
+def _refusal(error: BaseException) -> RequestError:
     """What the client hears. Texts come from us only; whatever else happened is logged by its type."""
     if isinstance(error, RequestError):
         return error

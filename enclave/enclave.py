@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -133,19 +133,22 @@ class Enclave:
         await self._control.listen_unix(listening)
         self._sweeper = asyncio.create_task(self._sweep())
 
-    async def _answer(self, request: HttpRequest, exchange: Exchange) -> None:
+    def _answer(self, request: HttpRequest, exchange: Exchange) -> Awaitable[None]:
         """The open side. Only the end of the path counts: relays put their own routes in front."""
         last = request.path.rpartition("/")[2]
+        if request.method == "POST" and last != "evidence":
+            return self.service.answer(request, exchange)
+        return self._answer_other(request, exchange, last)
+
+    async def _answer_other(self, request: HttpRequest, exchange: Exchange, last: str) -> None:
         if request.method == "GET" and last == "health":
             reply_json(exchange, health(self.service))
         elif request.method != "POST":
             raise NotFoundError(
                 "POST a sealed request, POST a nonce to .../evidence, or GET .../health", "unknown_route"
             )
-        elif last == "evidence":
-            exchange.reply(200, await self.service.evidence.answer(request.body), EVIDENCE)
         else:
-            await self.service.answer(request, exchange)
+            exchange.reply(200, await self.service.evidence.answer(request.body), EVIDENCE)
 
     async def _sweep(self) -> None:
         while True:

@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
@@ -95,13 +96,12 @@ class ReceiptJournal:
         """Whether it takes receipts: not as many wait as it keeps, and the disk has not failed. Else take no work."""
         return not self._broken and len(self) < WAITING_MAX
 
-    def append(self, receipt: bytes) -> int:
-        """Store a receipt and return its sequence number; `OSError` when there is no room for it."""
-        if len(receipt) > RECEIPT_MAX:
+    def append(self, *receipts: bytes) -> int:
+        """Store receipts with one write; returns the last sequence number. On `OSError` none of them is stored."""
+        if max(map(len, receipts)) > RECEIPT_MAX:
             raise ValueError(f"a receipt has at most {RECEIPT_MAX} bytes")
-        seq = self._contents.last + 1
-        self._write(_RECEIPT, seq, receipt)
-        return seq
+        self._write([(_RECEIPT, seq, receipt) for seq, receipt in enumerate(receipts, self._contents.last + 1)])
+        return self._contents.last
 
     def after(self, seq: int, limit: int) -> list[StoredReceipt]:
         """The first `limit` receipts that are not acknowledged and come after `seq`."""
@@ -113,7 +113,7 @@ class ReceiptJournal:
         if not 0 <= seq <= self._contents.last:
             raise ValueError(f"receipt {seq} does not exist, the last one is {self._contents.last}")
         if seq > self._contents.acked:
-            self._write(_ACK, seq, b"")
+            self._write([(_ACK, seq, b"")])
             if self._contents.end > COMPACT_BYTES:
                 self._compact()
 
@@ -124,15 +124,16 @@ class ReceiptJournal:
         os.fsync(self._file)
         os.close(self._file)
 
-    def _write(self, kind: int, seq: int, receipt: bytes) -> None:
-        record = _record(kind, seq, receipt)
+    def _write(self, records: Sequence[tuple[int, int, bytes]]) -> None:
+        data = b"".join([_record(*record) for record in records])
         try:
-            _write_all(self._file, record)
+            _write_all(self._file, data)
         except OSError:
             os.ftruncate(self._file, self._contents.end)  # what follows must stand behind whole records
             raise
-        self._contents.end += len(record)
-        self._contents.take(kind, seq, receipt)
+        self._contents.end += len(data)
+        for record in records:
+            self._contents.take(*record)
         if self._syncing is None:
             self._syncing = asyncio.create_task(self._sync())
 

@@ -44,33 +44,30 @@ def parse_ask(endpoint: Endpoint, body: bytes) -> ChatAsk:
     """
     raw = _load(body)
     chat = endpoint is Endpoint.CHAT_COMPLETIONS
-    own = _CHAT_FIELDS if chat else _COMPLETION_FIELDS
+    readers = _CHAT_READERS if chat else _COMPLETION_READERS
+    fields: dict[str, Any] = {}
     for name, value in raw.items():
-        if value is None or name in _FIELDS or name in own:
+        if value is None:
             continue
-        neutral = _NEUTRAL.get(name)
-        if neutral is None:
-            _refuse("this field is not supported: leave it out", name[:64], "unknown_parameter")
-        if not neutral(value, raw):
-            _refuse("this host cannot do what the field asks for: leave it out", name, "unsupported_value")
-    fields = {name: value for name, value in raw.items() if value is not None}
+        reader = readers.get(name)
+        if reader is not None:
+            fields[name] = reader(value, name)
+        else:
+            _check_neutral(name, value, raw)
     return ChatAsk(
         endpoint=endpoint,
-        model=_text(_required(fields, "model"), "model", MODEL_NAME_MAX),
-        messages=_messages(_required(fields, "messages")) if chat else (),
-        prompt="" if chat else _prompt(_required(fields, "prompt")),
-        max_tokens=_max_tokens(fields, chat=chat),
-        temperature=_number(fields, "temperature", 1.0),
-        top_p=_number(fields, "top_p", 1.0),
-        stop=_stop(fields.get("stop", [])),
-        stream=_flag(fields, "stream"),
+        model=_required(fields, "model"),
+        messages=_required(fields, "messages") if chat else (),
+        prompt="" if chat else _required(fields, "prompt"),
+        max_tokens=_max_tokens(fields, None if chat else COMPLETION_DEFAULT),
+        temperature=fields.get("temperature", 1.0),
+        top_p=fields.get("top_p", 1.0),
+        stop=fields.get("stop", ()),
+        stream=fields.get("stream", False),
         include_usage=_include_usage(fields),
     )
 
 
-_FIELDS = {"model", "max_tokens", "temperature", "top_p", "stop", "stream", "stream_options", "user", "metadata"}
-_CHAT_FIELDS = {"messages", "max_completion_tokens"}
-_COMPLETION_FIELDS = {"prompt"}
 _Neutral = Callable[[Any, Mapping[str, Any]], bool]
 _NEUTRAL: dict[str, _Neutral] = {
     "n": lambda value, _: value == 1 and type(value) is int,
@@ -91,6 +88,17 @@ _NEUTRAL: dict[str, _Neutral] = {
     "safety_identifier": lambda value, _: isinstance(value, str),
     "prompt_cache_key": lambda value, _: isinstance(value, str),
 }
+
+
+def _check_neutral(name: str, value: object, raw: Mapping[str, Any]) -> None:
+    """A field of something that does not exist here may be sent only with the value that switches it off."""
+    neutral = _NEUTRAL.get(name)
+    if neutral is None:
+        _refuse("this field is not supported: leave it out", name[:64], "unknown_parameter")
+    if not neutral(value, raw):
+        _refuse("this host cannot do what the field asks for: leave it out", name, "unsupported_value")
+
+
 _MESSAGE_FIELDS = {"role", "content", "name", "refusal", "annotations"}  # the last three are ignored
 
 
@@ -137,17 +145,22 @@ def _text(value: object, param: str, longest: int | None = None) -> str:
         _refuse("must be text", param, "invalid_type")
     if longest is not None and not 1 <= len(value) <= longest:
         _refuse(f"must have 1 to {longest} characters", param)
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        _refuse("must be text without lone surrogates", param)
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            _refuse("must be text without lone surrogates", param)
     return value
 
 
-def _messages(value: object) -> tuple[Message, ...]:
+def _model(value: object, param: str) -> str:
+    return _text(value, param, MODEL_NAME_MAX)
+
+
+def _messages(value: object, param: str) -> tuple[Message, ...]:
     if not isinstance(value, list) or not 1 <= len(value) <= MESSAGES_MAX:
-        _refuse(f"must be a list of 1 to {MESSAGES_MAX} messages", "messages", "invalid_type")
-    return tuple(_message(message, f"messages[{at}]") for at, message in enumerate(value))
+        _refuse(f"must be a list of 1 to {MESSAGES_MAX} messages", param, "invalid_type")
+    return tuple([_message(message, f"{param}[{at}]") for at, message in enumerate(value)])
 
 
 def _message(value: object, param: str) -> Message:
@@ -173,51 +186,80 @@ def _content(value: object, param: str) -> str:
     return "".join(_text(part["text"], param) for part in value)
 
 
-def _prompt(value: object) -> str:
+def _prompt(value: object, param: str) -> str:
     if isinstance(value, list):
         if len(value) != 1:
-            _refuse("must be one text: send one request for each prompt", "prompt")
-        return _text(value[0], "prompt")
-    return _text(value, "prompt")
+            _refuse("must be one text: send one request for each prompt", param)
+        return _text(value[0], param)
+    return _text(value, param)
 
 
-def _max_tokens(fields: Mapping[str, Any], *, chat: bool) -> int | None:
-    names = [name for name in ("max_tokens", "max_completion_tokens") if name in fields]
-    if len({fields[name] for name in names if type(fields[name]) is int}) > 1:
-        _refuse("max_tokens and max_completion_tokens differ: send one of them", "max_tokens")
-    for name in names:
-        if type(fields[name]) is not int or not 1 <= fields[name] <= TOKENS_MAX:
-            _refuse(f"must be a whole number from 1 to {TOKENS_MAX}", name)
-    if names:
-        return int(fields[names[0]])
-    return None if chat else COMPLETION_DEFAULT
-
-
-def _number(fields: Mapping[str, Any], name: str, default: float) -> float:
-    value = fields.get(name, default)
-    if type(value) not in (int, float) or abs(value) > 1e6:
-        _refuse("must be a number", name, "invalid_type")
-    return float(value)
-
-
-def _flag(fields: Mapping[str, Any], name: str) -> bool:
-    value = fields.get(name, False)
-    if not isinstance(value, bool):
-        _refuse("must be true or false", name, "invalid_type")
+def _tokens(value: object, param: str) -> int:
+    if type(value) is not int or not 1 <= value <= TOKENS_MAX:
+        _refuse(f"must be a whole number from 1 to {TOKENS_MAX}", param)
     return value
 
 
-def _stop(value: object) -> tuple[str, ...]:
+def _number(value: object, param: str) -> float:
+    if type(value) not in (int, float) or abs(value) > 1e6:  # type: ignore[arg-type]  # type() narrows nothing
+        _refuse("must be a number", param, "invalid_type")
+    return float(value)  # type: ignore[arg-type]  # as above
+
+
+def _flag(value: object, param: str) -> bool:
+    if not isinstance(value, bool):
+        _refuse("must be true or false", param, "invalid_type")
+    return value
+
+
+def _stop(value: object, param: str) -> tuple[str, ...]:
     stops = [value] if isinstance(value, str) else value
     if not isinstance(stops, list) or len(stops) > STOPS_MAX:
-        _refuse(f"must be text, or a list of at most {STOPS_MAX} texts", "stop")
-    return tuple(_text(stop, "stop", 128) for stop in stops)
+        _refuse(f"must be text, or a list of at most {STOPS_MAX} texts", param)
+    return tuple([_text(stop, param, 128) for stop in stops])
+
+
+def _stream_options(value: object, param: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        _refuse("must be an object, and only with stream", param)
+    if unknown := value.keys() - {"include_usage", "include_obfuscation"}:  # frames are padded in any case
+        _refuse("this field is not supported: leave it out", f"{param}.{min(unknown)[:64]}", "unknown_parameter")
+    if value.get("include_usage") is not None:
+        _flag(value["include_usage"], "include_usage")
+    return value
+
+
+def _ignored(_: object, __: str) -> None:
+    """A field without a meaning for the answer."""
+
+
+_Reader = Callable[[Any, str], Any]
+_READERS: dict[str, _Reader] = {
+    "model": _model,
+    "max_tokens": _tokens,
+    "temperature": _number,
+    "top_p": _number,
+    "stop": _stop,
+    "stream": _flag,
+    "stream_options": _stream_options,
+    "user": _ignored,
+    "metadata": _ignored,
+}
+_CHAT_READERS: dict[str, _Reader] = {**_READERS, "messages": _messages, "max_completion_tokens": _tokens}
+_COMPLETION_READERS: dict[str, _Reader] = {**_READERS, "prompt": _prompt}
+
+
+def _max_tokens(fields: Mapping[str, Any], default: int | None) -> int | None:
+    old, new = fields.get("max_tokens"), fields.get("max_completion_tokens")
+    if old is not None and new is not None and old != new:
+        _refuse("max_tokens and max_completion_tokens differ: send one of them", "max_tokens")
+    return old or new or default
 
 
 def _include_usage(fields: Mapping[str, Any]) -> bool:
-    options = fields.get("stream_options", {})
-    if not isinstance(options, dict) or (options and not _flag(fields, "stream")):
+    options = fields.get("stream_options")
+    if not options:
+        return False
+    if not fields.get("stream"):
         _refuse("must be an object, and only with stream", "stream_options")
-    if unknown := options.keys() - {"include_usage", "include_obfuscation"}:  # frames are padded in any case
-        _refuse("this field is not supported: leave it out", f"stream_options.{min(unknown)[:64]}", "unknown_parameter")
-    return _flag({name: value for name, value in options.items() if value is not None}, "include_usage")
+    return options.get("include_usage") is True

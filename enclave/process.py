@@ -1,12 +1,14 @@
 """What a process does to itself so that others cannot read it, and so that it never outlives its parent."""
 
 import ctypes
+import gc
 import os
 import resource
 import signal
 
 from enclave.errors import StartError
 
+COLLECT_AFTER = 20_000  # new objects
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PR_SET_DUMPABLE = 4
 
@@ -19,6 +21,16 @@ def harden() -> None:
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def freeze_memory() -> None:
+    """Leave what is loaded by now out of all later garbage collections, and make those rarer.
+
+    Requests leave no cycles behind; walking an engine's objects again and again took a twentieth of the time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 20)
 
 
 def die_with_parent(parent: int, *, with_signal: signal.Signals = signal.SIGTERM) -> None:

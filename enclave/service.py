@@ -13,7 +13,7 @@ from attestation.errors import EnvelopeError
 from attestation.sealing import OpenedRequest, Random, parse_request
 from attestation.session import SessionReceiver
 from billing.money import Nanotons
-from billing.receipt import Receipt, sign_receipt
+from billing.receipt import Receipt, encode_receipt, sign_receipts
 from billing.tariff import Usage
 from enclave.credit import CreditDesk, Lease
 from enclave.delivery import Counters, Delivery, Host
@@ -24,6 +24,7 @@ from enclave.front import Exchange, HttpRequest
 from enclave.journal import ReceiptJournal
 from enclave.keys import EnclaveKeys
 from enclave.models import ModelShelf
+from enclave.receipts import ReceiptDesk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +60,8 @@ class SealedService:
             counters=self.counters,
             coalesce_s=limits.coalesce_s,
             cache_salt=keys.cache_salt,
-            sign=self._sign,
-            store=journal.append,
+            receipt=self._receipt,
+            receipts=ReceiptDesk(lambda bodies: sign_receipts(bodies, keys.receipt), journal),
             clock=clock,
             random=random,
         )
@@ -71,10 +72,11 @@ class SealedService:
             raise BusyError("this host has all the requests it takes: try the next host of the lease", "busy")
         if not self.journal.usable:
             raise UnavailableError("this host cannot keep more receipts: try another host", "receipts_waiting")
-        opened, lease, engine = self._open(request.body)
+        now = self._clock()
+        opened, lease, engine = self._open(request.body, now)
         self.counters.active += 1
         try:
-            await Delivery(self._host, opened, lease, engine, exchange).run()
+            await Delivery(self._host, opened, lease, engine, exchange, began=now).run()
         finally:
             self.counters.active -= 1
 
@@ -82,11 +84,10 @@ class SealedService:
         """Call now and then: memory of leases is kept only while they last."""
         self._credit.forget(self._receiver.expire(self._clock()))
 
-    def _open(self, body: bytes) -> tuple[OpenedRequest, Lease, Engine]:
+    def _open(self, body: bytes, now: datetime) -> tuple[OpenedRequest, Lease, Engine]:
         """(1) layout (2) lease or grant (3) model (4) the envelope itself, once."""
         if not body:
             raise BadRequestError("the body is empty: send a sealed request", "empty_body")
-        now = self._clock()
         try:
             parsed = parse_request(body, self.keys.host_id)  # (1)
             header = parsed.header
@@ -103,7 +104,7 @@ class SealedService:
             raise refusal_of(error) from None
         return opened, lease, engine
 
-    def _sign(self, opened: OpenedRequest, usage: Usage, price: Nanotons, response_hash: bytes) -> bytes:
+    def _receipt(self, opened: OpenedRequest, usage: Usage, price: Nanotons, response_hash: bytes) -> bytes:
         header = opened.header
         receipt = Receipt(
             request_hash=opened.request_hash,
@@ -118,4 +119,4 @@ class SealedService:
             payee=self._payee,
             issued_at=int(self._clock().timestamp()),
         )
-        return sign_receipt(receipt, self.keys.receipt)
+        return encode_receipt(receipt)

@@ -15,6 +15,7 @@ from attestation.collect import NoTee
 from enclave.enclave import Enclave, Facts
 from enclave.engine import Ask, Engine, Piece
 from enclave.engine.echo import EchoEngine
+from enclave.process import freeze_memory
 from enclave.service import Limits
 
 MODEL = bytes(32)
@@ -61,6 +62,7 @@ async def serve(operator_key: bytes, folder: Path) -> None:
         facts, attester=NoTee(), load=load, clock=lambda: datetime.now(UTC), random=os.urandom
     )
     await enclave.service.models.load(MODEL)
+    freeze_memory()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, enclave.ask_to_stop)
     keys = enclave.service.keys
     line = {"address": enclave.address, "host_id": enclave.host_id.hex(), "hpke": keys.hpke.public.hex()}

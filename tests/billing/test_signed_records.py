@@ -12,7 +12,16 @@ from billing.errors import BadSignatureError, BillingError, MalformedRecordError
 from billing.grant import Grant, encode_grant, sign_grant, verify_grant
 from billing.lease_request import LeaseRequest, sign_lease_request, verify_lease_request
 from billing.money import Nanotons
-from billing.receipt import encode_receipt, sign_receipt, verify_receipt
+from billing.receipt import (
+    BATCH_MAX,
+    BODY_SIZE,
+    RECEIPT_SIZE_MAX,
+    encode_receipt,
+    sign_receipt,
+    sign_receipts,
+    verify_receipt,
+)
+from billing.tree import hash_leaf
 from tests.billing.support import ACCOUNT, HOST_KEY, MODEL, NOW, OPERATOR, key, make_grant, make_receipt, public
 
 RECEIPT = sign_receipt(make_receipt(make_grant()), HOST_KEY)
@@ -27,8 +36,10 @@ REQUEST = LeaseRequest(
     request_id=b"r" * 16,
     issued_at=NOW,
 )
+BODIES = [encode_receipt(make_receipt(make_grant(), number)) for number in range(BATCH_MAX)]
 RECORDS: list[Any] = [
     pytest.param(RECEIPT, lambda data: verify_receipt(data, public(2)), id="receipt"),
+    pytest.param(sign_receipts(BODIES[:3], HOST_KEY)[1], lambda data: verify_receipt(data, public(2)), id="batched"),
     pytest.param(GRANT, lambda data: verify_grant(data, public(1)), id="grant"),
 ]
 Verify = Callable[[bytes], object]
@@ -63,6 +74,43 @@ def test_a_parser_raises_nothing_but_its_errors(data: bytes, verify: Verify, noi
 def test_a_receipt_signed_by_another_host_is_refused() -> None:
     with pytest.raises(BadSignatureError):
         verify_receipt(sign_receipt(make_receipt(make_grant()), key(9)), public(2))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 64, 127, 128])
+def test_receipts_that_share_a_signature_are_each_read_as_themselves(size: int) -> None:
+    signed = sign_receipts(BODIES[:size], HOST_KEY)
+    assert [encode_receipt(verify_receipt(data, public(2))) for data in signed] == BODIES[:size]
+    assert len({data[-64:] for data in signed}) == 1
+    assert max(map(len, signed)) <= RECEIPT_SIZE_MAX
+
+
+@pytest.mark.parametrize("size", [0, BATCH_MAX + 1])
+def test_a_batch_of_none_or_too_many_receipts_is_not_signed(size: int) -> None:
+    with pytest.raises(ValueError, match="1 to 128"):
+        sign_receipts([BODIES[0]] * size, HOST_KEY)
+
+
+def test_a_receipt_that_was_not_in_the_batch_is_refused() -> None:
+    signed = sign_receipts(BODIES[:5], HOST_KEY)[2]
+    with pytest.raises(BadSignatureError):
+        verify_receipt(BODIES[7] + signed[BODY_SIZE:], public(2))
+
+
+def test_a_receipt_in_another_place_of_its_batch_is_refused() -> None:
+    first, second = sign_receipts(BODIES[:2], HOST_KEY)
+    with pytest.raises(BadSignatureError):
+        verify_receipt(first[:BODY_SIZE] + second[BODY_SIZE:], public(2))
+
+
+def test_a_batch_signed_by_another_host_is_refused() -> None:
+    with pytest.raises(BadSignatureError):
+        verify_receipt(sign_receipts(BODIES[:2], key(9))[0], public(2))
+
+
+def test_a_batch_of_one_is_no_second_spelling_of_a_receipt() -> None:
+    lonely = BODIES[0] + bytes([0, 0, 0, 1]) + HOST_KEY.sign(b"chrysalis/1 receipt batch\0\1" + hash_leaf(BODIES[0]))
+    with pytest.raises(MalformedRecordError):
+        verify_receipt(lonely, public(2))
 
 
 def test_a_grant_by_another_operator_is_refused() -> None:

@@ -1,7 +1,7 @@
 """Hosts, gateways and relays that lie. Each test is named after what they try."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,7 @@ from attestation.sealing import parse_request
 from attestation.simulate import Fault, SimulatedHost, SimulatedVendors
 from attestation.verdict import TeeKind
 from billing.money import Nanotons
-from billing.receipt import parse_receipt, sign_receipt
+from billing.receipt import encode_receipt, parse_receipt, sign_receipts
 from billing.tariff import Tariff, Usage
 from tests.client.conftest import StartNetwork
 from tests.client.support import CHAT, MODEL, TARIFF, Network
@@ -296,12 +296,13 @@ async def test_a_request_replayed_by_the_relay_is_refused_by_the_enclave(network
 def forge(network: Network, change: Callable[[Any], Any], key: Ed25519PrivateKey | None = None) -> None:
     """Make every enclave sign something else than what happened."""
     for enclave in network.enclaves:
-        honest, own = enclave.service._host.sign, enclave.service.keys.receipt
+        desk = enclave.service._host.receipts
 
-        def sign(*args: Any, honest: Any = honest, own: Ed25519PrivateKey = own) -> bytes:
-            return sign_receipt(change(parse_receipt(honest(*args))), key or own)
+        def sign(bodies: Sequence[bytes], honest: Any = desk._sign, own: Any = enclave.service.keys.receipt) -> Any:
+            changed = [change(parse_receipt(receipt)) for receipt in honest(bodies)]
+            return sign_receipts([encode_receipt(receipt) for receipt in changed], key or own)
 
-        enclave.service._host = replace(enclave.service._host, sign=sign)
+        desk._sign = sign
 
 
 FORGERIES = [
