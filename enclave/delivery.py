@@ -17,7 +17,7 @@ from datetime import datetime
 from attestation.chunks import CHUNK_MAX
 from attestation.errors import EnvelopeError
 from attestation.frames import FrameType, ResponseHash, encode_frame, parse_plain_request
-from attestation.sealing import NONCE, OpenedRequest, Random, ResponseSealer
+from attestation.sealing import OpenedRequest, ResponseSealer
 from billing.grant import ANSWER_GRACE_S
 from billing.money import Nanotons
 from billing.tariff import Usage
@@ -56,8 +56,7 @@ class Host:
     cache_salt: Callable[[bytes], bytes]
     receipt: Callable[[OpenedRequest, Usage, Nanotons, bytes], bytes]  # with the response hash -> a receipt's body
     receipts: ReceiptDesk
-    clock: Callable[[], datetime]
-    random: Random
+    nonce: Callable[[], bytes]  # `NONCE` fresh random bytes
 
 
 class Delivery:
@@ -68,7 +67,7 @@ class Delivery:
     ) -> None:
         self._host, self._opened, self._lease, self._began = host, opened, lease, began
         self._engine, self._exchange = engine, exchange
-        self._sealer = ResponseSealer(opened.content_key, opened.request_hash, host.random(NONCE))
+        self._sealer = ResponseSealer(opened.content_key, opened.request_hash, host.nonce())
         self._hash = ResponseHash()
         self._reserved: Nanotons | None = None  # until it is settled
         self._prompt_tokens = self._delivered = 0
@@ -83,9 +82,7 @@ class Delivery:
             UnavailableError: nothing was sent yet, and another host of the lease may answer.
             ConnectionError: the client is gone; what it got is settled.
         """
-        task = asyncio.current_task()
-        assert task is not None
-        limit = self._limit(task)
+        limit = self._limit()
         try:
             usage = await self._generate()
             await self._finish_good(usage)
@@ -93,7 +90,8 @@ class Delivery:
             self._abandon()
             if not self._late:
                 raise
-            task.uncancel()
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
             self._fail(error)
         except Exception as error:  # noqa: BLE001  no text of an unforeseen error may leave: it could quote a prompt
             self._settle(0)
@@ -101,12 +99,12 @@ class Delivery:
         finally:
             limit.cancel()
 
-    def _limit(self, task: asyncio.Task[None]) -> asyncio.TimerHandle:
+    def _limit(self) -> asyncio.TimerHandle:
         """Ends the answer when the lease's hold is about to be released: what is receipted later is not paid."""
 
         def end() -> None:
             self._late = True
-            task.cancel()
+            self._exchange.interrupt()
 
         left_s = self._lease.not_after + ANSWER_GRACE_S - self._began.timestamp()
         return asyncio.get_running_loop().call_later(max(0.0, left_s), end)

@@ -67,6 +67,9 @@ class Exchange(Protocol):
     def end(self, data: bytes = b"") -> None:
         """Close an answer of unknown length, with its last part."""
 
+    def interrupt(self) -> None:
+        """Cancel the handler's task; a handler that catches it, and calls `uncancel`, may still answer."""
+
 
 Handler = Callable[[HttpRequest, Exchange], Awaitable[None]]
 
@@ -271,6 +274,11 @@ class Connection(asyncio.Protocol):
         self._ended = True
         self._put(self._head + (_part(data) if data else b"") + b"0\r\n\r\n")  # one write: each is a system call
         self._head = b""
+
+    def interrupt(self) -> None:
+        """Cancel the handler's task; a handler that catches it, and calls `uncancel`, may still answer."""
+        if self.task is not None:
+            self.task.cancel()
 
     # inside
 
