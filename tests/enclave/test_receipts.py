@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from billing.receipt import encode_receipt, sign_receipts, verify_receipt
+from billing.receipt import RECEIPT_SIZE, encode_receipt, sign_receipts, verify_receipt
 from enclave.errors import RequestError
 from enclave.journal import ReceiptJournal
 from enclave.receipts import ReceiptDesk
@@ -88,6 +88,13 @@ async def test_one_answer_that_fails_at_its_end_harms_no_other(desk: ReceiptDesk
     results = await asyncio.gather(desk.add(body(0), fail), desk.add(body(1), done.append), return_exceptions=True)
     assert [type(result) for result in results] == [RuntimeError, type(None)]
     assert len(done) == 1
+
+
+async def test_an_answer_that_is_alone_waits_for_nobody(start: Starter) -> None:
+    enclave = await start()
+    await Client(enclave).ask()
+    [stored] = enclave.service.journal.after(0, 10)
+    assert len(stored.receipt) == RECEIPT_SIZE
 
 
 async def test_clients_that_ask_at_once_each_get_the_receipt_of_their_own_answer(start: Starter) -> None:
