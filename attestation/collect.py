@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from attestation.eventlog import EventKind, LogEvent
 from attestation.evidence import Evidence, GpuEvidence, SnpEvidence, TdxEvidence
 from attestation.merkle import InclusionProof
 from attestation.transcript import Transcript
@@ -34,6 +35,18 @@ class Attestation:
 class Attester(Protocol):
     """The hardware of one host."""
 
+    def extend(self, event: LogEvent) -> None:
+        """Log what is about to be loaded, so that all later evidence names it.
+
+        An event that is logged already changes nothing. Hardware without a runtime register proves no log: there
+        engine and models count by the transcript alone.
+
+        Raises:
+            RestartNeededError: log and register may differ; the guest must restart.
+            AttesterError: not logged; what the event names must not be loaded.
+        """
+        ...
+
     def attest(self, base: Transcript) -> Attestation:
         """Have the hardware sign a transcript; blocks for tens of milliseconds, one call at a time.
 
@@ -46,8 +59,22 @@ class Attester(Protocol):
         ...
 
 
+def extend_named(attester: Attester, base: Transcript) -> None:
+    """Log the engine and the models that a transcript names; call it before the first evidence.
+
+    Raises:
+        AttesterError: they are not all logged; evidence that names them would be refused.
+    """
+    attester.extend(LogEvent(kind=EventKind.ENGINE, digest=base.engine))
+    for root in base.models:
+        attester.extend(LogEvent(kind=EventKind.MODEL, digest=root))
+
+
 class NoTee:
     """A host without a TEE: it proves nothing, and its evidence says so."""
+
+    def extend(self, event: LogEvent) -> None:
+        """Do nothing: no register would prove it."""
 
     def attest(self, base: Transcript) -> Attestation:
         """Return the transcript, signed by nobody."""

@@ -10,15 +10,19 @@ AttestationError                    asked, and no: nothing the evidence claims m
 ├── TcbStatusError                  firmware is older than the policy allows, or its status is unknown
 ├── GuestPolicyError                debug, migration, VMPL or other guest settings that weaken it
 ├── MeasurementNotAllowedError      the image is not one of the reference values
+├── EventLogMismatchError           a log does not explain its registers, or names other things than the transcript
+├── EventNotAllowedError            the runtime log names an image configuration or a job's code nobody allowed
 ├── FreshnessError                  the nonce is not ours, or not in the tree that was signed
 ├── BindingMismatchError            the CPU report does not name this transcript
 ├── GpuBindingError                 GPUs missing, foreign, doubled, reordered or answering another nonce
 ├── GpuStateError                   confidential computing off, developer tools, debug, wrong mode
 ├── RimMismatchError                GPU measurements without a pinned reference, or against it
 ├── ModelNotAllowedError            a model manifest root is not one of the reference values
+├── EngineNotAllowedError           the engine is not one of those that the policy names
 └── TierError                       the evidence holds, and is worth less than the policy requires
 PolicyError                         the policy itself is unusable (a mistake on our side)
 AttesterError                       the local hardware could not make evidence (retry may help)
+└── RestartNeededError              runtime log and register differ: only restarting the guest helps
 EnvelopeError                       a sealed request or answer is refused
 ├── MalformedEnvelopeError          the bytes are not what the layout says, or end too early
 ├── NotRecipientError               no wrap is for this host
@@ -96,6 +100,14 @@ class MeasurementNotAllowedError(AttestationError):
     """The guest's image is not one of the reference values."""
 
 
+class EventLogMismatchError(AttestationError):
+    """A log does not replay to its registers, or names other things than the transcript does."""
+
+
+class EventNotAllowedError(AttestationError):
+    """The runtime log names an image configuration or a job's code that the policy does not allow."""
+
+
 class FreshnessError(AttestationError):
     """The nonce is not ours, or is not in the tree that was signed."""
 
@@ -120,6 +132,10 @@ class ModelNotAllowedError(AttestationError):
     """A model manifest root is not one of the reference values."""
 
 
+class EngineNotAllowedError(AttestationError):
+    """The enclave's engine is not one of those that the policy names."""
+
+
 class TierError(AttestationError):
     """The evidence holds, and is worth less than the policy requires."""
 
@@ -130,6 +146,10 @@ class PolicyError(ValueError):
 
 class AttesterError(Exception):
     """The local hardware could not make evidence; asking again may help."""
+
+
+class RestartNeededError(AttesterError):
+    """The guest's runtime log and its register differ, or may: only restarting the guest helps."""
 
 
 class EnvelopeError(Exception):

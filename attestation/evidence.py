@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from attestation import cbor
 from attestation.errors import MalformedEvidenceError
+from attestation.eventlog import LogEvent, log_fields, parse_log
 from attestation.merkle import BATCH_MAX, InclusionProof
 from attestation.transcript import GPUS_MAX, TRANSCRIPT_VERSION, CcState, Transcript
 
@@ -23,16 +24,20 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TdxEvidence:
-    """An Intel TDX quote with the collateral to check it.
+    """An Intel TDX quote with the collateral to check it and the logs that explain its registers.
 
     Attributes:
         quote: TDX quote version 4 or 5, cut to its true length.
         collateral: JSON object of nine strings as Intel's library names them, in the one form that
             `attestation.collateral.encode_collateral` writes.
+        ccel: the firmware's event log, cut to its true length; empty when the guest has read none.
+        log: the runtime log.
     """
 
     quote: bytes
     collateral: str
+    ccel: bytes = b""
+    log: tuple[LogEvent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +140,13 @@ def _cpu_fields(cpu: TdxEvidence | SnpEvidence | None) -> cbor.Value:
     if cpu is None:
         return None
     if isinstance(cpu, TdxEvidence):
-        return {"tee": "tdx", "quote": cpu.quote, "collateral": cpu.collateral}
+        return {
+            "tee": "tdx",
+            "quote": cpu.quote,
+            "collateral": cpu.collateral,
+            "ccel": cpu.ccel,
+            "log": log_fields(cpu.log),
+        }
     return {
         "tee": "sev-snp",
         "report": cpu.report,
@@ -181,7 +192,12 @@ def _parse_cpu(value: cbor.Value) -> TdxEvidence | SnpEvidence | None:
     tee = fields.text("tee")
     cpu: TdxEvidence | SnpEvidence
     if tee == "tdx":
-        cpu = TdxEvidence(quote=fields.blob("quote"), collateral=fields.text("collateral"))
+        cpu = TdxEvidence(
+            quote=fields.blob("quote"),
+            collateral=fields.text("collateral"),
+            ccel=fields.blob("ccel"),
+            log=parse_log(fields.take("log")),
+        )
     elif tee == "sev-snp":
         cpu = SnpEvidence(**{name: fields.blob(name) for name in ("report", "vcek", "ask", "ark", "crl")})
     else:

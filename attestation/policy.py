@@ -83,6 +83,10 @@ class AppraisalPolicy:
         tcb_evaluation_min: lowest TCB evaluation data number of Intel's collateral: stops a rollback.
         snp_floor: lowest AMD firmware of each product; all refused by default.
         denied_platforms: platform ids refused whatever they prove, 32 bytes each.
+        require_firmware_log: refuse TDX hosts that send no firmware event log.
+        engines: SHA-256 of the only engines accepted, 32 bytes each; empty accepts any that the image carries.
+        image_configs: SHA-256 of the only image configurations accepted on TDX hosts; empty accepts any.
+        job_bundles: SHA-256 of jobs' code that may have run on a TDX host; none by default.
         unsafe_accept_open_hosts: accept evidence without any TEE; also needs `required_tier` "open".
     """
 
@@ -96,6 +100,10 @@ class AppraisalPolicy:
     tcb_evaluation_min: int = 0
     snp_floor: SnpTcbFloor = field(default_factory=SnpTcbFloor)
     denied_platforms: frozenset[bytes] = frozenset()
+    require_firmware_log: bool = False
+    engines: frozenset[bytes] = frozenset()
+    image_configs: frozenset[bytes] = frozenset()
+    job_bundles: frozenset[bytes] = frozenset()
     unsafe_accept_open_hosts: bool = False
 
     def __post_init__(self) -> None:
@@ -111,8 +119,9 @@ class AppraisalPolicy:
             raise PolicyError("max_age_s must be positive, tcb_age_max_s and tcb_evaluation_min not negative")
         if self.required_tier is Tier.OPEN and not self.unsafe_accept_open_hosts:
             raise PolicyError("required_tier 'open' also needs unsafe_accept_open_hosts: true")
-        if any(len(platform) != 32 for platform in self.denied_platforms):
-            raise PolicyError("denied_platforms: every platform id must be 32 bytes")
+        for name in ("denied_platforms", "engines", "image_configs", "job_bundles"):
+            if any(len(value) != 32 for value in getattr(self, name)):
+                raise PolicyError(f"{name}: every value must be 32 bytes")
 
     @property
     def open_only(self) -> bool:

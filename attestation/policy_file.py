@@ -105,9 +105,9 @@ def _number(value: object, where: str) -> int:
     return value
 
 
-def _flag(value: object) -> bool:
+def _flag(value: object, where: str) -> bool:
     if not isinstance(value, bool):
-        raise PolicyError(f"unsafe_accept_open_hosts: want true or false, got {value!r}")
+        raise PolicyError(f"{where}: want true or false, got {value!r}")
     return value
 
 
@@ -137,7 +137,11 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "tcb_evaluation_min": lambda value: _number(value, "tcb_evaluation_min"),
     "snp_floor": _floor,
     "denied_platforms": lambda value: parse_pins(_texts(value, "denied_platforms")),
-    "unsafe_accept_open_hosts": _flag,
+    "require_firmware_log": lambda value: _flag(value, "require_firmware_log"),
+    "engines": lambda value: parse_pins(_texts(value, "engines")),
+    "image_configs": lambda value: parse_pins(_texts(value, "image_configs")),
+    "job_bundles": lambda value: parse_pins(_texts(value, "job_bundles")),
+    "unsafe_accept_open_hosts": lambda value: _flag(value, "unsafe_accept_open_hosts"),
 }
 
 

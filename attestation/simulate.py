@@ -15,16 +15,19 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
 from attestation import cbor, snp, tdx
 from attestation.collect import Attestation
+from attestation.errors import AttesterError
+from attestation.eventlog import EventKind, LogEvent
 from attestation.evidence import GpuEvidence, SnpEvidence, TdxEvidence
 from attestation.policy import SnpTcb, SnpTcbFloor
 from attestation.roots import UnsafeSimulatedRoots
+from attestation.sim.faults import FIRMWARE_LOG_FAULTS, NEEDS_GPUS, RUNTIME_LOG_FAULTS, Fault
 from attestation.sim.gpu import SimulatedGpu
+from attestation.sim.guest import SimulatedGuest, sent_firmware_log, sent_runtime_log
 from attestation.sim.intel import GOOD, LIFE, CollateralFaults, SimulatedIntel
 from attestation.sim.nvidia import SimulatedNvidia
 from attestation.sim.snp import SIMULATED_TCB, SimulatedAmd
@@ -34,43 +37,21 @@ from attestation.tdx_quote import parse_quote
 from attestation.transcript import CcState, Transcript, gpu_nonce
 from attestation.verdict import TeeKind
 
+__all__ = [
+    "DEFAULT_IMAGE",
+    "QUOTE_LATENCY_S",
+    "SIMULATED_FLOOR",
+    "Fault",
+    "SimulatedHost",
+    "SimulatedVendors",
+]
+
 QUOTE_LATENCY_S = 0.039  # a TDX quote on a cloud machine, one at a time whatever the number of callers
 DEFAULT_IMAGE = hashlib.sha256(b"simulated image").digest()
 SIMULATED_FLOOR = SnpTcbFloor(milan=SIMULATED_TCB)
 _SNP_MARK = b"SIMULATED SNP\0\0\0"  # first 16 bytes of every simulated launch digest
 _OLD_TCB = SnpTcb(bootloader=3, tee=0, snp=8, microcode=115)
 _FILE_VERSION = 1
-
-
-class Fault(StrEnum):
-    """One way for a host to be wrong or to lie."""
-
-    DEBUG_GUEST = "debug-guest"  # the owner can read the guest's memory
-    FOREIGN_MEASUREMENT = "foreign-measurement"  # another image runs
-    WRONG_NONCE = "wrong-nonce"  # signs a nonce of its own
-    REPLAYED_QUOTE = "replayed-quote"  # an old CPU report under a fresh transcript
-    SWAPPED_KEYS = "swapped-keys"  # puts its own HPKE key in after signing
-    MISSING_GPU = "missing-gpu"  # leaves out one report
-    FOREIGN_GPU = "foreign-gpu"  # one GPU is no vendor's
-    SWAPPED_GPU_REPORT = "swapped-gpu-report"  # one report is replaced after signing
-    REORDERED_GPUS = "reordered-gpus"  # reports in another order than signed
-    DOUBLED_GPU = "doubled-gpu"  # the first GPU also answers for the last
-    CC_OFF = "cc-off"  # last GPU outside confidential-computing mode
-    CC_DEVTOOLS = "cc-devtools"  # last GPU in developer-tools mode
-    STALE_COLLATERAL = "stale-collateral"  # endorsements have expired
-    OUT_OF_DATE_TCB = "out-of-date-tcb"  # old firmware
-    REVOKED_KEY = "revoked-key"  # the vendor revoked the platform's key
-
-
-_NEEDS_GPUS = {
-    Fault.MISSING_GPU: 1,
-    Fault.FOREIGN_GPU: 1,
-    Fault.SWAPPED_GPU_REPORT: 1,
-    Fault.CC_OFF: 1,
-    Fault.CC_DEVTOOLS: 1,
-    Fault.REORDERED_GPUS: 2,
-    Fault.DOUBLED_GPU: 2,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +72,14 @@ class SimulatedHost:
     faults: frozenset[Fault] = frozenset()
     quote_latency_s: float = QUOTE_LATENCY_S
     _device: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    _guest: SimulatedGuest = field(default_factory=SimulatedGuest, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for fault in self.faults:
-            if len(self.gpus) < _NEEDS_GPUS.get(fault, 0):
-                raise ValueError(f"fault {fault} needs {_NEEDS_GPUS[fault]} GPUs, the host has {len(self.gpus)}")
+            if len(self.gpus) < NEEDS_GPUS.get(fault, 0):
+                raise ValueError(f"fault {fault} needs {NEEDS_GPUS[fault]} GPUs, the host has {len(self.gpus)}")
+            if self.tee is not TeeKind.TDX and fault in FIRMWARE_LOG_FAULTS | RUNTIME_LOG_FAULTS:
+                raise ValueError(f"fault {fault} needs a TDX host: {self.tee} has no log to lie about")
 
     @property
     def tee(self) -> TeeKind:
@@ -121,6 +105,22 @@ class SimulatedHost:
     def with_faults(self, *faults: Fault) -> Self:
         """Return the host lying in these ways; endorsement faults need `SimulatedVendors.refresh`."""
         return replace(self, faults=frozenset(faults))
+
+    def restarted(self) -> Self:
+        """Return the host with its guest booted again: an empty log, its register at zero."""
+        return replace(self, _guest=SimulatedGuest())
+
+    def extend(self, event: LogEvent) -> None:
+        """Log what is about to be loaded; SEV-SNP has no register to log it in.
+
+        Raises:
+            RestartNeededError: log and register differ; use `restarted`.
+            AttesterError: the log is full, or the event is one that SEV-SNP cannot prove.
+        """
+        if self.tee is TeeKind.TDX:
+            self._guest.log(self.image).add(event)
+        elif event.kind not in {EventKind.ENGINE, EventKind.MODEL}:  # these two the transcript names
+            raise AttesterError(f"{self.tee} has no runtime register: nothing would prove {event}")
 
     def attest(self, base: Transcript) -> Attestation:
         """Sign a transcript as real hardware would, faults included. Blocks for `quote_latency_s`."""
@@ -200,7 +200,10 @@ class SimulatedHost:
         debug = self._lies(Fault.DEBUG_GUEST)
         if isinstance(self.platform, SimulatedTdxPlatform):
             faults = DEBUG_GUEST if debug else NO_FAULTS
-            return self.platform.evidence(self.platform.quote(report_data, image=image_of(image), faults=faults))
+            with self._guest.log(self.image).held() as events:
+                rtmr3, log = sent_runtime_log(events, self.faults)
+                quote = self.platform.quote(report_data, image=image_of(image).with_rtmr3(rtmr3), faults=faults)
+            return self.platform.evidence(quote, ccel=sent_firmware_log(self.image, self.faults), log=log)
         report = self.platform.report(report_data, measurement=_launch_digest(image), faults=SnpFaults(debug=debug))
         return self.platform.evidence(report)
 

@@ -125,8 +125,11 @@ def check_quote(
 
 
 def measurement_id(body: TdBody) -> bytes:
-    """Return the 32-byte name of everything that was loaded: image, registers, configuration and owner."""
-    fields = (body.mr_td, *body.rtmrs, body.mr_config_id, body.mr_owner, body.mr_owner_config)
+    """Return the 32-byte name of what was loaded before the runtime log begins.
+
+    Image, RTMR0 to RTMR2, configuration and owner. RTMR3 differs between hosts; the runtime log explains it.
+    """
+    fields = (body.mr_td, *body.rtmrs[:3], body.mr_config_id, body.mr_owner, body.mr_owner_config)
     return hashlib.sha256(_MEASUREMENT_TAG + b"tdx" + b"".join(fields)).digest()
 
 

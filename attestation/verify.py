@@ -11,6 +11,7 @@ from attestation import merkle, nvidia, snp, tdx
 from attestation.errors import (
     AttestationError,
     BindingMismatchError,
+    EngineNotAllowedError,
     FreshnessError,
     GpuBindingError,
     GpuStateError,
@@ -21,6 +22,7 @@ from attestation.errors import (
     TierError,
 )
 from attestation.evidence import Evidence, GpuEvidence, SnpEvidence, TdxEvidence
+from attestation.log_appraisal import check_logs, skip_logs
 from attestation.policy import AppraisalPolicy
 from attestation.roots import trust_domain
 from attestation.transcript import CcState, Transcript, gpu_nonce, gpu_report_digest
@@ -43,10 +45,11 @@ def verify(
     2. CPU: genuine TEE with acceptable firmware and guest settings; its platform is not denied.
     3. Image: the measurement is one of the reference values.
     4. Binding: the CPU signed exactly this transcript, so its keys, payee, models and GPUs.
-    5. GPUs: as many as the transcript names, in its order, each genuine, each answering its own nonce, none
+    5. Logs: they explain the run-time registers, and what they say was loaded is allowed and what the transcript names.
+    6. GPUs: as many as the transcript names, in its order, each genuine, each answering its own nonce, none
        twice, with measurements of an allowed manifest, all in confidential-computing mode.
-    6. Models: all of them are reference values.
-    7. Tier: what all this is worth is enough for the policy.
+    7. Models: all of them are reference values; the engine is one that the policy names, if it names any.
+    8. Tier: what all this is worth is enough for the policy.
 
     Args:
         evidence: what the host sent.
@@ -73,9 +76,10 @@ def verify(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cpu:
-    """The CPU's claims, whichever vendor made them."""
+    """The CPU's claims, whichever vendor made them; `rtmrs` only of TDX."""
 
     tee: TeeKind
+    rtmrs: tuple[bytes, bytes, bytes, bytes] | None
     report_data: bytes
     measurement: bytes
     tcb_status: str
@@ -100,10 +104,12 @@ def _verify(
     cpu = _check_cpu(evidence.cpu, policy, now, log)  # (2)
     _check_measurement(cpu, policy, log)  # (3)
     _check_binding(cpu, transcript, log)  # (4)
-    gpus = _check_gpus(evidence, policy, now=now, chains=chains, log=log)  # (5)
-    _check_models(transcript, policy, log)  # (6)
+    _check_logs(evidence.cpu, cpu, transcript, policy, log)  # (5)
+    gpus = _check_gpus(evidence, policy, now=now, chains=chains, log=log)  # (6)
+    _check_models(transcript, policy, log)  # (7)
+    _check_engine(transcript, policy, log)
     tier = Tier.CONFIDENTIAL if gpus else Tier.CONFIDENTIAL_CPU
-    _check_tier(tier, policy, log)  # (7)
+    _check_tier(tier, policy, log)  # (8)
     domains = [cpu.trust_domain, *(trust_domain("nvidia", gpu.root) for gpu in gpus)]
     ends = [cpu.not_after, now + timedelta(seconds=policy.max_age_s), *(gpu.not_after for gpu in gpus)]
     return Verdict(
@@ -165,7 +171,9 @@ def _appraise_open_host(evidence: Evidence, policy: AppraisalPolicy, now: dateti
     )
     for name in ("cpu report", "image", "binding"):
         log.skip(name, why="a TEE")
+    skip_logs(log)
     _check_models(transcript, policy, log)
+    _check_engine(transcript, policy, log)
     _check_tier(Tier.OPEN, policy, log)
     return Verdict(
         tier=Tier.OPEN,
@@ -208,6 +216,7 @@ def _check_tdx(evidence: TdxEvidence, policy: AppraisalPolicy, now: datetime, lo
     log.extend(claims.checks)
     return _Cpu(
         tee=TeeKind.TDX,
+        rtmrs=claims.body.rtmrs,
         report_data=claims.report_data,
         measurement=claims.measurement_id,
         tcb_status=claims.tcb_status,
@@ -222,6 +231,7 @@ def _check_snp(evidence: SnpEvidence, policy: AppraisalPolicy, now: datetime, lo
     log.extend(claims.checks)
     return _Cpu(
         tee=TeeKind.SEV_SNP,
+        rtmrs=None,
         report_data=claims.report_data,
         measurement=claims.measurement_id,
         tcb_status=claims.tcb_status,
@@ -260,6 +270,15 @@ def _check_binding(cpu: _Cpu, transcript: Transcript, log: CheckLog) -> None:
         required=f"{want.hex()[:32]}: the digest of this transcript",
         error=BindingMismatchError,
     )
+
+
+def _check_logs(
+    evidence: TdxEvidence | SnpEvidence, cpu: _Cpu, transcript: Transcript, policy: AppraisalPolicy, log: CheckLog
+) -> None:
+    if isinstance(evidence, TdxEvidence) and cpu.rtmrs is not None:
+        check_logs(evidence, cpu.rtmrs, transcript, policy, log)
+    else:
+        skip_logs(log)
 
 
 def _check_gpus(
@@ -343,6 +362,19 @@ def _check_models(transcript: Transcript, policy: AppraisalPolicy, log: CheckLog
         seen=", ".join(sorted(root.hex()[:16] for root in transcript.models)) or "none",
         required=f"each among {len(policy.reference.models)} allowed manifest roots",
         error=ModelNotAllowedError,
+    )
+
+
+def _check_engine(transcript: Transcript, policy: AppraisalPolicy, log: CheckLog) -> None:
+    if not policy.engines:
+        log.skip("engine", why="a policy that names engines")
+        return
+    log.require(
+        "engine",
+        transcript.engine in policy.engines,
+        seen=transcript.engine.hex()[:16],
+        required=f"one of {len(policy.engines)} that the policy names",
+        error=EngineNotAllowedError,
     )
 
 

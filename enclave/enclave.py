@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from attestation.collect import Attester
+from attestation.collect import Attester, extend_named
 from attestation.sealing import Random
 from attestation.transcript import Transcript
 from enclave.control import Control, bind_control, health
@@ -59,15 +59,18 @@ class Enclave:
     async def start(
         cls, facts: Facts, *, attester: Attester, load: Loader, clock: Callable[[], datetime], random: Random
     ) -> "Enclave":
-        """Make keys, have the hardware attest them once, and listen.
+        """Log engine and models, make keys, have the hardware attest all of it once, and listen.
 
         Raises:
             StartError: a port, path or journal is not usable.
+            AttesterError: the hardware does not log them.
             UnavailableError: the hardware does not attest.
         """
         keys = EnclaveKeys.generate(random)
         shelf = ModelShelf(facts.models, load)
-        evidence = EvidenceDesk(attester, _base_transcript(keys, facts, shelf))
+        base = _base_transcript(keys, facts, shelf)
+        extend_named(attester, base)
+        evidence = EvidenceDesk(attester, base)
         await evidence.answer(random(32))
         journal = ReceiptJournal.open(facts.state / "receipts")
         credit = CreditDesk(operator_key=facts.operator_key, host_id=keys.host_id, coefficient=facts.coefficient)

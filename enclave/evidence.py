@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from attestation.collect import Attestation, Attester
-from attestation.errors import AttesterError
+from attestation.errors import AttesterError, RestartNeededError
 from attestation.evidence import encode_evidence
 from attestation.merkle import NONCE_SIZE, inclusion_proofs, nonce_root
 from attestation.transcript import Transcript
@@ -81,7 +81,9 @@ class EvidenceDesk:
                     result.set_result(encode_evidence(attestation.evidence(proof)))
                     await asyncio.sleep(0)  # a document takes a millisecond; answers that are streaming go on
         except Exception as error:  # noqa: BLE001  drivers fail in many ways, and nobody may wait for ever
-            if not isinstance(error, AttesterError):
+            if isinstance(error, RestartNeededError):
+                logger.error("the guest must restart: %s", error)  # noqa: TRY400
+            elif not isinstance(error, AttesterError):
                 logger.error("the hardware did not attest: %s", type(error).__name__)  # noqa: TRY400
             for _, result in batch:
                 if not result.done():

@@ -18,7 +18,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from attestation import cbor
+from attestation.ccel import replay_ccel
+from attestation.eventlog import LogEvent
 from attestation.evidence import TdxEvidence
+from attestation.sim.ccel import firmware_events
 from attestation.sim.der import key_bytes, load_ec_key
 from attestation.tdx import ATTRIBUTE_SEPT_VE_DISABLE
 from attestation.tdx_quote import BODY_SIZES, TEE_TYPE_TDX
@@ -60,7 +63,7 @@ DEBUG_GUEST = TdxFaults(td_attributes=ATTRIBUTE_SEPT_VE_DISABLE | 1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TdImage:
-    """What a guest loads: the fields a verifier's measurement id covers, 48 bytes each."""
+    """What a guest loads: the fields a verifier's measurement id covers and RTMR3, 48 bytes each."""
 
     mr_td: bytes
     rtmrs: tuple[bytes, bytes, bytes, bytes]
@@ -68,12 +71,16 @@ class TdImage:
     mr_owner: bytes = bytes(48)
     mr_owner_config: bytes = bytes(48)
 
+    def with_rtmr3(self, value: bytes) -> Self:
+        """Return the image after the guest logged what it loads."""
+        return replace(self, rtmrs=(*self.rtmrs[:3], value))
+
 
 def image_of(digest: bytes) -> TdImage:
-    """Return the measurements an image with this digest has on every simulated platform."""
+    """Return the measurements an image with this digest has on every simulated platform, before it logs anything."""
     return TdImage(
         mr_td=MR_TD_MARK + hashlib.sha256(b"mr_td" + digest).digest(),
-        rtmrs=(*(hashlib.sha384(bytes([number]) + digest).digest() for number in range(3)), bytes(48)),  # type: ignore[arg-type]  # three and one are four
+        rtmrs=replay_ccel(firmware_events(digest)),
     )
 
 
@@ -119,9 +126,9 @@ class SimulatedTdxPlatform:
         tail = raw_signature(signer, signed) + _raw_public(key) + struct.pack("<HI", 6, len(certified)) + certified
         return signed + struct.pack("<I", len(tail)) + tail
 
-    def evidence(self, quote: bytes) -> TdxEvidence:
-        """Return the quote with this platform's collateral."""
-        return TdxEvidence(quote=quote, collateral=self.collateral)
+    def evidence(self, quote: bytes, *, ccel: bytes = b"", log: tuple[LogEvent, ...] = ()) -> TdxEvidence:
+        """Return the quote with this platform's collateral and the guest's logs."""
+        return TdxEvidence(quote=quote, collateral=self.collateral, ccel=ccel, log=log)
 
     def with_collateral(self, collateral: str) -> SimulatedTdxPlatform:
         """Return the platform after it fetched other collateral."""

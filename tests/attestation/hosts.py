@@ -8,6 +8,7 @@ from functools import cache
 
 from attestation import (
     AppraisalPolicy,
+    Attestation,
     Evidence,
     ReferenceValues,
     TeeKind,
@@ -19,6 +20,7 @@ from attestation import (
     nonce_root,
     verify,
 )
+from attestation.collect import extend_named
 from attestation.sim.intel import SimulatedIntel
 from attestation.simulate import SIMULATED_FLOOR, Fault, SimulatedHost, SimulatedVendors
 from tests.attestation.vendors import NOW, amd, nvidia
@@ -52,8 +54,15 @@ def base_transcript(**changes: object) -> Transcript:
     return replace(base, **changes)
 
 
+def attest(attester: SimulatedHost, **changes: object) -> Attestation:
+    """What the host shows after a fresh boot, once it logged what the transcript names."""
+    base, guest = base_transcript(**changes), attester.restarted()
+    extend_named(guest, base)
+    return guest.attest(base)
+
+
 def evidence_of(attester: SimulatedHost, **changes: object) -> Evidence:
-    return attester.attest(base_transcript(**changes)).evidence(inclusion_proof(NONCES, 2))
+    return attest(attester, **changes).evidence(inclusion_proof(NONCES, 2))
 
 
 def policy_for(attester: SimulatedHost, **changes: object) -> AppraisalPolicy:

@@ -12,7 +12,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from attestation.collect import Attestation, NoTee
-from attestation.errors import AttesterError
+from attestation.errors import AttesterError, RestartNeededError
+from attestation.eventlog import LogEvent
 from attestation.evidence import parse_evidence
 from attestation.merkle import root_of
 from attestation.transcript import Transcript
@@ -44,8 +45,16 @@ class SlowHardware:
 
     latency_s: float = 0.03
     quotes: list[Transcript] = field(default_factory=list)
+    logged: list[LogEvent] = field(default_factory=list)
+    log_failure: Exception | None = None
     broken: bool = False
     failure: Exception = field(default_factory=lambda: AttesterError("no answer from the device"))
+
+    def extend(self, event: LogEvent) -> None:
+        assert not self.quotes, "logged after the first evidence"
+        if self.log_failure is not None:
+            raise self.log_failure
+        self.logged.append(event)
 
     def attest(self, base: Transcript) -> Attestation:
         if self.broken:
@@ -178,6 +187,22 @@ async def test_evidence_names_this_enclave_and_the_nonce(enclave: Enclave) -> No
     assert evidence.transcript.payee == PAYEE
     assert evidence.transcript.models == (OTHER_MODEL, MODEL)
     assert evidence.transcript.digest() == enclave.service.evidence.transcript
+
+
+async def test_engine_and_models_are_logged_before_the_first_evidence(start: Starter) -> None:
+    hardware = SlowHardware()
+    await start(attester=hardware, engine_digest=b"e" * 32)
+    assert [(event.kind, event.digest) for event in hardware.logged] == [
+        ("engine", b"e" * 32),
+        ("model", OTHER_MODEL),
+        ("model", MODEL),
+    ]
+    assert hardware.quotes
+
+
+async def test_an_enclave_whose_log_is_in_doubt_does_not_start(tmp_path: Path) -> None:
+    with pytest.raises(RestartNeededError, match="RTMR3"):
+        await start_enclave(tmp_path, attester=SlowHardware(log_failure=RestartNeededError("RTMR3 is another")))
 
 
 async def test_nonces_that_come_together_share_one_quote(start: Starter) -> None:
