@@ -1,4 +1,4 @@
-"""`python -m attestation verify EVIDENCE --policy POLICY --nonce HEX [--at TIME] [--json]`.
+"""`python -m attestation verify EVIDENCE --policy POLICY --nonce HEX [--at TIME] [--json]`, `logs FILE [--ccel]`.
 
 Exit code 0: everything held; 1: refused; 2: could not tell (unreadable file, unusable policy, wrong arguments).
 """
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from attestation import logs_command
 from attestation.errors import AttestationError, PolicyError
 from attestation.evidence import EVIDENCE_SIZE_MAX, parse_evidence
 from attestation.policy import AppraisalPolicy
@@ -25,6 +26,9 @@ _MARKS = {"held": "ok  ", "failed": "FAIL", "not applicable": "n/a "}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parser().parse_args(arguments)
+    if "run" in options:
+        code: int = options.run(options)
+        return code
     try:
         data = _read(options.evidence)
         policy = AppraisalPolicy.from_yaml(options.policy.read_text())
@@ -50,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--at", type=_time, default=None, help="judge at this time: ISO 8601 or unix seconds")
     command.add_argument("--json", action="store_true", help="print the verdict or refusal as JSON")
     command.set_defaults(at=datetime.now(UTC))
+    logs_command.add_parser(commands)
     return parser
 
 

@@ -14,8 +14,9 @@ from attestation.policy import AppraisalPolicy
 from attestation.transcript import Transcript
 from attestation.verdict import CheckLog
 
-_RUNTIME, _FIRMWARE, _REPLAYED = "runtime log", "firmware log", "firmware log replayed"
-_CONFIG, _BUNDLES, _ENGINE, _MODELS = "image configuration", "job bundles", "logged engine", "logged models"
+_RUNTIME, _FIRMWARE, _REPLAY = "event log of rtmr3", "event log of the firmware", "event log replay"
+_CONFIG, _BUNDLES = "event log image configuration", "event log job bundles"
+_ENGINE, _MODELS = "event log engine", "event log models"
 
 
 def check_logs(
@@ -74,10 +75,10 @@ def _check_firmware_log(
     sent = {hashlib.sha384(evidence.ccel).digest()} if evidence.ccel else set()
     _check_same(_FIRMWARE, sent, _digests(evidence.log, EventKind.FIRMWARE_LOG), log)
     if not evidence.ccel and not policy.require_firmware_log:
-        log.skip(_REPLAYED, why="a firmware log, which the policy does not require")
+        log.skip(_REPLAY, why="a firmware log, which the policy does not require")
         return
     log.require(
-        "firmware log present",
+        "event log presence",
         bool(evidence.ccel),
         seen=f"{len(evidence.ccel)} bytes",
         required="a log, by the policy",
@@ -88,14 +89,14 @@ def _check_firmware_log(
     for number, want in enumerate(replayed):
         count = sum(event.rtmr == number for event in events)
         log.require(
-            f"{_REPLAYED} to rtmr{number}",
+            f"{_REPLAY} to rtmr{number}",
             compare_digest(rtmrs[number], want),
             seen=f"rtmr{number} {rtmrs[number].hex()[:32]}",
             required=f"{want.hex()[:32]}: the replay of {count} events",
             error=EventLogMismatchError,
         )
     log.require(
-        "rtmr3 left to the runtime log",
+        f"{_REPLAY} to rtmr3",
         rest == EMPTY_REGISTER,
         seen=f"{sum(event.rtmr == 3 for event in events)} events of the firmware's log for rtmr3",
         required="none",

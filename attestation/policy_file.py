@@ -111,6 +111,14 @@ def _flag(value: object, where: str) -> bool:
     return value
 
 
+def _only(value: object, where: str) -> frozenset[bytes]:
+    """Read a list that restricts; an empty one would look like "none" and mean "any"."""
+    pins = parse_pins(_texts(value, where))
+    if not pins:
+        raise PolicyError(f"{where}: an empty list would accept any; leave the key out to say so")
+    return pins
+
+
 def _map(value: object, where: str, known: set[str]) -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
         raise PolicyError(f"{where} is empty or no map")
@@ -138,8 +146,8 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "snp_floor": _floor,
     "denied_platforms": lambda value: parse_pins(_texts(value, "denied_platforms")),
     "require_firmware_log": lambda value: _flag(value, "require_firmware_log"),
-    "engines": lambda value: parse_pins(_texts(value, "engines")),
-    "image_configs": lambda value: parse_pins(_texts(value, "image_configs")),
+    "engines": lambda value: _only(value, "engines"),
+    "image_configs": lambda value: _only(value, "image_configs"),
     "job_bundles": lambda value: parse_pins(_texts(value, "job_bundles")),
     "unsafe_accept_open_hosts": lambda value: _flag(value, "unsafe_accept_open_hosts"),
 }

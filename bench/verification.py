@@ -34,8 +34,11 @@ from attestation import (
     tdx,
     verify,
 )
+from attestation.collect import extend_named
 from attestation.evidence import SnpEvidence, TdxEvidence
+from attestation.log_appraisal import check_logs
 from attestation.simulate import SIMULATED_FLOOR, SimulatedHost, SimulatedVendors
+from attestation.verdict import CheckLog
 
 ROUNDS = 7
 NONCE = b"n" * 32
@@ -61,6 +64,8 @@ def _cases() -> Iterator[tuple[str, Callable[[], object]]]:
     vendors = SimulatedVendors.create(NOW)
     intel, amd = (vendors.make_host(kind, gpus=1, quote_latency_s=0) for kind in (TeeKind.TDX, TeeKind.SEV_SNP))
     large = vendors.make_host(TeeKind.TDX, gpus=8, quote_latency_s=0)
+    for host in (intel, amd, large):
+        extend_named(host, _transcript())
     yield from _cpu_cases(vendors, intel, amd)
     yield from _gpu_cases(vendors, intel)
     for name, host in (("TDX + 1 GPU", intel), ("SEV-SNP + 1 GPU", amd), ("TDX + 8 GPUs", large)):
@@ -84,6 +89,11 @@ def _cpu_cases(
         lambda: dcap_qvl.QuoteVerifier(root).verify_with_policy(quote.quote, bundle, stamp, strict),
     )
     yield "TDX quote and collateral", lambda: tdx.check_quote(quote, roots=roots.intel, now=NOW)
+    registers, policy = tdx.parse_quote(quote.quote).body.rtmrs, _policy(vendors, intel)
+    yield (
+        f"TDX logs, {len(quote.ccel)} bytes and {len(quote.log)} events",
+        lambda: check_logs(quote, registers, base, policy, CheckLog()),
+    )
     yield "SEV-SNP report", lambda: snp.check_report(report, roots=roots.amd, floor=SIMULATED_FLOOR, now=NOW)
 
 

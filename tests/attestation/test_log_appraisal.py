@@ -49,28 +49,28 @@ from tests.attestation.hosts import (
 )
 
 LOG_CHECKS = {
-    "runtime log",
-    "firmware log",
-    "image configuration",
-    "job bundles",
-    "logged engine",
-    "logged models",
+    "event log of rtmr3",
+    "event log of the firmware",
+    "event log image configuration",
+    "event log job bundles",
+    "event log engine",
+    "event log models",
 }
 LOG_FAULTS: dict[Fault, tuple[type[AttestationError], str]] = {
-    Fault.MISSING_FIRMWARE_EVENT: (EventLogMismatchError, "firmware log"),
-    Fault.EDITED_FIRMWARE_EVENT: (EventLogMismatchError, "firmware log"),
-    Fault.RENAMED_FIRMWARE_EVENT: (EventLogMismatchError, "firmware log"),
-    Fault.NO_FIRMWARE_LOG: (EventLogMismatchError, "firmware log"),
-    Fault.UNLOGGED_EXTENSION: (EventLogMismatchError, "runtime log"),
-    Fault.UNEXTENDED_ENTRY: (EventLogMismatchError, "runtime log"),
-    Fault.REORDERED_LOG: (EventLogMismatchError, "runtime log"),
-    Fault.SHORTENED_LOG: (EventLogMismatchError, "runtime log"),
-    Fault.FOREIGN_LOG: (EventLogMismatchError, "runtime log"),
-    Fault.OTHER_ENGINE: (EventLogMismatchError, "logged engine"),
-    Fault.SECOND_ENGINE: (EventLogMismatchError, "logged engine"),
-    Fault.UNNAMED_MODEL: (EventLogMismatchError, "logged models"),
-    Fault.UNLOGGED_MODEL: (EventLogMismatchError, "logged models"),
-    Fault.UNALLOWED_BUNDLE: (EventNotAllowedError, "job bundles"),
+    Fault.MISSING_FIRMWARE_EVENT: (EventLogMismatchError, "event log of the firmware"),
+    Fault.EDITED_FIRMWARE_EVENT: (EventLogMismatchError, "event log of the firmware"),
+    Fault.RENAMED_FIRMWARE_EVENT: (EventLogMismatchError, "event log of the firmware"),
+    Fault.NO_FIRMWARE_LOG: (EventLogMismatchError, "event log of the firmware"),
+    Fault.UNLOGGED_EXTENSION: (EventLogMismatchError, "event log of rtmr3"),
+    Fault.UNEXTENDED_ENTRY: (EventLogMismatchError, "event log of rtmr3"),
+    Fault.REORDERED_LOG: (EventLogMismatchError, "event log of rtmr3"),
+    Fault.SHORTENED_LOG: (EventLogMismatchError, "event log of rtmr3"),
+    Fault.FOREIGN_LOG: (EventLogMismatchError, "event log of rtmr3"),
+    Fault.OTHER_ENGINE: (EventLogMismatchError, "event log engine"),
+    Fault.SECOND_ENGINE: (EventLogMismatchError, "event log engine"),
+    Fault.UNNAMED_MODEL: (EventLogMismatchError, "event log models"),
+    Fault.UNLOGGED_MODEL: (EventLogMismatchError, "event log models"),
+    Fault.UNALLOWED_BUNDLE: (EventNotAllowedError, "event log job bundles"),
 }
 BUNDLE = LogEvent(kind=EventKind.JOB_BUNDLE, digest=b"b" * 32)
 OTHER = b"o" * 32
@@ -114,8 +114,10 @@ def test_an_honest_log_explains_every_register() -> None:
     assert isinstance(evidence.cpu, TdxEvidence)
     assert [event.kind for event in evidence.cpu.log] == ["firmware-log", "image-config", "engine", "model"]
     assert parse_quote(evidence.cpu.quote).body.rtmrs[3] == replay(evidence.cpu.log) != bytes(48)
-    replays = [f"firmware log replayed to rtmr{number}" for number in range(3)]
-    assert {_outcomes(verdict)[name] for name in (*replays, *LOG_CHECKS - {"image configuration"})} == {"held"}
+    replays = [f"event log replay to rtmr{number}" for number in range(3)]
+    assert {_outcomes(verdict)[name] for name in (*replays, *LOG_CHECKS - {"event log image configuration"})} == {
+        "held"
+    }
 
 
 @pytest.mark.parametrize(("fault", "error", "check"), [(fault, *why) for fault, why in LOG_FAULTS.items()])
@@ -136,11 +138,11 @@ def test_a_host_without_a_runtime_register_has_no_log_to_lie_about(fault: Fault)
 def test_a_register_extended_without_a_log_is_refused() -> None:
     evidence = evidence_of(host(TDX_CPU))
     assert isinstance(evidence.cpu, TdxEvidence)
-    _refused(replace(evidence, cpu=replace(evidence.cpu, log=())), EventLogMismatchError, "runtime log")
+    _refused(replace(evidence, cpu=replace(evidence.cpu, log=())), EventLogMismatchError, "event log of rtmr3")
 
 
 def test_an_empty_log_and_register_are_refused_because_the_engine_is_in_neither() -> None:
-    _refused(_signed(b"", ()), EventLogMismatchError, "logged engine")
+    _refused(_signed(b"", ()), EventLogMismatchError, "event log engine")
 
 
 def test_a_good_runtime_log_does_not_excuse_another_image() -> None:
@@ -155,7 +157,7 @@ def test_a_log_edited_and_replayed_to_its_own_value_is_not_what_the_quote_signed
     assert isinstance(evidence.cpu, TdxEvidence)
     assert isinstance(honest.cpu, TdxEvidence)
     spliced = replace(honest, cpu=replace(honest.cpu, log=evidence.cpu.log))
-    _refused(spliced, EventLogMismatchError, "runtime log")
+    _refused(spliced, EventLogMismatchError, "event log of rtmr3")
 
 
 @pytest.mark.parametrize(
@@ -178,16 +180,16 @@ def test_logged_models_are_the_named_ones(logged: tuple[bytes, ...], named: tupl
     if holds:
         assert appraise(evidence, policy_for(guest)).models == named
     else:
-        _refused(evidence, EventLogMismatchError, "logged models")
+        _refused(evidence, EventLogMismatchError, "event log models")
 
 
 def test_a_jobs_code_is_refused_unless_the_policy_names_it() -> None:
     evidence = _logged(BUNDLE)
-    _refused(evidence, EventNotAllowedError, "job bundles")
+    _refused(evidence, EventNotAllowedError, "event log job bundles")
     willing = policy_for(host(TDX_CPU), job_bundles=frozenset({BUNDLE.digest}))
     appraise(evidence, willing)
     another = _logged(BUNDLE, replace(BUNDLE, digest=OTHER))
-    _refused(another, EventNotAllowedError, "job bundles", willing)
+    _refused(another, EventNotAllowedError, "event log job bundles", willing)
 
 
 def test_another_image_configuration_is_refused_where_the_policy_names_some() -> None:
@@ -195,9 +197,9 @@ def test_another_image_configuration_is_refused_where_the_policy_names_some() ->
     appraise(evidence_of(host(TDX_CPU)), named)
     late = LogEvent(kind=EventKind.IMAGE_CONFIG, digest=OTHER)
     appraise(_logged(late), policy_for(host(TDX_CPU)))
-    _refused(_logged(late), EventNotAllowedError, "image configuration", named)
+    _refused(_logged(late), EventNotAllowedError, "event log image configuration", named)
     only = policy_for(host(TDX_CPU), image_configs=frozenset({OTHER}))
-    _refused(evidence_of(host(TDX_CPU)), EventNotAllowedError, "image configuration", only)
+    _refused(evidence_of(host(TDX_CPU)), EventNotAllowedError, "event log image configuration", only)
 
 
 def test_no_image_configuration_at_all_is_refused_where_the_policy_names_some() -> None:
@@ -205,7 +207,7 @@ def test_no_image_configuration_at_all_is_refused_where_the_policy_names_some() 
     bare = _signed(b"", (engine, LogEvent(kind=EventKind.MODEL, digest=MODEL)))
     appraise(bare, policy_for(host(TDX_CPU)))
     named = policy_for(host(TDX_CPU), image_configs=frozenset({image_config(DEFAULT_IMAGE)}))
-    _refused(bare, EventNotAllowedError, "image configuration", named)
+    _refused(bare, EventNotAllowedError, "event log image configuration", named)
 
 
 @pytest.mark.parametrize("kind", [TDX_CPU, SNP_CPU])
@@ -222,19 +224,19 @@ def test_a_firmware_log_nobody_read_is_accepted_only_while_none_is_required() ->
         for kind, digest in ((EventKind.ENGINE, base_transcript().engine), (EventKind.MODEL, MODEL))
     )
     verdict = appraise(_signed(b"", log), policy_for(host(TDX_CPU)))
-    assert _outcomes(verdict)["firmware log replayed"] == "not applicable"
+    assert _outcomes(verdict)["event log replay"] == "not applicable"
     strict = policy_for(host(TDX_CPU), require_firmware_log=True)
-    _refused(_signed(b"", log), EventLogMismatchError, "firmware log present", strict)
+    _refused(_signed(b"", log), EventLogMismatchError, "event log presence", strict)
 
 
 def test_a_firmware_log_that_the_runtime_log_does_not_name_is_refused() -> None:
     log = (LogEvent(kind=EventKind.ENGINE, digest=base_transcript().engine),)
-    _refused(_signed(firmware_log(DEFAULT_IMAGE), log), EventLogMismatchError, "firmware log")
+    _refused(_signed(firmware_log(DEFAULT_IMAGE), log), EventLogMismatchError, "event log of the firmware")
 
 
 def test_two_firmware_logs_of_one_boot_are_refused() -> None:
     twice = LogEvent(kind=EventKind.FIRMWARE_LOG, digest=b"f" * 48)
-    _refused(_logged(twice), EventLogMismatchError, "firmware log")
+    _refused(_logged(twice), EventLogMismatchError, "event log of the firmware")
 
 
 def _events() -> list[FirmwareEvent]:
@@ -248,20 +250,18 @@ def _without(number: int) -> Callable[[list[FirmwareEvent]], object]:
 @pytest.mark.parametrize(
     ("edit", "check"),
     [
-        pytest.param(_without(0), "firmware log replayed to rtmr0", id="no-secure-boot-event"),
-        pytest.param(_without(2), "firmware log replayed to rtmr1", id="no-boot-loader-event"),
-        pytest.param(_without(5), "firmware log replayed to rtmr2", id="no-file-system-event"),
-        pytest.param(lambda e: e.append(e[-1]), "firmware log replayed to rtmr1", id="an-event-too-many"),
-        pytest.param(lambda e: e.insert(4, e.pop(5)), "firmware log replayed to rtmr2", id="two-events-exchanged"),
+        pytest.param(_without(0), "event log replay to rtmr0", id="no-secure-boot-event"),
+        pytest.param(_without(2), "event log replay to rtmr1", id="no-boot-loader-event"),
+        pytest.param(_without(5), "event log replay to rtmr2", id="no-file-system-event"),
+        pytest.param(lambda e: e.append(e[-1]), "event log replay to rtmr1", id="an-event-too-many"),
+        pytest.param(lambda e: e.insert(4, e.pop(5)), "event log replay to rtmr2", id="two-events-exchanged"),
         pytest.param(
-            lambda e: e.__setitem__(5, replace(e[5], rtmr=1)), "firmware log replayed to rtmr1", id="another-register"
+            lambda e: e.__setitem__(5, replace(e[5], rtmr=1)), "event log replay to rtmr1", id="another-register"
         ),
         pytest.param(
-            lambda e: e.__setitem__(0, replace(e[0], type=3)), "firmware log replayed to rtmr0", id="called-no-action"
+            lambda e: e.__setitem__(0, replace(e[0], type=3)), "event log replay to rtmr0", id="called-no-action"
         ),
-        pytest.param(
-            lambda e: e.append(replace(e[0], rtmr=3)), "rtmr3 left to the runtime log", id="an-event-for-rtmr3"
-        ),
+        pytest.param(lambda e: e.append(replace(e[0], rtmr=3)), "event log replay to rtmr3", id="an-event-for-rtmr3"),
     ],
 )
 def test_a_guest_that_logged_a_false_firmware_log_is_refused(

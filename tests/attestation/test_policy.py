@@ -22,6 +22,7 @@ def test_a_policy_of_reference_values_alone_is_the_strict_one() -> None:
     assert policy.tcb_statuses == {"UpToDate"}
     assert (policy.max_age_s, policy.unsafe_accept_open_hosts) == (600, False)
     assert policy.snp_floor.of("Milan") is None
+    assert policy.job_bundles == frozenset()
 
 
 def test_every_field_can_be_written() -> None:
@@ -36,13 +37,19 @@ def test_every_field_can_be_written() -> None:
         tcb_evaluation_min: 17
         snp_floor: {{milan: {{bootloader: 4, tee: 0, snp: 24, microcode: 219}}}}
         denied_platforms: ['{DIGEST}']
+        require_firmware_log: true
+        engines: ['{DIGEST}']
+        image_configs: ['{DIGEST}']
+        job_bundles: ['{DIGEST}']
         unsafe_accept_open_hosts: true
         """
     )
     assert policy.roots == TrustedRoots(intel=frozenset({INTEL_SGX_ROOT}))
     assert policy.pins("amd") == frozenset()
     assert policy.snp_floor.of("Milan") == SnpTcb(bootloader=4, tee=0, snp=24, microcode=219)
-    assert policy.denied_platforms == {bytes.fromhex(DIGEST)}
+    lists = (policy.denied_platforms, policy.engines, policy.image_configs, policy.job_bundles)
+    assert set(lists) == {frozenset({bytes.fromhex(DIGEST)})}
+    assert policy.require_firmware_log
 
 
 def test_a_simulated_policy_can_be_written_and_trusts_nobody_else() -> None:
@@ -100,6 +107,10 @@ def test_a_simulated_policy_can_be_written_and_trusts_nobody_else() -> None:
             id="floor",
         ),
         pytest.param(REFERENCE + "denied_platforms: ['00']", "not a SHA-256", id="short-platform"),
+        pytest.param(REFERENCE + "require_firmware_log: 'no'", "true or false", id="flag-that-is-a-text"),
+        pytest.param(REFERENCE + "engines: []", "would accept any", id="no-engine-meaning-any"),
+        pytest.param(REFERENCE + "image_configs: []", "would accept any", id="no-configuration-meaning-any"),
+        pytest.param(REFERENCE + "job_bundles: ['00']", "not a SHA-256", id="short-bundle"),
         pytest.param("#" * 300_000, "at most", id="too-large"),
         pytest.param("a: !!python/object/apply:os.system ['true']", "not YAML", id="code-in-yaml"),
     ],
@@ -143,6 +154,12 @@ def test_reference_values_are_whole_digests(field: str) -> None:
     values = {"measurements": frozenset(), "rims": frozenset(), "models": frozenset(), field: frozenset({b"short"})}
     with pytest.raises(PolicyError, match=field):
         ReferenceValues(**values)
+
+
+@pytest.mark.parametrize("field", ["denied_platforms", "engines", "image_configs", "job_bundles"])
+def test_lists_of_a_policy_are_whole_digests(field: str) -> None:
+    with pytest.raises(PolicyError, match=field):
+        AppraisalPolicy(reference=NOTHING, **{field: frozenset({b"short"})})
 
 
 def test_tiers_are_ordered() -> None:
