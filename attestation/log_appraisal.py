@@ -9,7 +9,7 @@ from hmac import compare_digest
 from attestation.ccel import parse_ccel, replay_ccel
 from attestation.errors import EventLogMismatchError, EventNotAllowedError
 from attestation.eventlog import EMPTY_REGISTER, EventKind, LogEvent, replay
-from attestation.evidence import TdxEvidence
+from attestation.evidence import SnpEvidence, TdxEvidence
 from attestation.policy import AppraisalPolicy
 from attestation.transcript import Transcript
 from attestation.verdict import CheckLog
@@ -20,8 +20,8 @@ _ENGINE, _MODELS = "event log engine", "event log models"
 
 
 def check_logs(
-    evidence: TdxEvidence,
-    rtmrs: tuple[bytes, bytes, bytes, bytes],
+    evidence: TdxEvidence | SnpEvidence | None,
+    rtmrs: tuple[bytes, bytes, bytes, bytes] | None,
     transcript: Transcript,
     policy: AppraisalPolicy,
     log: CheckLog,
@@ -33,9 +33,11 @@ def check_logs(
     3. Image configurations and job bundles are allowed.
     4. Engine and models are those of the transcript, no more and no fewer.
 
+    Other hardware has no such registers and its evidence no logs; the checks then say that nothing was looked at.
+
     Args:
-        evidence: the logs.
-        rtmrs: RTMR0 to RTMR3 of the quote, signature checked, 48 bytes each.
+        evidence: the CPU's, with the logs; None on an open host.
+        rtmrs: RTMR0 to RTMR3 of the quote, signature checked, 48 bytes each; None without a quote.
         transcript: what the quote binds.
         policy: what may be loaded.
         log: gets the checks.
@@ -43,18 +45,16 @@ def check_logs(
     Raises:
         EventLogMismatchError, EventNotAllowedError, MalformedEvidenceError.
     """
+    if not isinstance(evidence, TdxEvidence) or rtmrs is None:
+        for name in (_RUNTIME, _FIRMWARE, _CONFIG, _BUNDLES, _ENGINE, _MODELS):
+            log.skip(name, why="a runtime register")
+        return
     _check_runtime_log(evidence.log, rtmrs[3], log)  # (1)
     _check_firmware_log(evidence, rtmrs, policy, log)  # (2)
     _check_image_configs(_digests(evidence.log, EventKind.IMAGE_CONFIG), policy, log)  # (3)
     _check_job_bundles(_digests(evidence.log, EventKind.JOB_BUNDLE), policy, log)
     _check_same(_ENGINE, _digests(evidence.log, EventKind.ENGINE), {transcript.engine}, log)  # (4)
     _check_same(_MODELS, _digests(evidence.log, EventKind.MODEL), set(transcript.models), log)
-
-
-def skip_logs(log: CheckLog) -> None:
-    """Note that the hardware has no runtime register: whatever a log said there, nothing would prove it."""
-    for name in (_RUNTIME, _FIRMWARE, _CONFIG, _BUNDLES, _ENGINE, _MODELS):
-        log.skip(name, why="a runtime register")
 
 
 def _check_runtime_log(events: Sequence[LogEvent], register: bytes, log: CheckLog) -> None:

@@ -22,7 +22,7 @@ from attestation.errors import (
     TierError,
 )
 from attestation.evidence import Evidence, GpuEvidence, SnpEvidence, TdxEvidence
-from attestation.log_appraisal import check_logs, skip_logs
+from attestation.log_appraisal import check_logs
 from attestation.policy import AppraisalPolicy
 from attestation.roots import trust_domain
 from attestation.transcript import CcState, Transcript, gpu_nonce, gpu_report_digest
@@ -104,7 +104,7 @@ def _verify(
     cpu = _check_cpu(evidence.cpu, policy, now, log)  # (2)
     _check_measurement(cpu, policy, log)  # (3)
     _check_binding(cpu, transcript, log)  # (4)
-    _check_logs(evidence.cpu, cpu, transcript, policy, log)  # (5)
+    check_logs(evidence.cpu, cpu.rtmrs, transcript, policy, log)  # (5)
     gpus = _check_gpus(evidence, policy, now=now, chains=chains, log=log)  # (6)
     _check_models(transcript, policy, log)  # (7)
     _check_engine(transcript, policy, log)
@@ -171,7 +171,7 @@ def _appraise_open_host(evidence: Evidence, policy: AppraisalPolicy, now: dateti
     )
     for name in ("cpu report", "image", "binding"):
         log.skip(name, why="a TEE")
-    skip_logs(log)
+    check_logs(None, None, transcript, policy, log)
     _check_models(transcript, policy, log)
     _check_engine(transcript, policy, log)
     _check_tier(Tier.OPEN, policy, log)
@@ -270,15 +270,6 @@ def _check_binding(cpu: _Cpu, transcript: Transcript, log: CheckLog) -> None:
         required=f"{want.hex()[:32]}: the digest of this transcript",
         error=BindingMismatchError,
     )
-
-
-def _check_logs(
-    evidence: TdxEvidence | SnpEvidence, cpu: _Cpu, transcript: Transcript, policy: AppraisalPolicy, log: CheckLog
-) -> None:
-    if isinstance(evidence, TdxEvidence) and cpu.rtmrs is not None:
-        check_logs(evidence, cpu.rtmrs, transcript, policy, log)
-    else:
-        skip_logs(log)
 
 
 def _check_gpus(

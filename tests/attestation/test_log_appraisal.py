@@ -7,6 +7,8 @@ from dataclasses import replace
 from hashlib import sha384
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from attestation import (
     AppraisalPolicy,
@@ -47,6 +49,7 @@ from tests.attestation.hosts import (
     policy_for,
     vendors,
 )
+from tests.attestation.vendors import flipped
 
 LOG_CHECKS = {
     "event log of rtmr3",
@@ -315,3 +318,67 @@ def test_the_same_image_measures_the_same_whatever_it_logs() -> None:
     extend_named(guest, base_transcript())
     assert guest.measurement_id() == before
     assert appraise(guest.attest(base_transcript()).evidence(inclusion_proof(NONCES, 2)), policy_for(guest))
+
+
+def _altered(log: tuple[LogEvent, ...], data: st.DataObject) -> list[LogEvent]:
+    """The log after some of what an attacker may do to it."""
+    events = list(log)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, max(0, len(events) - 1)))
+        match data.draw(st.sampled_from(["drop", "double", "move", "rename", "edit", "relabel", "insert"])):
+            case "drop":
+                del events[at : at + 1]
+            case "double":
+                events[at:at] = events[at : at + 1]
+            case "move":
+                events[:0] = [events.pop(at)] if events else []
+            case "rename":
+                events[at : at + 1] = [replace(event, name=event.name + "x") for event in events[at : at + 1]]
+            case "edit":
+                edited = [replace(event, digest=flipped(event.digest, 7)) for event in events[at : at + 1]]
+                events[at : at + 1] = edited
+            case "relabel":
+                events[at : at + 1] = [
+                    LogEvent(kind=EventKind.JOB_BUNDLE, digest=event.digest[:32]) for event in events[at : at + 1]
+                ]
+            case "insert":
+                events.insert(at, data.draw(st.sampled_from([BUNDLE, *log])))
+    return events
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_no_alteration_of_a_log_passes(data: st.DataObject) -> None:
+    evidence = evidence_of(host(TDX_CPU))
+    assert isinstance(evidence.cpu, TdxEvidence)
+    altered = tuple(_altered(evidence.cpu.log, data))
+    if altered != evidence.cpu.log:
+        _refused(replace(evidence, cpu=replace(evidence.cpu, log=altered)), EventLogMismatchError, "event log of rtmr3")
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, len(firmware_log(DEFAULT_IMAGE)) * 8 - 1))
+def test_no_bit_of_a_firmware_log_is_free(bit: int) -> None:
+    evidence = evidence_of(host(TDX_CPU))
+    assert isinstance(evidence.cpu, TdxEvidence)
+    altered = replace(evidence.cpu, ccel=flipped(evidence.cpu.ccel, bit))
+    _refused(replace(evidence, cpu=altered), EventLogMismatchError, "event log of the firmware")
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, len(firmware_log(DEFAULT_IMAGE)) * 8 - 1))
+def test_a_false_firmware_log_that_the_guest_named_changes_words_at_most(bit: int) -> None:
+    """Only an image that lies about its own firmware can do this; even so the registers hold the digests."""
+    ccel = flipped(firmware_log(DEFAULT_IMAGE), bit)
+    log = (
+        LogEvent(kind=EventKind.FIRMWARE_LOG, digest=sha384(ccel).digest()),
+        LogEvent(kind=EventKind.ENGINE, digest=base_transcript().engine),
+        LogEvent(kind=EventKind.MODEL, digest=MODEL),
+    )
+    try:
+        appraise(_signed(ccel, log), policy_for(host(TDX_CPU)))
+    except (EventLogMismatchError, MalformedEvidenceError):
+        return
+    assert [(event.rtmr, event.digest) for event in parse_ccel(ccel)] == [
+        (event.rtmr, event.digest) for event in _events()
+    ]
