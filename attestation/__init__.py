@@ -1,7 +1,8 @@
 """Is this host what it says? Evidence in, a `Verdict` or a named refusal out."""
 
-from attestation.collect import Attestation, Attester, NoTee
+from attestation.collect import Attestation, Attester, NoTee, extend_named
 from attestation.errors import AttestationError, AttesterError, MalformedEvidenceError, PolicyError
+from attestation.eventlog import EventKind, LogEvent
 from attestation.evidence import Evidence, GpuEvidence, SnpEvidence, TdxEvidence, encode_evidence, parse_evidence
 from attestation.merkle import InclusionProof, inclusion_proof, inclusion_proofs, nonce_root
 from attestation.policy import AppraisalPolicy, ReferenceValues, SnpTcb, SnpTcbFloor
@@ -18,10 +19,12 @@ __all__ = [
     "AttesterError",
     "CcState",
     "Check",
+    "EventKind",
     "Evidence",
     "GpuClaims",
     "GpuEvidence",
     "InclusionProof",
+    "LogEvent",
     "MalformedEvidenceError",
     "NoTee",
     "PolicyError",
@@ -37,6 +40,7 @@ __all__ = [
     "UnsafeSimulatedRoots",
     "Verdict",
     "encode_evidence",
+    "extend_named",
     "gpu_nonce",
     "host_id",
     "inclusion_proof",

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from openai import APIError, APIStatusError, AsyncOpenAI
 
 from attestation.errors import NotRecipientError
+from attestation.eventlog import EventKind, LogEvent
 from attestation.sealing import parse_request
 from attestation.simulate import Fault, SimulatedHost, SimulatedVendors
 from attestation.verdict import TeeKind
@@ -58,6 +59,8 @@ async def read_stream(network: Network, **changes: Any) -> tuple[str, APIError |
         (Fault.WRONG_NONCE, "FreshnessError"),
         (Fault.REPLAYED_QUOTE, "BindingMismatchError"),
         (Fault.SWAPPED_KEYS, "BindingMismatchError"),
+        (Fault.UNLOGGED_EXTENSION, "EventLogMismatchError"),
+        (Fault.UNNAMED_MODEL, "EventLogMismatchError"),
     ],
 )
 async def test_nothing_is_sealed_to_a_host_that_does_not_verify(
@@ -68,6 +71,18 @@ async def test_nothing_is_sealed_to_a_host_that_does_not_verify(
         status, code, message = await ask_and_fail(network)
         assert (status, code) == (503, "no_host")
         assert why in message
+        assert network.operator.sealed == []
+
+
+async def test_a_model_loaded_behind_the_enclaves_back_ends_the_trust_in_its_host(
+    start_network: StartNetwork, vendors: SimulatedVendors
+) -> None:
+    host = vendors.make_host(TeeKind.TDX, quote_latency_s=0)
+    async with start_network([host]) as network:
+        host.extend(LogEvent(kind=EventKind.MODEL, digest=b"x" * 32))
+        status, code, message = await ask_and_fail(network)
+        assert (status, code) == (503, "no_host")
+        assert "EventLogMismatchError: event log models" in message
         assert network.operator.sealed == []
 
 
