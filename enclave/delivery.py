@@ -221,7 +221,7 @@ class Delivery:
             self._finish(encode_frame(FrameType.RECEIPT, receipt))
 
         body = self._receipt(usage, price)
-        if self._host.counters.active == 1:  # nobody to share a signature with
+        if self._exchange.alone:  # nobody to share a signature with
             made(self._host.receipts.make(body))
         else:
             await self._host.receipts.add(body, made)

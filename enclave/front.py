@@ -67,6 +67,10 @@ class Exchange(Protocol):
     def end(self, data: bytes = b"") -> None:
         """Close an answer of unknown length, with its last part."""
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other request is being answered, or about to be."""
+
     def interrupt(self) -> None:
         """Cancel the handler's task; a handler that catches it, and calls `uncancel`, may still answer."""
 
@@ -80,6 +84,7 @@ class Front:
     def __init__(self, handler: Handler, *, body_max: int = BODY_MAX, receive_s: float = RECEIVE_S) -> None:
         self.handler, self.body_max, self.receive_s = handler, body_max, receive_s
         self.connections: set[Connection] = set()
+        self.busy: set[Connection] = set()  # those with a request that is being answered, or is about to be
         self._sweeper: asyncio.Task[None] | None = None
         self._server: asyncio.Server | None = None
 
@@ -158,6 +163,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the reason does not matter
         """The client is gone: whoever works for it stops."""
         self._front.connections.discard(self)
+        self._front.busy.discard(self)
         self._closing = True
         self._waiting.clear()
         self._drained.set()
@@ -275,6 +281,11 @@ class Connection(asyncio.Protocol):
         self._put(self._head + (_part(data) if data else b"") + b"0\r\n\r\n")  # one write: each is a system call
         self._head = b""
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other request is being answered, or about to be."""
+        return len(self._front.busy) <= 1
+
     def interrupt(self) -> None:
         """Cancel the handler's task; a handler that catches it, and calls `uncancel`, may still answer."""
         if self.task is not None:
@@ -300,9 +311,11 @@ class Connection(asyncio.Protocol):
             if len(self._waiting) == 1 and self._transport is not None and not self._transport.is_closing():
                 self._transport.resume_reading()
             self._begun = self._ended = False
+            self._front.busy.add(self)
             self.task = self._loop.create_task(self._run(self._waiting.popleft()))
             return
         self.task = None
+        self._front.busy.discard(self)
         if self._closing and self._transport is not None and not self._transport.is_closing():
             self._leave(self._transport)
         elif self.deadline == float("inf"):

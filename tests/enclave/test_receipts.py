@@ -111,4 +111,6 @@ async def test_clients_that_ask_at_once_each_get_the_receipt_of_their_own_answer
         assert answer.text == text
         assert answer.receipt.lease == client.terms["lease"]
         assert answer.receipt.response_hash == answer.response_hash
-    assert len(enclave.service.journal) == 24
+    kept = [stored.receipt for stored in enclave.service.journal.after(0, 100)]
+    assert len(kept) == 24
+    assert len({receipt[-64:] for receipt in kept}) < 24  # of Ed25519 signatures
