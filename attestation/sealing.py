@@ -23,7 +23,7 @@ from struct import Struct, error, pack, unpack_from
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from attestation.chunks import ChunkOpener, ChunkSealer, derive
+from attestation.chunks import KEY, ChunkOpener, ChunkSealer, derive
 from attestation.errors import (
     AccountSignatureError,
     EnvelopeAuthenticationError,
@@ -32,7 +32,6 @@ from attestation.errors import (
 )
 from attestation.xwing import HOST_ID, OVERHEAD, HostKey, Recipient
 
-KEY = 32
 NONCE = 16
 SIGNATURE = 64
 HPKE_WRAP = KEY + OVERHEAD

@@ -21,7 +21,7 @@ from struct import Struct, pack
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from attestation.chunks import decrypt, derive
+from attestation.chunks import KEY, decrypt, derive
 from attestation.errors import (
     EnvelopeAuthenticationError,
     EnvelopeExpiredError,
@@ -33,7 +33,6 @@ from attestation.errors import (
 )
 from attestation.sealing import (
     HPKE_WRAP,
-    KEY,
     SIGNATURE,
     Draft,
     Header,

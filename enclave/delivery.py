@@ -82,32 +82,22 @@ class Delivery:
             UnavailableError: nothing was sent yet, and another host of the lease may answer.
             ConnectionError: the client is gone; what it got is settled.
         """
-        limit = self._limit()
+        # what is receipted after the lease's hold was released is not paid: end before
+        self._exchange.interrupt_in(self._lease.not_after + ANSWER_GRACE_S - self._began.timestamp())
         try:
             usage = await self._generate()
             await self._finish_good(usage)
         except (asyncio.CancelledError, ConnectionError) as error:
             self._abandon()
-            if not self._late:
+            if not self._exchange.interrupted:
                 raise
+            self._late = True
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
             self._fail(error)
         except Exception as error:  # noqa: BLE001  no text of an unforeseen error may leave: it could quote a prompt
             self._settle(0)
             self._fail(error)
-        finally:
-            limit.cancel()
-
-    def _limit(self) -> asyncio.TimerHandle:
-        """Ends the answer when the lease's hold is about to be released: what is receipted later is not paid."""
-
-        def end() -> None:
-            self._late = True
-            self._exchange.interrupt()
-
-        left_s = self._lease.not_after + ANSWER_GRACE_S - self._began.timestamp()
-        return asyncio.get_running_loop().call_later(max(0.0, left_s), end)
 
     def _fail(self, error: BaseException) -> None:
         """Say what went wrong, inside the seal."""

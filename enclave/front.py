@@ -71,8 +71,15 @@ class Exchange(Protocol):
     def alone(self) -> bool:
         """Whether no other request is being answered, or about to be."""
 
-    def interrupt(self) -> None:
-        """Cancel the handler's task; a handler that catches it, and calls `uncancel`, may still answer."""
+    @property
+    def interrupted(self) -> bool:
+        """Whether the handler was cancelled because its time was over, and not because the client left."""
+
+    def interrupt_in(self, seconds: float) -> None:
+        """Cancel the handler when it is not done by then, give or take `SWEEP_S`.
+
+        A handler that catches the cancellation, and calls its task's `uncancel`, may still answer.
+        """
 
 
 Handler = Callable[[HttpRequest, Exchange], Awaitable[None]]
@@ -128,6 +135,8 @@ class Front:
             now = loop.time()
             for connection in [connection for connection in self.connections if connection.deadline < now]:
                 connection.cut()
+            for connection in [connection for connection in self.busy if connection.interrupt_at < now]:
+                connection.interrupt()
 
 
 class Connection(asyncio.Protocol):
@@ -147,6 +156,8 @@ class Connection(asyncio.Protocol):
         self._begun = self._ended = False  # of the answer being written
         self.task: asyncio.Task[None] | None = None
         self.deadline = self._loop.time() + IDLE_S
+        self.interrupt_at = float("inf")
+        self.interrupted = False  # of the request being answered
 
     # asyncio.Protocol
 
@@ -286,8 +297,13 @@ class Connection(asyncio.Protocol):
         """Whether no other request is being answered, or about to be."""
         return len(self._front.busy) <= 1
 
+    def interrupt_in(self, seconds: float) -> None:
+        """Cancel the handler when it is not done by then."""
+        self.interrupt_at = self._loop.time() + seconds
+
     def interrupt(self) -> None:
-        """Cancel the handler's task; a handler that catches it, and calls `uncancel`, may still answer."""
+        """Cancel the handler now."""
+        self.interrupt_at, self.interrupted = float("inf"), True
         if self.task is not None:
             self.task.cancel()
 
@@ -310,7 +326,8 @@ class Connection(asyncio.Protocol):
         if self._waiting:
             if len(self._waiting) == 1 and self._transport is not None and not self._transport.is_closing():
                 self._transport.resume_reading()
-            self._begun = self._ended = False
+            self._begun = self._ended = self.interrupted = False
+            self.interrupt_at = float("inf")
             self._front.busy.add(self)
             self.task = self._loop.create_task(self._run(self._waiting.popleft()))
             return

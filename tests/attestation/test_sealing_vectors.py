@@ -11,8 +11,11 @@ from cryptography.hazmat.bindings._rust import openssl
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from attestation.chunks import derive
 from attestation.frames import Endpoint, FrameType, encode_frame, encode_plain_request
 from attestation.sealing import Draft, Header, ResponseOpener, ResponseSealer, open_one_shot, parse_request
 from attestation.session import SessionReceiver, _Sending, _session_id
@@ -158,3 +161,15 @@ def test_an_answer_has_the_documented_bytes() -> None:
     assert answer[: 16 + 5].hex() == "77" * 16 + "0000000110"
     opener = ResponseOpener(CONTENT_KEY, bytes.fromhex(REQUEST_HASH))
     assert (opener.feed(answer), opener.finished) == ([b'\x00{"n":1}', b"\x01receipt"], True)
+
+
+def test_a_derived_key_is_one_block_of_hkdf_expand_as_the_library_makes_it() -> None:
+    for label, context in ((b"commit", b""), (b"request", b"\x66" * 32), (b"response", bytes(300))):
+        info = b"chrysalis/1 " + label + b"\0" + context
+        assert derive(CONTENT_KEY, label, context) == HKDFExpand(SHA256(), 32, info).derive(CONTENT_KEY)
+
+
+@pytest.mark.parametrize("size", [0, 31, 33, 64])
+def test_a_key_of_another_length_derives_nothing(size: int) -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        derive(bytes(size), b"request")
