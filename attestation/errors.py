@@ -9,6 +9,9 @@ AttestationError                    asked, and no: nothing the evidence claims m
 ├── RevokedError                    a certificate, key or platform is revoked or denied
 ├── TcbStatusError                  firmware is older than the policy allows, or its status is unknown
 ├── GuestPolicyError                debug, migration, VMPL or other guest settings that weaken it
+├── PlatformSettingsError           the machine's settings are not what the policy requires, or cannot be told
+├── SigningKeyError                 a genuine key of a kind the policy does not accept signed the report
+├── IdentityBlockError              the guest's ID block is not by a key, or for an image, the policy names
 ├── MeasurementNotAllowedError      the image is not one of the reference values
 ├── EventLogMismatchError           a log does not explain its registers, or names other things than the transcript
 ├── EventNotAllowedError            the runtime log names an image configuration or a job's code nobody allowed
@@ -94,6 +97,18 @@ class TcbStatusError(AttestationError):
 
 class GuestPolicyError(AttestationError):
     """The guest runs with settings that open it: debug, migration, wrong privilege level."""
+
+
+class PlatformSettingsError(AttestationError):
+    """The machine's settings are not what the policy requires, or the report cannot tell them."""
+
+
+class SigningKeyError(AttestationError):
+    """A genuine key signed the report, of a kind the policy does not accept."""
+
+
+class IdentityBlockError(AttestationError):
+    """The guest's ID block is not signed by a key, or not for an image, that the policy names."""
 
 
 class MeasurementNotAllowedError(AttestationError):

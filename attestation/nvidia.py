@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
 
+from attestation.chain_cache import ChainCache
 from attestation.errors import (
     AttestationError,
     EndorsementMismatchError,
@@ -28,7 +29,7 @@ from attestation.errors import (
     RimMismatchError,
 )
 from attestation.evidence import GpuEvidence
-from attestation.nvidia_chain import ChainCache, GpuEndorsement, check_chain
+from attestation.nvidia_chain import GpuEndorsement, check_chain
 from attestation.nvidia_facts import GpuFacts, GpuFeature, read_facts
 from attestation.rim import Rim, parse_rim
 from attestation.spdm import SpdmReport, parse_spdm

@@ -5,7 +5,6 @@ Source: NVIDIA's published device certificates (Hopper: five certificates, all P
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +14,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA384
 
-from attestation.certificate import OID, SEQUENCE, Certificate, read_elements, read_one
+from attestation.certificate import Certificate, common_name
+from attestation.chain_cache import ChainCache
 from attestation.errors import (
     EndorsementExpiredError,
     EvidenceSignatureError,
@@ -26,7 +26,6 @@ from attestation.verdict import CheckLog
 
 CHAIN_SIZES = (4, 5)
 FWID_SIZE = 48
-_COMMON_NAME = bytes.fromhex("550403")  # 2.5.4.3
 _FWID_OIDS = (bytes.fromhex("678105050401"), bytes.fromhex("67810505040101"))  # 2.23.133.5.4.1, Blackwell .1
 
 
@@ -53,31 +52,6 @@ class GpuEndorsement:
     not_after: datetime
 
 
-class ChainCache:
-    """Chains whose signatures held, by fingerprint: saves 4 of 5 verifications for a GPU seen before.
-
-    Only what does not depend on time is kept; validity is checked on every use. The oldest use goes first.
-    """
-
-    def __init__(self, capacity: int = 1024) -> None:
-        if capacity < 1:
-            raise ValueError(f"capacity {capacity}, want at least 1")
-        self._capacity = capacity
-        self._chains: OrderedDict[bytes, GpuEndorsement] = OrderedDict()
-
-    def get(self, fingerprint: bytes) -> GpuEndorsement | None:
-        """Return the endorsement of a chain that held before."""
-        if fingerprint in self._chains:
-            self._chains.move_to_end(fingerprint)
-        return self._chains.get(fingerprint)
-
-    def put(self, fingerprint: bytes, endorsement: GpuEndorsement) -> None:
-        """Remember a chain that held."""
-        self._chains[fingerprint] = endorsement
-        if len(self._chains) > self._capacity:
-            self._chains.popitem(last=False)
-
-
 def check_chain(
     chain: Sequence[bytes], *, roots: frozenset[bytes], now: datetime, log: CheckLog, cache: ChainCache | None = None
 ) -> GpuEndorsement:
@@ -100,7 +74,7 @@ def check_chain(
     if len(chain) not in CHAIN_SIZES:
         raise MalformedEvidenceError(f"GPU chain of {len(chain)} certificates, want one of {CHAIN_SIZES}")
     fingerprint = sha256(b"".join(sha256(der).digest() for der in chain)).digest()
-    known = cache.get(fingerprint) if cache else None
+    known = cache.get(fingerprint, GpuEndorsement) if cache else None
     certificates = [] if known else [Certificate.parse(der) for der in chain]
     endorsement = known or _read_endorsement(certificates)
     log.require(
@@ -134,7 +108,7 @@ def _read_endorsement(chain: list[Certificate]) -> GpuEndorsement:
     leaf = chain[0]
     return GpuEndorsement(
         public_key=_p384(leaf),
-        model=_common_name(leaf.subject).partition(" ")[0],
+        model=common_name(leaf.subject).partition(" ")[0],
         device_id=sha256(chain[1].public_key_info).digest(),
         fwid=_fwid(leaf),
         root=sha256(chain[-1].public_key_info).digest(),
@@ -162,15 +136,6 @@ def _p384(certificate: Certificate) -> ec.EllipticCurvePublicKey:
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise MalformedEvidenceError("a GPU certificate has no P-384 key")
     return key
-
-
-def _common_name(subject: bytes) -> str:
-    for relative in read_elements(read_one(subject, SEQUENCE)):
-        for attribute in read_elements(relative.content):
-            parts = list(read_elements(attribute.content))
-            if len(parts) == 2 and parts[0].tag == OID and parts[0].content == _COMMON_NAME:
-                return parts[1].content.decode("ascii", "replace")
-    raise MalformedEvidenceError("GPU certificate has no common name")
 
 
 def _fwid(leaf: Certificate) -> bytes | None:

@@ -6,7 +6,18 @@ from dataclasses import dataclass, field
 
 from attestation.errors import PolicyError
 from attestation.roots import PRODUCTION, TrustedRoots, UnsafeSimulatedRoots
+from attestation.snp_policy import (
+    SnpGuestRules,
+    SnpIdentityRules,
+    SnpPlatformRules,
+    SnpRules,
+    SnpSigningKey,
+    SnpTcb,
+    SnpTcbFloor,
+)
 from attestation.verdict import Tier
+
+__all__ = ["TCB_STATUSES", "AppraisalPolicy", "ReferenceValues", "SnpTcb", "SnpTcbFloor"]
 
 TCB_STATUSES = (  # Intel's words, best first; "Revoked" is never acceptable
     "UpToDate",
@@ -18,33 +29,6 @@ TCB_STATUSES = (  # Intel's words, best first; "Revoked" is never acceptable
     "OutOfDate",
     "OutOfDateConfigurationNeeded",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnpTcb:
-    """Lowest security version of each SEV-SNP firmware part (0 accepts any)."""
-
-    bootloader: int
-    tee: int
-    snp: int
-    microcode: int
-    fmc: int = 0  # Turin only
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnpTcbFloor:
-    """Lowest firmware of each AMD product line; None refuses the product.
-
-    AMD publishes no status for a version, so a policy has to say what is good enough.
-    """
-
-    milan: SnpTcb | None = None
-    genoa: SnpTcb | None = None
-    turin: SnpTcb | None = None
-
-    def of(self, product: str) -> SnpTcb | None:
-        """Return the floor of "Milan", "Genoa" or "Turin" (any case), None when it is refused."""
-        return {"milan": self.milan, "genoa": self.genoa, "turin": self.turin}.get(product.lower())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +66,10 @@ class AppraisalPolicy:
         tcb_age_max_s: with "OutOfDate" accepted, the oldest TCB level still accepted, seconds since its date.
         tcb_evaluation_min: lowest TCB evaluation data number of Intel's collateral: stops a rollback.
         snp_floor: lowest AMD firmware of each product; all refused by default.
+        snp_guest: guest policy an SEV-SNP guest must have been launched with.
+        snp_platform: machine settings an SEV-SNP report must show.
+        snp_identity: who must have signed the guest's ID block.
+        snp_signing_keys: kinds of keys that may sign an SEV-SNP report; the chip's own by default.
         denied_platforms: platform ids refused whatever they prove, 32 bytes each.
         require_firmware_log: refuse TDX hosts that send no firmware event log.
         engines: SHA-256 of the only engines accepted, 32 bytes each; empty accepts any that the image carries.
@@ -99,6 +87,10 @@ class AppraisalPolicy:
     tcb_age_max_s: int = 0
     tcb_evaluation_min: int = 0
     snp_floor: SnpTcbFloor = field(default_factory=SnpTcbFloor)
+    snp_guest: SnpGuestRules = field(default_factory=SnpGuestRules)
+    snp_platform: SnpPlatformRules = field(default_factory=SnpPlatformRules)
+    snp_identity: SnpIdentityRules = field(default_factory=SnpIdentityRules)
+    snp_signing_keys: frozenset[SnpSigningKey] = frozenset({SnpSigningKey.VCEK})
     denied_platforms: frozenset[bytes] = frozenset()
     require_firmware_log: bool = False
     engines: frozenset[bytes] = frozenset()
@@ -119,6 +111,8 @@ class AppraisalPolicy:
             raise PolicyError("max_age_s must be positive, tcb_age_max_s and tcb_evaluation_min not negative")
         if self.required_tier is Tier.OPEN and not self.unsafe_accept_open_hosts:
             raise PolicyError("required_tier 'open' also needs unsafe_accept_open_hosts: true")
+        if not self.snp_signing_keys:
+            raise PolicyError("snp_signing_keys: want VCEK, VLEK or both")
         for name in ("denied_platforms", "engines", "image_configs", "job_bundles"):
             if any(len(value) != 32 for value in getattr(self, name)):
                 raise PolicyError(f"{name}: every value must be 32 bytes")
@@ -127,6 +121,16 @@ class AppraisalPolicy:
     def open_only(self) -> bool:
         """Whether nothing but an open host can pass."""
         return self.unsafe_accept_open_hosts and self.required_tier is Tier.OPEN
+
+    @property
+    def snp_rules(self) -> SnpRules:
+        """The SEV-SNP rules in one value."""
+        return SnpRules(
+            guest=self.snp_guest,
+            platform=self.snp_platform,
+            identity=self.snp_identity,
+            signing_keys=self.snp_signing_keys,
+        )
 
     def pins(self, vendor: str) -> frozenset[bytes]:
         """Return the SPKI fingerprints trusted for "intel", "amd" or "nvidia"."""

@@ -23,7 +23,6 @@ from attestation.collect import Attestation
 from attestation.errors import AttesterError
 from attestation.eventlog import EventKind, LogEvent
 from attestation.evidence import GpuEvidence, SnpEvidence, TdxEvidence
-from attestation.policy import SnpTcb, SnpTcbFloor
 from attestation.roots import UnsafeSimulatedRoots
 from attestation.sim.faults import FIRMWARE_LOG_FAULTS, NEEDS_GPUS, RUNTIME_LOG_FAULTS, Fault
 from attestation.sim.gpu import SimulatedGpu
@@ -33,6 +32,7 @@ from attestation.sim.nvidia import SimulatedNvidia
 from attestation.sim.snp import SIMULATED_TCB, SimulatedAmd
 from attestation.sim.snp_platform import SimulatedSnpPlatform, SnpFaults
 from attestation.sim.tdx import DEBUG_GUEST, NO_FAULTS, SimulatedTdxPlatform, image_of
+from attestation.snp_policy import SnpTcb, SnpTcbFloor
 from attestation.tdx_quote import parse_quote
 from attestation.transcript import CcState, Transcript, gpu_nonce
 from attestation.verdict import TeeKind
@@ -263,6 +263,7 @@ class SimulatedVendors:
         faults: Iterable[Fault] = (),
         quote_latency_s: float = QUOTE_LATENCY_S,
         now: datetime | None = None,
+        vlek: bool = False,
     ) -> SimulatedHost:
         """Make a host with new hardware.
 
@@ -273,6 +274,7 @@ class SimulatedVendors:
             faults: what is to be wrong.
             quote_latency_s: seconds a CPU report takes.
             now: when it is endorsed; the vendors' beginning by default.
+            vlek: an SEV-SNP host of a cloud provider, which signs with a key lent to the provider.
         """
         wrong = frozenset(faults)
         moment = now or self.created
@@ -280,7 +282,7 @@ class SimulatedVendors:
         if devices and Fault.FOREIGN_GPU in wrong:
             devices[-1] = SimulatedNvidia.create(moment).make_gpu()
         return SimulatedHost(
-            platform=self._make_tdx(moment, wrong) if kind is TeeKind.TDX else self._make_snp(moment, wrong),
+            platform=self._make_tdx(moment, wrong) if kind is TeeKind.TDX else self._make_snp(moment, wrong, vlek),
             gpus=tuple(devices),
             image=image,
             faults=wrong,
@@ -296,7 +298,8 @@ class SimulatedVendors:
         if isinstance(host.platform, SimulatedTdxPlatform):
             collateral = self.intel.collateral(host.platform, now, faults)
             return replace(host, platform=host.platform.with_collateral(collateral))
-        return replace(host, platform=host.platform.with_crl(self.amd.make_crl(issued=now - faults.age)))
+        crl = self.amd.make_crl(product=host.platform.product, issued=now - faults.age)
+        return replace(host, platform=host.platform.with_crl(crl))
 
     def save(self, folder: Path) -> None:
         """Write the vendors with their private keys; keep the folder away from hosts."""
@@ -338,11 +341,12 @@ class SimulatedVendors:
             ),
         )
 
-    def _make_snp(self, now: datetime, wrong: frozenset[Fault]) -> SimulatedSnpPlatform:
+    def _make_snp(self, now: datetime, wrong: frozenset[Fault], vlek: bool) -> SimulatedSnpPlatform:
         serial = secrets.randbelow(1 << 32) + 1 if Fault.REVOKED_KEY in wrong else 0
         age = timedelta(days=400) if Fault.STALE_COLLATERAL in wrong else timedelta(hours=1)
         return self.amd.make_platform(
             tcb=_OLD_TCB if Fault.OUT_OF_DATE_TCB in wrong else SIMULATED_TCB,
+            vlek=vlek,
             serial=serial,
             crl=self.amd.make_crl(revoked=[serial] if serial else (), issued=now - age),
         )

@@ -16,18 +16,15 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
 
-from attestation.errors import (
-    AttestationError,
-    EndorsementMismatchError,
-    EvidenceSignatureError,
-    GuestPolicyError,
-    TcbStatusError,
-)
+from attestation.chain_cache import ChainCache
+from attestation.errors import AttestationError, EndorsementMismatchError, EvidenceSignatureError, TcbStatusError
 from attestation.evidence import SnpEvidence
-from attestation.policy import SnpTcb, SnpTcbFloor
+from attestation.snp_appraisal import check_guest, check_identity, check_platform, check_signing_key
 from attestation.snp_chain import SnpEndorsement, check_chain, check_crl
-from attestation.snp_report import REPORT_SIZE, SnpGuestPolicy, SnpReport, measurement_id, parse_report
-from attestation.snp_tcb import SnpProduct, covers, describe_tcb, parse_tcb
+from attestation.snp_policy import SnpRules, SnpSigningKey, SnpTcb, SnpTcbFloor
+from attestation.snp_report import REPORT_SIZE, SnpReport, measurement_id, parse_report
+from attestation.snp_settings import SnpGuestPolicy
+from attestation.snp_tcb import SnpProduct, covers, describe_tcb, is_cpu_of, parse_tcb
 from attestation.verdict import Check, CheckLog
 
 __all__ = [
@@ -37,6 +34,8 @@ __all__ = [
     "SnpGuestPolicy",
     "SnpProduct",
     "SnpReport",
+    "SnpRules",
+    "SnpSigningKey",
     "SnpTcb",
     "SnpTcbFloor",
     "check_report",
@@ -47,7 +46,8 @@ __all__ = [
 
 TCB_STATUS = "AtOrAboveFloor"
 _ECDSA_P384_SHA384 = 1
-_FAMILIES = {SnpProduct.MILAN: 0x19, SnpProduct.GENOA: 0x19, SnpProduct.TURIN: 0x1A}
+_ECDSA = ECDSA(SHA384())
+_STRICT = SnpRules()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +60,10 @@ class SnpClaims:
         measurement: launch digest, 48 bytes.
         host_data: 32 bytes the host set at launch and the firmware kept.
         chip_id: the processor, 64 bytes.
-        policy: the guest policy.
-        platform_info: settings of the machine, as the firmware's bit field.
+        report: all of the report.
+        signing_key: VCEK or VLEK.
+        provider: the cloud provider the VLEK was lent to; empty under a VCEK.
+        crl_number: number of AMD's revocation list, which grows with every list; None if it has none.
         tcb: the version the signing key stands for.
         tcb_status: always "AtOrAboveFloor".
         product: "Milan", "Genoa" or "Turin".
@@ -75,8 +77,10 @@ class SnpClaims:
     measurement: bytes
     host_data: bytes
     chip_id: bytes
-    policy: SnpGuestPolicy
-    platform_info: int
+    report: SnpReport
+    signing_key: SnpSigningKey
+    provider: str
+    crl_number: int | None
     tcb: SnpTcb
     tcb_status: str
     product: SnpProduct
@@ -85,7 +89,15 @@ class SnpClaims:
     checks: tuple[Check, ...]
 
 
-def check_report(evidence: SnpEvidence, *, roots: frozenset[bytes], floor: SnpTcbFloor, now: datetime) -> SnpClaims:
+def check_report(
+    evidence: SnpEvidence,
+    *,
+    roots: frozenset[bytes],
+    floor: SnpTcbFloor,
+    now: datetime,
+    rules: SnpRules = _STRICT,
+    cache: ChainCache | None = None,
+) -> SnpClaims:
     """Check a report down to a pinned AMD root key.
 
     1. Certificates: `snp_chain.check_chain`, and AMD's revocation list: `snp_chain.check_crl`.
@@ -96,6 +108,8 @@ def check_report(evidence: SnpEvidence, *, roots: frozenset[bytes], floor: SnpTc
         roots: SHA-256 of the SubjectPublicKeyInfo of each trusted root key.
         floor: the lowest TCB accepted for each product.
         now: the verifier's time.
+        rules: what else is asked of guest, machine, ID block and key.
+        cache: chains and lists that held before, if the caller keeps them.
 
     Returns:
         What the report claims. Whether image and report_data are the right ones is the caller's question.
@@ -104,12 +118,11 @@ def check_report(evidence: SnpEvidence, *, roots: frozenset[bytes], floor: SnpTc
         AttestationError: a subclass that names the refusal, carrying the checks that ran.
     """
     log = CheckLog()
-    chain = {"leaf_der": evidence.vcek, "ask_der": evidence.ask, "ark_der": evidence.ark}
     try:
-        endorsement = check_chain(**chain, roots=roots, now=now, log=log)
-        renewed = check_crl(**chain, crl_der=evidence.crl, now=now, log=log)
+        endorsement = check_chain(evidence, roots=roots, now=now, log=log, cache=cache)
+        crl = check_crl(evidence.crl, endorsement, now=now, log=log, cache=cache)
         report = parse_report(evidence.report)
-        check_signed(report, endorsement, floor=floor, log=log)
+        check_signed(report, endorsement, floor=floor, rules=rules, log=log)
     except AttestationError as error:
         raise error.with_checks(log.checks) from None
     return SnpClaims(
@@ -118,31 +131,45 @@ def check_report(evidence: SnpEvidence, *, roots: frozenset[bytes], floor: SnpTc
         measurement=report.measurement,
         host_data=report.host_data,
         chip_id=report.chip_id,
-        policy=report.policy,
-        platform_info=report.platform_info,
+        report=report,
+        signing_key=endorsement.signing_key,
+        provider=endorsement.provider,
+        crl_number=crl.number,
         tcb=endorsement.tcb,
         tcb_status=TCB_STATUS,
         product=endorsement.product,
         root=endorsement.root,
-        not_after=min(renewed, endorsement.not_after),
+        not_after=min(crl.renewed, endorsement.not_after),
         checks=log.checks,
     )
 
 
-def check_signed(report: SnpReport, endorsement: SnpEndorsement, *, floor: SnpTcbFloor, log: CheckLog) -> None:
-    """Check a report against the key AMD endorsed for it.
+def check_signed(
+    report: SnpReport,
+    endorsement: SnpEndorsement,
+    *,
+    floor: SnpTcbFloor,
+    log: CheckLog,
+    rules: SnpRules = _STRICT,
+) -> None:
+    """Check a report against the key AMD endorsed for it, then against the policy.
 
     1. ECDSA P-384 signature, and the same kind of key, chip and product in report and certificate.
-    2. Guest settings: no debug, no migration agent, privilege level 0.
-    3. Firmware: the certificate is for the reported TCB, and all four TCBs are at or above the floor.
+    2. The policy accepts this kind of key.
+    3. Guest, machine and ID block: `snp_appraisal`.
+    4. Firmware: the certificate is for the reported TCB, and all four TCBs are at or above the floor.
 
     Raises:
-        EvidenceSignatureError, EndorsementMismatchError, GuestPolicyError, TcbStatusError.
+        EvidenceSignatureError, EndorsementMismatchError, SigningKeyError, GuestPolicyError, PlatformSettingsError,
+        IdentityBlockError, TcbStatusError; MalformedEvidenceError for a TCB with reserved parts.
     """
-    _check_signature(report, endorsement, log)
-    _check_platform(report, endorsement, log)
-    _check_guest(report, log)
-    _check_tcb(report, endorsement, floor, log)
+    _check_signature(report, endorsement, log)  # (1)
+    _check_endorsed(report, endorsement, log)
+    check_signing_key(endorsement.signing_key, endorsement.provider, rules.signing_keys, log)  # (2)
+    check_guest(report, rules.guest, log)  # (3)
+    check_platform(report, rules.platform, log)
+    check_identity(report, rules.identity, log)
+    _check_tcb(report, endorsement, floor, log)  # (4)
 
 
 def _check_signature(report: SnpReport, endorsement: SnpEndorsement, log: CheckLog) -> None:
@@ -155,19 +182,19 @@ def _check_signature(report: SnpReport, endorsement: SnpEndorsement, log: CheckL
         error=EvidenceSignatureError,
     )
     try:
-        endorsement.public_key.verify(encode_dss_signature(*report.signature), report.signed, ECDSA(SHA384()))
+        endorsement.public_key.verify(encode_dss_signature(*report.signature), report.signed, _ECDSA)
         seen = "valid"
     except InvalidSignature:
         seen = "invalid"
     log.require("SNP report signature", seen == "valid", seen=seen, required="valid", error=EvidenceSignatureError)
 
 
-def _check_platform(report: SnpReport, endorsement: SnpEndorsement, log: CheckLog) -> None:
+def _check_endorsed(report: SnpReport, endorsement: SnpEndorsement, log: CheckLog) -> None:
     key = report.signing_key
     log.require(
         "SNP signing key",
-        key is endorsement.signing_key,
-        seen=str(key or "none"),
+        key is endorsement.signing_key and not report.chip_key_masked,
+        seen=f"{key or 'none'}{', masked' if report.chip_key_masked else ''}",
         required=f"{endorsement.signing_key}, as the certificate",
         error=EndorsementMismatchError,
     )
@@ -179,27 +206,14 @@ def _check_platform(report: SnpReport, endorsement: SnpEndorsement, log: CheckLo
         required=f"{chip[:8].hex()}, not masked",
         error=EndorsementMismatchError,
     )
-    family = _FAMILIES[endorsement.product]
+    product, cpu = endorsement.product, report.cpu
     log.require(
-        "SNP processor family",
-        report.version < 3 or report.cpu_family == family,
-        seen=f"{report.cpu_family:#x} in a version {report.version} report",
-        required=f"{family:#x} for {endorsement.product}",
+        "SNP processor",
+        cpu is None or is_cpu_of(product, *cpu[:2]),
+        seen="untold before version 3" if cpu is None else "family {:#x} model {:#x} stepping {:#x}".format(*cpu),
+        required=f"a {product}, as the certificate",
         error=EndorsementMismatchError,
     )
-
-
-def _check_guest(report: SnpReport, log: CheckLog) -> None:
-    policy = report.policy
-    weak = [name for name in ("debug", "migrate_ma") if getattr(policy, name)]
-    log.require(
-        "SNP guest policy",
-        not weak and policy.well_formed,
-        seen=f"{policy.raw:#x} ({', '.join(weak) or 'no debug, no migration'})",
-        required="bit 17 set, no debug, no migration agent",
-        error=GuestPolicyError,
-    )
-    log.require("SNP privilege level", report.vmpl == 0, seen=str(report.vmpl), required="0", error=GuestPolicyError)
 
 
 def _check_tcb(report: SnpReport, endorsement: SnpEndorsement, floor: SnpTcbFloor, log: CheckLog) -> None:
@@ -216,12 +230,13 @@ def _check_tcb(report: SnpReport, endorsement: SnpEndorsement, floor: SnpTcbFloo
     accepted = "a product the policy has a TCB floor for"
     log.require("SNP product", least is not None, seen=str(product), required=accepted, error=TcbStatusError)
     assert least is not None  # the line above raised
+    required = f"at least {describe_tcb(least)}"
     for name in ("current", "committed", "reported", "launch"):
         tcb = parse_tcb(getattr(report, f"{name}_tcb"), product)
         log.require(
             f"SNP {name} TCB floor",
             covers(tcb, least),
             seen=describe_tcb(tcb),
-            required=f"at least {describe_tcb(least)}",
+            required=required,
             error=TcbStatusError,
         )

@@ -6,10 +6,11 @@ Source: AMD 56860 (SEV-SNP Firmware ABI) 1.58, section 2.2 and table 3.
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import lru_cache
 from operator import ge
 
 from attestation.errors import MalformedEvidenceError
-from attestation.policy import SnpTcb
+from attestation.snp_policy import SnpTcb
 
 TCB_SIZE = 8
 
@@ -22,10 +23,33 @@ class SnpProduct(StrEnum):
     TURIN = "Turin"
 
 
+_CPUS = {  # CPUID family and models of each line; AMD revision guides 56683, 57095, 58251
+    SnpProduct.MILAN: (0x19, frozenset(range(0x10))),
+    SnpProduct.GENOA: (0x19, frozenset({*range(0x10, 0x20), *range(0xA0, 0xB0)})),
+    SnpProduct.TURIN: (0x1A, frozenset(range(0x12))),
+}
+
+
+def is_cpu_of(product: SnpProduct, family: int, model: int) -> bool:
+    """Say whether a processor with this CPUID family and model is one of the product line."""
+    own_family, models = _CPUS[product]
+    return family == own_family and model in models
+
+
+_RESERVED = {SnpProduct.MILAN: slice(2, 6), SnpProduct.GENOA: slice(2, 6), SnpProduct.TURIN: slice(4, 7)}
+
+
+@lru_cache(maxsize=256)  # a fleet runs few versions, and every report names four; the answer depends on the bytes alone
 def parse_tcb(raw: bytes, product: SnpProduct) -> SnpTcb:
-    """Read a TCB_VERSION, 8 bytes, whose layout depends on the product."""
+    """Read a TCB_VERSION, 8 bytes, whose layout depends on the product.
+
+    Raises:
+        MalformedEvidenceError: another size, or reserved bytes that are not zero: parts nobody could judge.
+    """
     if len(raw) != TCB_SIZE:
         raise MalformedEvidenceError(f"TCB_VERSION of {len(raw)} bytes, want {TCB_SIZE}")
+    if any(raw[_RESERVED[product]]):
+        raise MalformedEvidenceError(f"TCB_VERSION {raw.hex()} has reserved bytes that are not zero")
     if product is SnpProduct.TURIN:
         return SnpTcb(fmc=raw[0], bootloader=raw[1], tee=raw[2], snp=raw[3], microcode=raw[7])
     return SnpTcb(bootloader=raw[0], tee=raw[1], snp=raw[6], microcode=raw[7])
@@ -43,6 +67,7 @@ def covers(tcb: SnpTcb, floor: SnpTcb) -> bool:
     return all(map(ge, _parts(tcb), _parts(floor)))
 
 
+@lru_cache(maxsize=256)  # as above
 def describe_tcb(tcb: SnpTcb) -> str:
     """Return the versions in words, for checks and error messages."""
     return "bootloader {} tee {} snp {} microcode {} fmc {}".format(*_parts(tcb))

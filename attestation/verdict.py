@@ -99,6 +99,8 @@ class Verdict:
         tee: kind of TEE; None on an open host.
         trust_domains: whose roots vouch: "intel", "amd", "nvidia", or "sim:" and a root's fingerprint.
         tcb_status: the vendor's word ("UpToDate"), "at or above floor" for AMD, "none" on an open host.
+        signing_key: whose key signed the CPU's report: "PCK" (Intel), "VCEK" (AMD, the chip's own), "VLEK of" and a
+            cloud provider (AMD, lent to the provider for all its machines); empty on an open host.
         platform_id: stable name of the CPU (SHA-256 over vendor and hardware identity); empty on an open host.
         measurement: measurement id of the image, 32 bytes; empty on an open host.
         gpus: claims of each GPU, in transcript order.
@@ -129,6 +131,7 @@ class Verdict:
     verified_at: datetime
     not_after: datetime
     checks: tuple[Check, ...]
+    signing_key: str = ""
 
     @property
     def host_id(self) -> bytes:
@@ -149,6 +152,7 @@ class Verdict:
             "trust_domains": list(self.trust_domains),
             "simulated": self.simulated,
             "tcb_status": self.tcb_status,
+            "signing_key": self.signing_key,
             "platform_id": self.platform_id.hex(),
             "measurement": self.measurement.hex(),
             "gpus": [

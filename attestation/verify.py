@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hmac import compare_digest
 
 from attestation import merkle, nvidia, snp, tdx
+from attestation.chain_cache import ChainCache
 from attestation.errors import (
     AttestationError,
     BindingMismatchError,
@@ -37,7 +38,7 @@ def verify(
     *,
     nonce: bytes,
     now: datetime,
-    chains: nvidia.ChainCache | None = None,
+    chains: ChainCache | None = None,
 ) -> Verdict:
     """Appraise the evidence of one host.
 
@@ -56,7 +57,7 @@ def verify(
         policy: what we accept.
         nonce: the 32 bytes we sent.
         now: our time, aware.
-        chains: GPU certificate chains that held before, when the caller keeps them.
+        chains: AMD's and NVIDIA's certificate chains that held before, when the caller keeps them.
 
     Returns:
         The verdict, valid until the first of: certificates and collateral expire, `policy.max_age_s`.
@@ -83,6 +84,7 @@ class _Cpu:
     report_data: bytes
     measurement: bytes
     tcb_status: str
+    signing_key: str
     platform_id: bytes
     trust_domain: str
     not_after: datetime
@@ -94,14 +96,14 @@ def _verify(
     *,
     nonce: bytes,
     now: datetime,
-    chains: nvidia.ChainCache | None,
+    chains: ChainCache | None,
     log: CheckLog,
 ) -> Verdict:
     transcript = evidence.transcript
     _check_freshness(evidence, nonce, log)  # (1)
     if evidence.cpu is None:
         return _appraise_open_host(evidence, policy, now, log)
-    cpu = _check_cpu(evidence.cpu, policy, now, log)  # (2)
+    cpu = _check_cpu(evidence.cpu, policy, now=now, chains=chains, log=log)  # (2)
     _check_measurement(cpu, policy, log)  # (3)
     _check_binding(cpu, transcript, log)  # (4)
     check_logs(evidence.cpu, cpu.rtmrs, transcript, policy, log)  # (5)
@@ -117,6 +119,7 @@ def _verify(
         tee=cpu.tee,
         trust_domains=tuple(dict.fromkeys(domains)),
         tcb_status=cpu.tcb_status,
+        signing_key=cpu.signing_key,
         platform_id=cpu.platform_id,
         measurement=cpu.measurement,
         gpus=tuple(
@@ -195,11 +198,18 @@ def _appraise_open_host(evidence: Evidence, policy: AppraisalPolicy, now: dateti
     )
 
 
-def _check_cpu(evidence: TdxEvidence | SnpEvidence, policy: AppraisalPolicy, now: datetime, log: CheckLog) -> _Cpu:
+def _check_cpu(
+    evidence: TdxEvidence | SnpEvidence,
+    policy: AppraisalPolicy,
+    *,
+    now: datetime,
+    chains: ChainCache | None,
+    log: CheckLog,
+) -> _Cpu:
     if isinstance(evidence, TdxEvidence):
         cpu = _check_tdx(evidence, policy, now, log)
     else:
-        cpu = _check_snp(evidence, policy, now, log)
+        cpu = _check_snp(evidence, policy, now=now, chains=chains, log=log)
     _check_not_denied("platform", cpu.platform_id, policy, log)
     return cpu
 
@@ -220,14 +230,19 @@ def _check_tdx(evidence: TdxEvidence, policy: AppraisalPolicy, now: datetime, lo
         report_data=claims.report_data,
         measurement=claims.measurement_id,
         tcb_status=claims.tcb_status,
+        signing_key="PCK",
         platform_id=claims.platform_id,
         trust_domain=trust_domain("intel", claims.root),
         not_after=claims.not_after,
     )
 
 
-def _check_snp(evidence: SnpEvidence, policy: AppraisalPolicy, now: datetime, log: CheckLog) -> _Cpu:
-    claims = snp.check_report(evidence, roots=policy.pins("amd"), floor=policy.snp_floor, now=now)
+def _check_snp(
+    evidence: SnpEvidence, policy: AppraisalPolicy, *, now: datetime, chains: ChainCache | None, log: CheckLog
+) -> _Cpu:
+    claims = snp.check_report(
+        evidence, roots=policy.pins("amd"), floor=policy.snp_floor, rules=policy.snp_rules, now=now, cache=chains
+    )
     log.extend(claims.checks)
     return _Cpu(
         tee=TeeKind.SEV_SNP,
@@ -235,6 +250,7 @@ def _check_snp(evidence: SnpEvidence, policy: AppraisalPolicy, now: datetime, lo
         report_data=claims.report_data,
         measurement=claims.measurement_id,
         tcb_status=claims.tcb_status,
+        signing_key=f"VLEK of {claims.provider}" if claims.provider else str(claims.signing_key),
         platform_id=hashlib.sha256(_PLATFORM_TAG + b"sev-snp" + claims.chip_id).digest(),
         trust_domain=trust_domain("amd", claims.root),
         not_after=claims.not_after,
@@ -277,7 +293,7 @@ def _check_gpus(
     policy: AppraisalPolicy,
     *,
     now: datetime,
-    chains: nvidia.ChainCache | None,
+    chains: ChainCache | None,
     log: CheckLog,
 ) -> list[nvidia.NvidiaClaims]:
     transcript = evidence.transcript

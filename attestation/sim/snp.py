@@ -6,7 +6,7 @@ Every certificate says "Simulated" in its subject. Only a policy that names the 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -21,9 +21,9 @@ from cryptography.x509.oid import NameOID
 
 from attestation import cbor
 from attestation.certificate import BIT_STRING, SEQUENCE, Certificate, read_elements, read_one
-from attestation.policy import SnpTcb
 from attestation.sim.der import element, integer, key_bytes, load_rsa_key, sequence
 from attestation.sim.snp_platform import NO_FAULTS, SimulatedSnpPlatform, SnpFaults
+from attestation.snp_policy import SnpTcb
 from attestation.snp_tcb import SnpProduct
 
 __all__ = ["NO_FAULTS", "SIMULATED_TCB", "SimulatedAmd", "SimulatedSnpPlatform", "SnpFaults"]
@@ -34,41 +34,61 @@ _AMD = "1.3.6.1.4.1.3704.1"
 _IA5_STRING = 0x16
 _PSS = PSS(MGF1(SHA384()), 48)
 _STEPPINGS = {SnpProduct.MILAN: b"Milan-B0", SnpProduct.GENOA: b"Genoa-B0", SnpProduct.TURIN: b"Turin"}
-_ARK, _ASK = "ARK-Simulated", "SEV-Simulated"
-_ARK_SERIAL, _ASK_SERIAL = 0x10000, 0x10001
+_ARK_SERIAL, _ASK_SERIAL, _ASVK_SERIAL = 0x10000, 0x10001, 0x10101
+_PROVIDER = b"Simulated provider"
 _VERSION_AND_SERIAL_1 = bytes.fromhex("a003020102020101")
 _VERSION_AND_SERIAL_0 = bytes.fromhex("a003020102020100")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedAmd:
-    """The vendor: one root and one signing key for all products.
+    """The vendor: one root key and two signing keys, certified anew for each product line as AMD names it.
 
     Attributes:
         issued: when it began; certificates run from then, unless a fault says otherwise.
-        ark: root certificate, DER.
-        ask: signing key certificate, DER.
+        ark_key: root key.
+        ask_key: signs certificates of chips' keys.
+        asvk_key: signs certificates of keys lent to providers.
+        authorities: for each product line the certificates ARK, ASK and ASVK, DER.
     """
 
     issued: datetime
     ark_key: rsa.RSAPrivateKey
     ask_key: rsa.RSAPrivateKey
-    ark: bytes
-    ask: bytes
+    asvk_key: rsa.RSAPrivateKey
+    authorities: Mapping[SnpProduct, tuple[bytes, bytes, bytes]]
 
     @classmethod
     def create(cls, now: datetime) -> Self:
-        """Make a vendor; two RSA-4096 keys take about a second."""
+        """Make a vendor; three RSA-4096 keys take about a second."""
         issued = now.astimezone(UTC).replace(microsecond=0) - timedelta(days=1)
-        ark_key, ask_key = (rsa.generate_private_key(65537, 4096) for _ in range(2))
-        ark = _authority(_ARK, ark_key.public_key(), issuer_key=ark_key, serial=_ARK_SERIAL, issued=issued)
-        ask = _authority(_ASK, ask_key.public_key(), issuer_key=ark_key, serial=_ASK_SERIAL, issued=issued)
-        return cls(issued=issued, ark_key=ark_key, ask_key=ask_key, ark=ark, ask=ask)
+        return cls._certified(issued, *(rsa.generate_private_key(65537, 4096) for _ in range(3)))
+
+    @classmethod
+    def _certified(
+        cls, issued: datetime, ark_key: rsa.RSAPrivateKey, ask_key: rsa.RSAPrivateKey, asvk_key: rsa.RSAPrivateKey
+    ) -> Self:
+        """Certify the keys; PSS salts make every certificate new, so saved vendors keep theirs."""
+        authorities = {}
+        for line in SnpProduct:
+            root = f"ARK-{line}"
+            places = (
+                (root, ark_key, _ARK_SERIAL),
+                (f"SEV-{line}", ask_key, _ASK_SERIAL),
+                (f"SEV-VLEK-{line}", asvk_key, _ASVK_SERIAL),
+            )
+            ark, ask, asvk = (
+                _authority(name, key.public_key(), issuer=root, issuer_key=ark_key, serial=serial, issued=issued)
+                for name, key, serial in places
+            )
+            authorities[line] = (ark, ask, asvk)
+        return cls(issued=issued, ark_key=ark_key, ask_key=ask_key, asvk_key=asvk_key, authorities=authorities)
 
     @property
     def root(self) -> bytes:
         """The pin of this vendor: SHA-256 of the root key's SubjectPublicKeyInfo."""
-        return sha256(Certificate.parse(self.ark).public_key_info).digest()
+        ark, _, _ = self.authorities[SnpProduct.MILAN]
+        return sha256(Certificate.parse(ark).public_key_info).digest()
 
     def make_platform(
         self,
@@ -93,40 +113,52 @@ class SimulatedAmd:
         key = ec.generate_private_key(ec.SECP384R1())
         chip_id = secrets.token_bytes(8).ljust(64, b"\0") if product is SnpProduct.TURIN else secrets.token_bytes(64)
         extensions = _chip_extensions(product, tcb, None if vlek else chip_id)
+        ark, ask, asvk = self.authorities[product]
+        issuer, signer = (f"SEV-VLEK-{product}", self.asvk_key) if vlek else (f"SEV-{product}", self.ask_key)
         name = "SEV-VLEK" if vlek else "SEV-VCEK"
-        builder = _builder(name, key.public_key(), issuer=_ASK, serial=serial or 1, issued=self.issued, days=valid_days)
+        builder = _builder(
+            name, key.public_key(), issuer=issuer, serial=serial or 1, issued=self.issued, days=valid_days
+        )
         for oid, value in extensions.items():
             builder = builder.add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), False)
-        vcek = builder.sign(self.ask_key, SHA384(), rsa_padding=_PSS).public_bytes(Encoding.DER)
+        vcek = builder.sign(signer, SHA384(), rsa_padding=_PSS).public_bytes(Encoding.DER)
         return SimulatedSnpPlatform(
             product=product,
             chip_id=chip_id,
             tcb=tcb,
             vlek=vlek,
             key=key,
-            vcek=vcek if serial else self._with_serial_0(vcek),
-            ask=self.ask,
-            ark=self.ark,
-            crl=crl or self.make_crl(),
+            vcek=vcek if serial else _with_serial_0(vcek, signer),
+            ask=asvk if vlek else ask,
+            ark=ark,
+            crl=crl or self.make_crl(product=product),
         )
 
     def make_crl(
-        self, *, revoked: Collection[int] = (), issued: datetime | None = None, valid_days: int = 365
+        self,
+        *,
+        product: SnpProduct = SnpProduct.MILAN,
+        revoked: Collection[int] = (),
+        issued: datetime | None = None,
+        valid_days: int = 365,
+        number: int = 1,
     ) -> bytes:
         """Return a revocation list, DER.
 
         Args:
+            product: product line, whose ARK issues it.
             revoked: serial numbers of revoked certificates.
             issued: when it was made; at the vendor's beginning by default.
             valid_days: days until it must be renewed.
+            number: CRL number.
         """
         start = issued or self.issued
         builder = (
             x509.CertificateRevocationListBuilder()
-            .issuer_name(_name(_ARK))
+            .issuer_name(_name(f"ARK-{product}"))
             .last_update(start)
             .next_update(start + timedelta(days=valid_days))
-            .add_extension(x509.CRLNumber(1), critical=False)
+            .add_extension(x509.CRLNumber(number), critical=False)
         )
         for serial in revoked:
             entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(start)
@@ -138,10 +170,8 @@ class SimulatedAmd:
         return cbor.encode(
             {
                 "issued": int(self.issued.timestamp()),
-                "ark_key": key_bytes(self.ark_key),
-                "ask_key": key_bytes(self.ask_key),
-                "ark": self.ark,
-                "ask": self.ask,
+                "keys": [key_bytes(key) for key in (self.ark_key, self.ask_key, self.asvk_key)],
+                "authorities": {str(line): list(chain) for line, chain in self.authorities.items()},
             }
         )
 
@@ -153,28 +183,30 @@ class SimulatedAmd:
             ValueError, AttestationError: it is something else.
         """
         match cbor.decode(data):
-            case {
-                "issued": int(issued),
-                "ark_key": bytes(ark_key),
-                "ask_key": bytes(ask_key),
-                "ark": bytes(ark),
-                "ask": bytes(ask),
-            }:
+            case {"issued": int(issued), "keys": [bytes(ark), bytes(ask), bytes(asvk)], "authorities": dict(saved)}:
                 return cls(
                     issued=datetime.fromtimestamp(issued, UTC),
-                    ark_key=load_rsa_key(ark_key),
-                    ask_key=load_rsa_key(ask_key),
-                    ark=ark,
-                    ask=ask,
+                    ark_key=load_rsa_key(ark),
+                    ask_key=load_rsa_key(ask),
+                    asvk_key=load_rsa_key(asvk),
+                    authorities={line: _saved_chain(saved.get(str(line))) for line in SnpProduct},
                 )
         raise ValueError("not a saved simulated AMD; make a new one")
 
-    def _with_serial_0(self, certificate: bytes) -> bytes:
-        """Return the certificate with AMD's serial number 0, which the builder does not write, signed anew."""
-        signed, algorithm, _ = read_elements(read_one(certificate, SEQUENCE))
-        body = signed.content.replace(_VERSION_AND_SERIAL_1, _VERSION_AND_SERIAL_0, 1)
-        signature = self.ask_key.sign(sequence(body), _PSS, SHA384())
-        return sequence(sequence(body), algorithm.whole, element(BIT_STRING, b"\0" + signature))
+
+def _saved_chain(saved: cbor.Value) -> tuple[bytes, bytes, bytes]:
+    match saved:
+        case [bytes(ark), bytes(ask), bytes(asvk)]:
+            return ark, ask, asvk
+    raise ValueError("not a saved simulated AMD; make a new one")
+
+
+def _with_serial_0(certificate: bytes, signer: rsa.RSAPrivateKey) -> bytes:
+    """Return the certificate with AMD's serial number 0, which the builder does not write, signed anew."""
+    signed, algorithm, _ = read_elements(read_one(certificate, SEQUENCE))
+    body = signed.content.replace(_VERSION_AND_SERIAL_1, _VERSION_AND_SERIAL_0, 1)
+    signature = signer.sign(sequence(body), _PSS, SHA384())
+    return sequence(sequence(body), algorithm.whole, element(BIT_STRING, b"\0" + signature))
 
 
 def _chip_extensions(product: SnpProduct, tcb: SnpTcb, chip_id: bytes | None) -> dict[str, bytes]:
@@ -185,7 +217,7 @@ def _chip_extensions(product: SnpProduct, tcb: SnpTcb, chip_id: bytes | None) ->
     for number, version in versions.items():
         extensions[f"{_AMD}.{number}"] = integer(version)
     if chip_id is None:
-        return {**extensions, f"{_AMD}.5": element(_IA5_STRING, b"Simulated provider")}
+        return {**extensions, f"{_AMD}.5": element(_IA5_STRING, _PROVIDER)}
     return {**extensions, f"{_AMD}.4": chip_id[:8] if product is SnpProduct.TURIN else chip_id}
 
 
@@ -220,12 +252,18 @@ def _builder(
 
 
 def _authority(
-    subject: str, key: rsa.RSAPublicKey, *, issuer_key: rsa.RSAPrivateKey, serial: int, issued: datetime
+    subject: str,
+    key: rsa.RSAPublicKey,
+    *,
+    issuer: str,
+    issuer_key: rsa.RSAPrivateKey,
+    serial: int,
+    issued: datetime,
 ) -> bytes:
-    is_root = subject == _ARK
+    is_root = subject == issuer
     usage = dict.fromkeys(("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"), False)
     builder = (
-        _builder(subject, key, issuer=_ARK, serial=serial, issued=issued, days=25 * 365)
+        _builder(subject, key, issuer=issuer, serial=serial, issued=issued, days=25 * 365)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None if is_root else 0), critical=True)
         .add_extension(
             x509.KeyUsage(

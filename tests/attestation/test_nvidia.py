@@ -343,18 +343,6 @@ def test_a_refused_chain_is_not_cached(evidence: GpuEvidence) -> None:
             _check(forged, cache=cache)
 
 
-def test_the_chain_cache_forgets_the_one_unused_longest() -> None:
-    cache = ChainCache(capacity=2)
-    endorsement = check_chain(gpu().chain, roots=frozenset({nvidia().root}), now=NOW, log=CheckLog())
-    for name in (b"a", b"b"):
-        cache.put(name, endorsement)
-    assert cache.get(b"a") is endorsement
-    cache.put(b"c", endorsement)
-    assert [cache.get(name) is not None for name in (b"a", b"b", b"c")] == [True, False, True]
-    with pytest.raises(ValueError, match="capacity"):
-        ChainCache(capacity=0)
-
-
 def test_a_refusal_carries_the_checks_that_ran() -> None:
     with pytest.raises(RimMismatchError) as caught:
         _check(gpu().attest(NONCE, GpuFaults(altered_blocks=(7,))))

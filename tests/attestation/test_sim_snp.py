@@ -35,7 +35,8 @@ def test_chip_certificates_have_the_extensions_and_serial_of_genuine_ones(produc
 
 def test_authorities_have_the_rights_of_genuine_ones() -> None:
     genuine = x509.load_pem_x509_certificates(vector("sev-snp/milan_ask_ark.pem").read_bytes())
-    for mine, theirs in zip((amd().ask, amd().ark), genuine, strict=True):
+    ark, ask, _ = amd().authorities[SnpProduct.MILAN]
+    for mine, theirs in zip((ask, ark), genuine, strict=True):
         simulated, other = Certificate.parse(mine), Certificate.parse(theirs.public_bytes(Encoding.DER))
         assert simulated.is_authority() and other.is_authority()
         assert simulated.extensions[BASIC_CONSTRAINTS] == other.extensions[BASIC_CONSTRAINTS]
@@ -49,6 +50,7 @@ def test_a_report_differs_from_a_genuine_one_only_in_its_values() -> None:
     unused = [*range(0x3C, 0x3E), *range(0x4C, 0x50), *range(0x18B, 0x1A0), *range(0x1F8, 0x2A0), *range(0x330, 0x4A0)]
     assert len(simulated) == len(genuine)
     assert [simulated[at] for at in unused] == [genuine[at] for at in unused]
+    assert simulated[0x1E8:0x1F0].count(0) == genuine[0x1E8:0x1F0].count(0), "two firmware versions, a zero behind each"
 
 
 def test_a_saved_platform_works_and_holds_no_vendor_key() -> None:
@@ -58,13 +60,13 @@ def test_a_saved_platform_works_and_holds_no_vendor_key() -> None:
     report = again.report(b"d" * 64, measurement=b"m" * 48)
     claims = check_report(again.evidence(report), roots=frozenset({amd().root}), floor=FLOOR, now=NOW)
     assert claims.chip_id == platform.chip_id
-    for key in (amd().ark_key, amd().ask_key):
+    for key in (amd().ark_key, amd().ask_key, amd().asvk_key):
         assert key_bytes(key)[-256:] not in saved
 
 
 def test_a_saved_vendor_is_the_same_vendor() -> None:
     again = SimulatedAmd.from_bytes(amd().to_bytes())
-    assert (again.root, again.ark, again.issued) == (amd().root, amd().ark, amd().issued)
+    assert (again.root, again.authorities, again.issued) == (amd().root, amd().authorities, amd().issued)
     platform = again.make_platform()
     report = platform.report(b"d" * 64, measurement=b"m" * 48)
     check_report(platform.evidence(report), roots=frozenset({amd().root}), floor=FLOOR, now=NOW)

@@ -21,16 +21,17 @@ from attestation.errors import (
     EvidenceSignatureError,
     GuestPolicyError,
     MalformedEvidenceError,
+    PlatformSettingsError,
     RevokedError,
     TcbStatusError,
     UntrustedRootError,
 )
 from attestation.evidence import SnpEvidence
-from attestation.policy import SnpTcb, SnpTcbFloor
 from attestation.roots import AMD_ARK_GENOA, AMD_ARK_MILAN, AMD_ARK_TURIN
 from attestation.sim.snp import SIMULATED_TCB, SimulatedSnpPlatform, SnpFaults
 from attestation.snp import SnpClaims, check_report, check_signed, measurement_id, parse_report
-from attestation.snp_chain import SnpEndorsement, SnpSigningKey, check_chain
+from attestation.snp_chain import SnpEndorsement, check_chain
+from attestation.snp_policy import SnpPlatformRules, SnpRules, SnpSigningKey, SnpTcb, SnpTcbFloor, Want
 from attestation.snp_tcb import SnpProduct, covers, encode_tcb, parse_tcb
 from attestation.verdict import CheckLog
 from tests.attestation.vendors import NOW, amd, flipped, vector
@@ -38,6 +39,8 @@ from tests.attestation.vendors import NOW, amd, flipped, vector
 FLOOR = SnpTcbFloor(milan=SIMULATED_TCB, genoa=SIMULATED_TCB, turin=SIMULATED_TCB)
 GENUINE = {SnpProduct.MILAN: AMD_ARK_MILAN, SnpProduct.GENOA: AMD_ARK_GENOA, SnpProduct.TURIN: AMD_ARK_TURIN}
 GENUINE_ROOTS = frozenset(GENUINE.values())
+BOTH_KEYS = SnpRules(signing_keys=frozenset(SnpSigningKey))
+ANY_MACHINE = SnpRules(platform=SnpPlatformRules(alias_check_complete=Want.ANY))
 OLDER = replace(SIMULATED_TCB, microcode=SIMULATED_TCB.microcode - 1)
 REPORT_DATA, MEASUREMENT, HOST_DATA = b"d" * 64, b"m" * 48, b"h" * 32
 
@@ -56,8 +59,14 @@ def _report(platform: SimulatedSnpPlatform, **faults: object) -> bytes:
     return platform.report(REPORT_DATA, measurement=MEASUREMENT, host_data=HOST_DATA, faults=SnpFaults(**faults))
 
 
-def _check(evidence: SnpEvidence, *, floor: SnpTcbFloor = FLOOR, later: timedelta = timedelta()) -> SnpClaims:
-    return check_report(evidence, roots=frozenset({amd().root}), floor=floor, now=NOW + later)
+def _check(
+    evidence: SnpEvidence,
+    *,
+    floor: SnpTcbFloor = FLOOR,
+    later: timedelta = timedelta(),
+    rules: SnpRules = SnpRules(),  # noqa: B008  (frozen)
+) -> SnpClaims:
+    return check_report(evidence, roots=frozenset({amd().root}), floor=floor, rules=rules, now=NOW + later)
 
 
 def _genuine_chain(product: str) -> tuple[bytes, bytes, bytes]:
@@ -68,14 +77,15 @@ def _genuine_chain(product: str) -> tuple[bytes, bytes, bytes]:
 
 def _genuine_endorsement(product: str) -> SnpEndorsement:
     leaf, ask, ark = _genuine_chain(product)
-    return check_chain(leaf_der=leaf, ask_der=ask, ark_der=ark, roots=GENUINE_ROOTS, now=NOW, log=CheckLog())
+    evidence = SnpEvidence(report=b"", vcek=leaf, ask=ask, ark=ark, crl=b"")
+    return check_chain(evidence, roots=GENUINE_ROOTS, now=NOW, log=CheckLog())
 
 
 def test_a_genuine_milan_report_holds_down_to_amds_root() -> None:
     endorsement = _genuine_endorsement("milan")
     report = parse_report(bytes.fromhex(vector("sev-snp/virtee_milan_report.hex").read_text()))
     tcb = SnpTcb(bootloader=3, tee=0, snp=8, microcode=0x73)
-    check_signed(report, endorsement, floor=SnpTcbFloor(milan=tcb), log=CheckLog())
+    check_signed(report, endorsement, floor=SnpTcbFloor(milan=tcb), rules=ANY_MACHINE, log=CheckLog())
     assert endorsement.product is SnpProduct.MILAN
     assert endorsement.tcb == tcb
     assert endorsement.root == AMD_ARK_MILAN
@@ -96,7 +106,14 @@ def test_a_genuine_report_below_the_floor_is_refused() -> None:
     report = parse_report(bytes.fromhex(vector("sev-snp/virtee_milan_report.hex").read_text()))
     floor = SnpTcbFloor(milan=SnpTcb(bootloader=3, tee=0, snp=9, microcode=0))
     with pytest.raises(TcbStatusError):
-        check_signed(report, endorsement, floor=floor, log=CheckLog())
+        check_signed(report, endorsement, floor=floor, rules=ANY_MACHINE, log=CheckLog())
+
+
+def test_a_genuine_report_that_cannot_tell_of_memory_aliases_is_refused_by_default() -> None:
+    endorsement = _genuine_endorsement("milan")
+    report = parse_report(bytes.fromhex(vector("sev-snp/virtee_milan_report.hex").read_text()))
+    with pytest.raises(PlatformSettingsError, match="version 2 reports cannot tell alias_check_complete"):
+        check_signed(report, endorsement, floor=FLOOR, log=CheckLog())
 
 
 def test_a_genuine_turin_certificate_is_read_in_its_own_layout() -> None:
@@ -125,7 +142,9 @@ def test_a_simulated_report_is_refused_under_amds_genuine_roots(evidence: SnpEvi
 @pytest.mark.parametrize("product", SnpProduct)
 def test_an_honest_platform_is_accepted(product: SnpProduct, vlek: bool) -> None:
     honest = amd().make_platform(product=product, vlek=vlek)
-    claims = _check(honest.evidence(_report(honest)))
+    claims = _check(honest.evidence(_report(honest)), rules=BOTH_KEYS)
+    assert claims.signing_key is (SnpSigningKey.VLEK if vlek else SnpSigningKey.VCEK)
+    assert claims.provider == ("Simulated provider" if vlek else "")
     assert (claims.report_data, claims.measurement, claims.host_data) == (REPORT_DATA, MEASUREMENT, HOST_DATA)
     assert (claims.product, claims.chip_id, claims.tcb) == (product, honest.chip_id, SIMULATED_TCB)
     assert claims.root == amd().root
@@ -139,7 +158,12 @@ def test_a_report_is_never_called_up_to_date(evidence: SnpEvidence) -> None:
 
 @pytest.mark.parametrize("version", [2, 3, 4, 5])
 def test_report_versions_2_to_5_are_read(platform: SimulatedSnpPlatform, version: int) -> None:
-    _check(platform.evidence(_report(platform, version=version)))
+    report = parse_report(_report(platform, version=version, mitigations=(3, 7)))
+    _check(platform.evidence(_report(platform, version=version)), rules=ANY_MACHINE)
+    assert report.version == version
+    assert report.cpu == (None if version < 3 else (0x19, 0x01, 0))
+    assert (report.launch_mitigations, report.current_mitigations) == ((3, 7) if version == 5 else (None, None))
+    assert report.current_firmware == report.committed_firmware == (1, 55, 41)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +181,8 @@ def test_report_versions_2_to_5_are_read(platform: SimulatedSnpPlatform, version
         pytest.param({"mask_chip_id": True}, EndorsementMismatchError, id="chip-id-masked-by-the-host"),
         pytest.param({"chip_id": b"x" * 64}, EndorsementMismatchError, id="report-of-another-chip"),
         pytest.param({"cpu_family": 0x1A}, EndorsementMismatchError, id="report-of-another-product"),
+        pytest.param({"cpu_model": 0x11}, EndorsementMismatchError, id="report-of-another-product-of-the-family"),
+        pytest.param({"mask_chip_key": True}, EndorsementMismatchError, id="report-that-says-nobody-signs"),
         pytest.param({"reported": OLDER}, EndorsementMismatchError, id="certificate-for-another-tcb-than-reported"),
         pytest.param({"current": OLDER}, TcbStatusError, id="running-firmware-rolled-back"),
         pytest.param({"committed": OLDER}, TcbStatusError, id="rollback-still-possible"),
@@ -188,7 +214,7 @@ def test_refused_everything_by_an_empty_floor(evidence: SnpEvidence) -> None:
 def test_refused_masked_chip_under_a_vlek() -> None:
     lent = amd().make_platform(vlek=True)
     with pytest.raises(EndorsementMismatchError):
-        _check(lent.evidence(_report(lent, mask_chip_id=True)))
+        _check(lent.evidence(_report(lent, mask_chip_id=True)), rules=BOTH_KEYS)
 
 
 def test_refused_certificate_of_another_platform(platform: SimulatedSnpPlatform, evidence: SnpEvidence) -> None:
@@ -317,9 +343,12 @@ def test_a_tcb_version_survives_its_encoding(product: SnpProduct, parts: tuple[i
 
 
 def test_milan_and_turin_lay_a_tcb_version_out_differently() -> None:
-    raw = bytes([1, 2, 3, 4, 5, 6, 7, 8])
-    assert parse_tcb(raw, SnpProduct.MILAN) == SnpTcb(bootloader=1, tee=2, snp=7, microcode=8)
-    assert parse_tcb(raw, SnpProduct.TURIN) == SnpTcb(fmc=1, bootloader=2, tee=3, snp=4, microcode=8)
+    milan, turin = bytes([1, 2, 0, 0, 0, 0, 7, 8]), bytes([1, 2, 3, 4, 0, 0, 0, 8])
+    assert parse_tcb(milan, SnpProduct.MILAN) == SnpTcb(bootloader=1, tee=2, snp=7, microcode=8)
+    assert parse_tcb(turin, SnpProduct.TURIN) == SnpTcb(fmc=1, bootloader=2, tee=3, snp=4, microcode=8)
+    for raw, other in ((milan, SnpProduct.TURIN), (turin, SnpProduct.GENOA)):
+        with pytest.raises(MalformedEvidenceError, match="reserved"):
+            parse_tcb(raw, other)
 
 
 @pytest.mark.parametrize("part", ["bootloader", "tee", "snp", "microcode", "fmc"])
