@@ -1,4 +1,5 @@
-"""`python -m attestation verify EVIDENCE --policy POLICY --nonce HEX [--at TIME] [--json]`, `logs FILE [--ccel]`.
+"""`python -m attestation verify EVIDENCE --policy POLICY --nonce HEX [--at TIME] [--json]`, `logs FILE [--ccel]`,
+and `measure-snp --ovmf FILE --vcpus N`.
 
 Exit code 0: everything held; 1: refused; 2: could not tell (unreadable file, unusable policy, wrong arguments).
 """
@@ -12,10 +13,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from attestation import logs_command
+from attestation import logs_command, measure_command
 from attestation.errors import AttestationError, PolicyError
 from attestation.evidence import EVIDENCE_SIZE_MAX, parse_evidence
 from attestation.policy import AppraisalPolicy
+from attestation.snp_floor import parse_floor_file
 from attestation.verdict import Check, Verdict, checks_to_list
 from attestation.verify import verify
 
@@ -26,12 +28,15 @@ _MARKS = {"held": "ok  ", "failed": "FAIL", "not applicable": "n/a "}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     options = _parser().parse_args(arguments)
-    if "run" in options:
-        code: int = options.run(options)
-        return code
+    code: int = options.run(options)
+    return code
+
+
+def _verify(options: argparse.Namespace) -> int:
     try:
         data = _read(options.evidence)
-        policy = AppraisalPolicy.from_yaml(options.policy.read_text())
+        floor = parse_floor_file(options.snp_floor.read_text()).floor if options.snp_floor else None
+        policy = AppraisalPolicy.from_yaml(options.policy.read_text(), snp_floor=floor)
     except (OSError, UnicodeDecodeError, PolicyError) as error:
         print(f"could not tell: {error}", file=sys.stderr)
         return UNKNOWN
@@ -53,8 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--nonce", type=_nonce, required=True, help="the 32 bytes that were sent, in hex")
     command.add_argument("--at", type=_time, default=None, help="judge at this time: ISO 8601 or unix seconds")
     command.add_argument("--json", action="store_true", help="print the verdict or refusal as JSON")
-    command.set_defaults(at=datetime.now(UTC))
+    command.add_argument("--snp-floor", type=Path, help="AMD TCB floor file (YAML), if the policy leaves it open")
+    command.set_defaults(at=datetime.now(UTC), run=_verify)
     logs_command.add_parser(commands)
+    measure_command.add_parser(commands)
     return parser
 
 

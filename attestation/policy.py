@@ -137,16 +137,19 @@ class AppraisalPolicy:
         return (self.unsafe_simulated_roots or self.roots).of(vendor)
 
     @staticmethod
-    def from_yaml(text: str, *, reference: ReferenceValues | None = None) -> AppraisalPolicy:
+    def from_yaml(
+        text: str, *, reference: ReferenceValues | None = None, snp_floor: SnpTcbFloor | None = None
+    ) -> AppraisalPolicy:
         """Read a policy file; see `attestation.policy_file`.
 
         Args:
             text: the file.
             reference: reference values that come from elsewhere (the on-chain registry); the file must name none then.
+            snp_floor: AMD firmware floor that comes from elsewhere (a floor file); the policy must name none then.
 
         Raises:
             PolicyError: empty, an unknown key, a value of the wrong kind.
         """
         from attestation.policy_file import parse_policy  # noqa: PLC0415  (the file format needs the type)
 
-        return parse_policy(text, reference)
+        return parse_policy(text, reference, snp_floor)
