@@ -77,7 +77,10 @@ def test_published_digests_of_genuine_firmware_are_met() -> None:
 
 
 def test_the_digest_of_one_image_is_this_value_for_good() -> None:
-    assert launch_digest(PLAIN).hex() == "994321b22f324640be76443aed4e74dfc737cb26e6d82f1d6d3311fe65fa9c02c62491a4ca49b4e3f93bf6e6a4d04db4"
+    assert (
+        launch_digest(PLAIN).hex()
+        == "994321b22f324640be76443aed4e74dfc737cb26e6d82f1d6d3311fe65fa9c02c62491a4ca49b4e3f93bf6e6a4d04db4"
+    )
 
 
 @pytest.mark.parametrize(
