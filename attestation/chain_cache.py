@@ -24,6 +24,9 @@ class ChainCache:
         self._capacity = capacity
         self._entries: OrderedDict[bytes, object] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def get(self, fingerprint: bytes, kind: type[_T]) -> _T | None:
         """Return what was remembered under this fingerprint, if it is of this kind."""
         entry = self._entries.get(fingerprint)

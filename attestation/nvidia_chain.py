@@ -74,7 +74,7 @@ def check_chain(
     if len(chain) not in CHAIN_SIZES:
         raise MalformedEvidenceError(f"GPU chain of {len(chain)} certificates, want one of {CHAIN_SIZES}")
     fingerprint = sha256(b"".join(sha256(der).digest() for der in chain)).digest()
-    known = cache.get(fingerprint, GpuEndorsement) if cache else None
+    known = cache.get(fingerprint, GpuEndorsement) if cache is not None else None
     certificates = [] if known else [Certificate.parse(der) for der in chain]
     endorsement = known or _read_endorsement(certificates)
     log.require(

@@ -116,7 +116,7 @@ def check_chain(
         EndorsementExpiredError.
     """
     fingerprint = _fingerprint(b"AMD chain", evidence.vcek, evidence.ask, evidence.ark)
-    endorsement = cache.get(fingerprint, SnpEndorsement) if cache else None
+    endorsement = cache.get(fingerprint, SnpEndorsement) if cache is not None else None
     if endorsement is None:
         endorsement = _follow(evidence, roots, log)
     else:
@@ -151,7 +151,7 @@ def check_crl(
         MalformedEvidenceError, EvidenceSignatureError, EndorsementExpiredError, RevokedError.
     """
     fingerprint = _fingerprint(b"AMD revocation list", crl_der, endorsement.root)
-    known = cache.get(fingerprint, RevocationList) if cache else None
+    known = cache.get(fingerprint, RevocationList) if cache is not None else None
     crl = known or RevocationList.parse(crl_der)
     named = crl.issuer == endorsement.root_name
     valid = named and (known is not None or _is_signed(endorsement.root_key, crl.signature, crl.signed))

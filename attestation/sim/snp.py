@@ -99,6 +99,9 @@ class SimulatedAmd:
         serial: int = 0,
         valid_days: int = 7 * 365,
         crl: bytes | None = None,
+        line: SnpProduct | None = None,
+        other_authority: bool = False,
+        extensions: Mapping[str, bytes] | None = None,
     ) -> SimulatedSnpPlatform:
         """Make a processor with a chip key this vendor endorses.
 
@@ -109,17 +112,22 @@ class SimulatedAmd:
             serial: of the chip's certificate; 0 as AMD's are. Give another to revoke it.
             valid_days: life of the chip's certificate from `issued`.
             crl: revocation list to hand out; a fresh empty one by default.
+            line: product line whose authorities certify the key; its own by default, another is a vendor's mistake.
+            other_authority: the signing key for the other kind of keys certifies it: another mistake.
+            extensions: values of certificate extensions to exchange or add, by object identifier.
         """
         key = ec.generate_private_key(ec.SECP384R1())
         chip_id = secrets.token_bytes(8).ljust(64, b"\0") if product is SnpProduct.TURIN else secrets.token_bytes(64)
-        extensions = _chip_extensions(product, tcb, None if vlek else chip_id)
-        ark, ask, asvk = self.authorities[product]
-        issuer, signer = (f"SEV-VLEK-{product}", self.asvk_key) if vlek else (f"SEV-{product}", self.ask_key)
+        named = {**_chip_extensions(product, tcb, None if vlek else chip_id), **(extensions or {})}
+        line = line or product
+        ark, ask, asvk = self.authorities[line]
+        by_asvk = vlek is not other_authority
+        issuer, signer = (f"SEV-VLEK-{line}", self.asvk_key) if by_asvk else (f"SEV-{line}", self.ask_key)
         name = "SEV-VLEK" if vlek else "SEV-VCEK"
         builder = _builder(
             name, key.public_key(), issuer=issuer, serial=serial or 1, issued=self.issued, days=valid_days
         )
-        for oid, value in extensions.items():
+        for oid, value in named.items():
             builder = builder.add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), False)
         vcek = builder.sign(signer, SHA384(), rsa_padding=_PSS).public_bytes(Encoding.DER)
         return SimulatedSnpPlatform(
@@ -129,9 +137,9 @@ class SimulatedAmd:
             vlek=vlek,
             key=key,
             vcek=vcek if serial else _with_serial_0(vcek, signer),
-            ask=asvk if vlek else ask,
+            ask=asvk if by_asvk else ask,
             ark=ark,
-            crl=crl or self.make_crl(product=product),
+            crl=crl or self.make_crl(product=line),
         )
 
     def make_crl(
