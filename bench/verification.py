@@ -16,6 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import dcap_qvl
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA384
 
 from attestation import (
     AppraisalPolicy,
@@ -34,16 +37,22 @@ from attestation import (
     tdx,
     verify,
 )
+from attestation.chain_cache import ChainCache
 from attestation.collect import extend_named
 from attestation.evidence import SnpEvidence, TdxEvidence
 from attestation.log_appraisal import check_logs
 from attestation.simulate import SIMULATED_FLOOR, SimulatedHost, SimulatedVendors
+from attestation.snp_chain import check_chain
 from attestation.verdict import CheckLog
 
 ROUNDS = 7
 NONCE = b"n" * 32
 NOW = datetime.now(UTC).replace(microsecond=0)
-TARGET = 1200  # TDX quotes per second on one core
+TARGETS = {  # per second on one core
+    "TDX quote and collateral": 1200,
+    "SEV-SNP report": 900,
+    "SEV-SNP report, chain seen before": 2000,
+}
 
 
 def main() -> None:
@@ -57,7 +66,8 @@ def main() -> None:
         rates = _measure(call, seconds)
         median = statistics.median(rates)
         print(f"{name:44} {median:7.0f}/s {min(rates):7.0f}/s {max(rates):7.0f}/s {1e6 / median:6.0f} us", flush=True)
-    print(f"target: TDX quote and collateral >= {TARGET}/s")
+    for name, target in TARGETS.items():
+        print(f"target: {name} >= {target}/s")
 
 
 def _cases() -> Iterator[tuple[str, Callable[[], object]]]:
@@ -94,14 +104,26 @@ def _cpu_cases(
         f"TDX logs, {len(quote.ccel)} bytes and {len(quote.log)} events",
         lambda: check_logs(quote, registers, base, policy, CheckLog()),
     )
-    yield "SEV-SNP report", lambda: snp.check_report(report, roots=roots.amd, floor=SIMULATED_FLOOR, now=NOW)
+    yield from _snp_cases(report, roots.amd)
+
+
+def _snp_cases(report: SnpEvidence, roots: frozenset[bytes]) -> Iterator[tuple[str, Callable[[], object]]]:
+    parsed, chains = snp.parse_report(report.report), ChainCache()
+    key = check_chain(report, roots=roots, now=NOW, log=CheckLog()).public_key
+    signature = encode_dss_signature(*parsed.signature)
+    yield "SEV-SNP signature, library alone", lambda: key.verify(signature, parsed.signed, ECDSA(SHA384()))
+    yield "SEV-SNP report", lambda: snp.check_report(report, roots=roots, floor=SIMULATED_FLOOR, now=NOW)
+    yield (
+        "SEV-SNP report, chain seen before",
+        lambda: snp.check_report(report, roots=roots, floor=SIMULATED_FLOOR, now=NOW, cache=chains),
+    )
 
 
 def _gpu_cases(vendors: SimulatedVendors, host: SimulatedHost) -> Iterator[tuple[str, Callable[[], object]]]:
     attestation = host.attest(_transcript())
     report, nonce = attestation.gpus[0], gpu_nonce(attestation.transcript.base_digest(), 0)
     rims = nvidia.load_rims({sha256(rim).digest(): rim for rim in host.rims()})
-    roots, chains = vendors.roots().nvidia, nvidia.ChainCache()
+    roots, chains = vendors.roots().nvidia, ChainCache()
     yield "GPU report", lambda: nvidia.check_report(report, nonce=nonce, roots=roots, rims=rims, now=NOW)
     yield (
         "GPU report, chain seen before",
@@ -113,7 +135,7 @@ def _composite_cases(
     name: str, vendors: SimulatedVendors, host: SimulatedHost
 ) -> Iterator[tuple[str, Callable[[], object]]]:
     document = encode_evidence(host.attest(_transcript()).evidence(inclusion_proof([NONCE], 0)))
-    policy, chains = _policy(vendors, host), nvidia.ChainCache()
+    policy, chains = _policy(vendors, host), ChainCache()
     size = f"{len(document) / 1024:.0f} KiB"
     yield f"whole: {name}, {size}", lambda: verify(parse_evidence(document), policy, nonce=NONCE, now=NOW)
     yield (
