@@ -53,15 +53,9 @@ def check_guest(report: SnpReport, rules: SnpGuestRules, log: CheckLog) -> None:
         error=GuestPolicyError,
     )
     log.require("SNP privilege level", report.vmpl == 0, seen=str(report.vmpl), required="0", error=GuestPolicyError)
-    wants = _wants(rules)
-    broken = [name for name, want in wants if policy.has(name) is not (want is Want.REQUIRED)]
-    log.require(
-        "SNP guest settings",
-        not broken,
-        seen=_words(broken, wants),
-        required=_required(wants),
-        error=GuestPolicyError,
-    )
+    wants, words = _wants(rules)
+    broken = [name for name, want in wants if policy.has(name) is not want]
+    log.require("SNP guest settings", not broken, seen=_seen(broken), required=words, error=GuestPolicyError)
     log.require(
         "SNP guest ABI",
         policy.abi >= rules.abi_min,
@@ -99,15 +93,15 @@ def check_platform(report: SnpReport, rules: SnpPlatformRules, log: CheckLog) ->
         required="all settings the guest insists on",
         error=PlatformSettingsError,
     )
-    wants = _wants(rules)
-    broken = [name for name, want in wants if info.has(name) is not (want is Want.REQUIRED)]
+    wants, words = _wants(rules)
+    broken = [name for name, want in wants if info.has(name) is not want]
     untold = [name for name in broken if info.has(name) is None]
-    seen = _words(broken, wants)
+    seen = _seen(broken)
     log.require(
         "SNP platform settings",
         not broken,
         seen=f"{seen}; version {report.version} reports cannot tell {', '.join(untold)}" if untold else seen,
-        required=_required(wants),
+        required=words,
         error=PlatformSettingsError,
     )
     _check_firmware(report, rules, log)
@@ -166,18 +160,16 @@ def check_identity(report: SnpReport, rules: SnpIdentityRules, log: CheckLog) ->
 
 
 @cache  # rules are few values; reflection on each report would cost more than all checks together
-def _wants(rules: SnpGuestRules | SnpPlatformRules) -> tuple[tuple[str, Want], ...]:
+def _wants(rules: SnpGuestRules | SnpPlatformRules) -> tuple[tuple[tuple[str, bool], ...], str]:
+    """The settings a rule is about, each with whether it must be on; and the same in words."""
     values = ((field.name, getattr(rules, field.name)) for field in fields(rules))
-    return tuple((name, want) for name, want in values if isinstance(want, Want) and want is not Want.ANY)
+    asked = [(name, want) for name, want in values if isinstance(want, Want) and want is not Want.ANY]
+    words = ", ".join(f"{name} {want}" for name, want in asked) or "nothing"
+    return tuple((name, want is Want.REQUIRED) for name, want in asked), words
 
 
-def _words(broken: list[str], wants: tuple[tuple[str, Want], ...]) -> str:
-    return f"not so: {', '.join(broken)}" if broken else f"{len(wants)} as required"
-
-
-@cache
-def _required(wants: tuple[tuple[str, Want], ...]) -> str:
-    return ", ".join(f"{name} {want}" for name, want in wants) or "nothing"
+def _seen(broken: list[str]) -> str:
+    return f"not so: {', '.join(broken)}" if broken else "as required"
 
 
 def _version(parts: tuple[int, ...]) -> str:
