@@ -24,7 +24,7 @@ from attestation.errors import AttesterError
 from attestation.eventlog import EventKind, LogEvent
 from attestation.evidence import GpuEvidence, SnpEvidence, TdxEvidence
 from attestation.roots import UnsafeSimulatedRoots
-from attestation.sim.faults import FIRMWARE_LOG_FAULTS, NEEDS_GPUS, RUNTIME_LOG_FAULTS, Fault
+from attestation.sim.faults import FIRMWARE_LOG_FAULTS, NEEDS_GPUS, RUNTIME_LOG_FAULTS, SNP_FAULTS, Fault
 from attestation.sim.gpu import SimulatedGpu
 from attestation.sim.guest import SimulatedGuest, sent_firmware_log, sent_runtime_log
 from attestation.sim.intel import GOOD, LIFE, CollateralFaults, SimulatedIntel
@@ -80,6 +80,8 @@ class SimulatedHost:
                 raise ValueError(f"fault {fault} needs {NEEDS_GPUS[fault]} GPUs, the host has {len(self.gpus)}")
             if self.tee is not TeeKind.TDX and fault in FIRMWARE_LOG_FAULTS | RUNTIME_LOG_FAULTS:
                 raise ValueError(f"fault {fault} needs a TDX host: {self.tee} has no log to lie about")
+            if self.tee is not TeeKind.SEV_SNP and fault in SNP_FAULTS:
+                raise ValueError(f"fault {fault} needs an SEV-SNP host: a {self.tee} quote does not say it")
 
     @property
     def tee(self) -> TeeKind:
@@ -204,8 +206,13 @@ class SimulatedHost:
                 rtmr3, log = sent_runtime_log(events, self.faults)
                 quote = self.platform.quote(report_data, image=image_of(image).with_rtmr3(rtmr3), faults=faults)
             return self.platform.evidence(quote, ccel=sent_firmware_log(self.image, self.faults), log=log)
-        report = self.platform.report(report_data, measurement=_launch_digest(image), faults=SnpFaults(debug=debug))
-        return self.platform.evidence(report)
+        lies = SnpFaults(
+            debug=debug,
+            platform_info=0 if self._lies(Fault.MEMORY_ALIASES) else None,
+            mask_chip_id=self._lies(Fault.MASKED_CHIP),
+            vmpl=1 if self._lies(Fault.LOWER_PRIVILEGE) else 0,
+        )
+        return self.platform.evidence(self.platform.report(report_data, measurement=_launch_digest(image), faults=lies))
 
     def _tamper(self, gpus: tuple[GpuEvidence, ...], base: Transcript) -> tuple[GpuEvidence, ...]:
         """Return the reports as a lying host sends them, after the CPU has signed."""

@@ -20,7 +20,8 @@ from attestation.chain_cache import ChainCache
 from attestation.errors import AttestationError, EndorsementMismatchError, EvidenceSignatureError, TcbStatusError
 from attestation.evidence import SnpEvidence
 from attestation.snp_appraisal import check_guest, check_identity, check_platform, check_signing_key
-from attestation.snp_chain import SnpEndorsement, check_chain, check_crl
+from attestation.snp_certificate import SnpEndorsement
+from attestation.snp_chain import check_chain, check_crl
 from attestation.snp_policy import SnpRules, SnpSigningKey, SnpTcb, SnpTcbFloor
 from attestation.snp_report import REPORT_SIZE, SnpReport, measurement_id, parse_report
 from attestation.snp_settings import SnpGuestPolicy

@@ -24,6 +24,10 @@ class Fault(StrEnum):
     OUT_OF_DATE_TCB = "out-of-date-tcb"  # old firmware
     REVOKED_KEY = "revoked-key"  # the vendor revoked the platform's key
 
+    MEMORY_ALIASES = "memory-aliases"  # SEV-SNP: the firmware did not look for two addresses of one memory cell
+    MASKED_CHIP = "masked-chip"  # SEV-SNP: the host hides which processor it is
+    LOWER_PRIVILEGE = "lower-privilege"  # SEV-SNP: something in the guest that it does not trust asked for the report
+
     MISSING_FIRMWARE_EVENT = "missing-firmware-event"  # leaves one event out of the firmware's log
     EDITED_FIRMWARE_EVENT = "edited-firmware-event"  # another digest in the firmware's log
     RENAMED_FIRMWARE_EVENT = "renamed-firmware-event"  # other words in the firmware's log beside the same digest
@@ -50,6 +54,7 @@ NEEDS_GPUS = {
     Fault.DOUBLED_GPU: 2,
 }
 
+SNP_FAULTS = frozenset({Fault.MEMORY_ALIASES, Fault.MASKED_CHIP, Fault.LOWER_PRIVILEGE})
 FIRMWARE_LOG_FAULTS = frozenset(
     {
         Fault.MISSING_FIRMWARE_EVENT,

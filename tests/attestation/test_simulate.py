@@ -91,6 +91,11 @@ def test_one_image_measures_the_same_on_every_host_of_a_kind_and_differently_on_
     assert one.measurement_id() != host(SNP_CPU).measurement_id()
 
 
+def test_a_tdx_host_cannot_be_given_a_lie_of_snp() -> None:
+    with pytest.raises(ValueError, match="needs an SEV-SNP host"):
+        host(TDX_CPU, 0, Fault.MEMORY_ALIASES)
+
+
 @pytest.mark.parametrize(("fault", "gpus"), [(Fault.CC_OFF, 0), (Fault.DOUBLED_GPU, 1), (Fault.REORDERED_GPUS, 1)])
 def test_a_gpu_fault_needs_gpus(fault: Fault, gpus: int) -> None:
     with pytest.raises(ValueError, match="GPUs"):

@@ -30,7 +30,8 @@ from attestation.evidence import SnpEvidence
 from attestation.roots import AMD_ARK_GENOA, AMD_ARK_MILAN, AMD_ARK_TURIN
 from attestation.sim.snp import SIMULATED_TCB, SimulatedSnpPlatform, SnpFaults
 from attestation.snp import SnpClaims, check_report, check_signed, measurement_id, parse_report
-from attestation.snp_chain import SnpEndorsement, check_chain
+from attestation.snp_certificate import SnpEndorsement
+from attestation.snp_chain import check_chain
 from attestation.snp_policy import SnpPlatformRules, SnpRules, SnpSigningKey, SnpTcb, SnpTcbFloor, Want
 from attestation.snp_tcb import SnpProduct, covers, encode_tcb, parse_tcb
 from attestation.verdict import CheckLog

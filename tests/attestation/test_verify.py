@@ -119,9 +119,22 @@ def test_refused(kind: TeeKind, fault: Fault, error: type[AttestationError]) -> 
     _refused(evidence_of(liar), policy_for(liar), error)
 
 
+SNP_REFUSALS = {
+    Fault.MEMORY_ALIASES: refusals.PlatformSettingsError,
+    Fault.MASKED_CHIP: refusals.EndorsementMismatchError,
+    Fault.LOWER_PRIVILEGE: refusals.GuestPolicyError,
+}
+
+
+@pytest.mark.parametrize(("fault", "error"), SNP_REFUSALS.items())
+def test_refused_snp_host(fault: Fault, error: type[AttestationError]) -> None:
+    liar = host(SNP_CPU, 1, fault)
+    _refused(evidence_of(liar), policy_for(liar), error)
+
+
 def test_every_fault_of_the_simulator_is_tried_above() -> None:
     tried = next(mark for mark in test_refused.pytestmark if mark.args[0] == ("fault", "error")).args[1]
-    assert {fault for fault, _ in tried} | LOG_FAULTS.keys() == set(Fault)
+    assert {fault for fault, _ in tried} | LOG_FAULTS.keys() | SNP_REFUSALS.keys() == set(Fault)
 
 
 def test_a_nonce_of_somebody_else_is_refused() -> None:
