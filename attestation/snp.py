@@ -65,6 +65,7 @@ class SnpClaims:
         signing_key: VCEK or VLEK.
         provider: the cloud provider the VLEK was lent to; empty under a VCEK.
         crl_number: number of AMD's revocation list, which grows with every list; None if it has none.
+        crl_issued: when AMD signed that list.
         tcb: the version the signing key stands for.
         tcb_status: always "AtOrAboveFloor".
         product: "Milan", "Genoa" or "Turin".
@@ -82,6 +83,7 @@ class SnpClaims:
     signing_key: SnpSigningKey
     provider: str
     crl_number: int | None
+    crl_issued: datetime
     tcb: SnpTcb
     tcb_status: str
     product: SnpProduct
@@ -136,6 +138,7 @@ def check_report(
         signing_key=endorsement.signing_key,
         provider=endorsement.provider,
         crl_number=crl.number,
+        crl_issued=crl.issued,
         tcb=endorsement.tcb,
         tcb_status=TCB_STATUS,
         product=endorsement.product,

@@ -300,9 +300,10 @@ def test_a_list_is_read_as_the_library_reads_it(
     assert mine.number == (1 << 70 if extensions else None)
 
 
-def test_claims_name_the_number_of_the_list(evidence: SnpEvidence) -> None:
-    assert _check(evidence).crl_number == 1
-    assert _check(replace(evidence, crl=amd().make_crl(number=300))).crl_number == 300
+def test_claims_say_how_new_the_list_is(evidence: SnpEvidence) -> None:
+    assert (_check(evidence).crl_number, _check(evidence).crl_issued) == (1, amd().issued)
+    newer = _check(replace(evidence, crl=amd().make_crl(number=300, issued=NOW)))
+    assert (newer.crl_number, newer.crl_issued) == (300, NOW)
 
 
 _TIME = element(0x17, b"260601120000Z")
