@@ -82,30 +82,34 @@ class Authority:
         may_sign: whether it has the rights of an authority.
         name: common name.
         pin: SHA-256 of its SubjectPublicKeyInfo.
+        rsa_key: its key; None if that is another kind or size than AMD's.
     """
 
     certificate: Certificate
     may_sign: bool
     name: str
     pin: bytes
+    rsa_key: rsa.RSAPublicKey | None
 
+    @property
     def key(self) -> rsa.RSAPublicKey:
         """The authority's key; MalformedEvidenceError unless it is RSA with 4096 bits."""
-        key = self.certificate.public_key()
-        if not isinstance(key, rsa.RSAPublicKey) or key.key_size != _AUTHORITY_BITS:
+        if self.rsa_key is None:
             raise MalformedEvidenceError(f"an AMD authority has no RSA key of {_AUTHORITY_BITS} bits")
-        return key
+        return self.rsa_key
 
 
 @lru_cache(maxsize=64)  # a fleet shares its authorities; the answer depends on the bytes alone
 def read_authority(der: bytes) -> Authority:
     """Read an authority's certificate; MalformedEvidenceError if it is none."""
     certificate = Certificate.parse(der)
+    key = certificate.public_key()
     return Authority(
         certificate=certificate,
         may_sign=certificate.is_authority(),
         name=common_name(certificate.subject),
         pin=sha256(certificate.public_key_info).digest(),
+        rsa_key=key if isinstance(key, rsa.RSAPublicKey) and key.key_size == _AUTHORITY_BITS else None,
     )
 
 
@@ -132,7 +136,7 @@ def read_endorsement(leaf: Certificate, ask: Authority, ark: Authority) -> SnpEn
         chip_id=chip_id,
         provider="" if provider is None else _provider(provider),
         root=ark.pin,
-        root_key=ark.key(),
+        root_key=ark.key,
         root_name=ark.certificate.subject,
         serials=(ark.certificate.serial, ask.certificate.serial, leaf.serial),
         not_before=max(certificate.not_before for certificate in chain),

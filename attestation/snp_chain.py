@@ -169,7 +169,7 @@ def _first_broken_link(ark: Authority, ask: Authority, leaf: Certificate) -> str
     for what, certificate, issuer in links:
         if certificate.issuer != issuer.certificate.subject:
             return f"{what} is named by another issuer"
-        if not _is_signed(issuer.key(), certificate.signature, certificate.signed):
+        if not _is_signed(issuer.key, certificate.signature, certificate.signed):
             return f"{what} is not signed by its issuer"
     return None
 
