@@ -71,21 +71,50 @@ class Receipt:
 
 def encode_receipt(receipt: Receipt) -> bytes:
     """Return the receipt's body, `BODY_SIZE` bytes."""
-    usage = receipt.usage
+    return receipt_body(
+        request_hash=receipt.request_hash,
+        account=receipt.account,
+        lease=receipt.lease,
+        host_id=receipt.host_id,
+        model_root=receipt.model_root,
+        usage=receipt.usage,
+        price=receipt.price,
+        response_hash=receipt.response_hash,
+        transcript=receipt.transcript,
+        payee=receipt.payee,
+        issued_at=receipt.issued_at,
+    )
+
+
+def receipt_body(
+    *,
+    request_hash: bytes,
+    account: bytes,
+    lease: bytes,
+    host_id: bytes,
+    model_root: bytes,
+    usage: Usage,
+    price: int,
+    response_hash: bytes,
+    transcript: bytes,
+    payee: bytes,
+    issued_at: int,
+) -> bytes:
+    """Return the body of a receipt of these fields, whose sizes the caller has checked: for a host's every answer."""
     return _LAYOUT.pack(
         RECEIPT_TAG,
-        receipt.request_hash,
-        receipt.account,
-        receipt.lease,
-        receipt.host_id,
-        receipt.model_root,
+        request_hash,
+        account,
+        lease,
+        host_id,
+        model_root,
         usage.prompt_tokens,
         usage.completion_tokens,
-        receipt.price,
-        receipt.response_hash,
-        receipt.transcript,
-        receipt.payee,
-        receipt.issued_at,
+        price,
+        response_hash,
+        transcript,
+        payee,
+        issued_at,
     )
 
 

@@ -166,8 +166,9 @@ def _messages(value: object, param: str) -> tuple[Message, ...]:
 def _message(value: object, param: str) -> Message:
     if not isinstance(value, dict):
         _refuse("must be an object with role and content", param, "invalid_type")
-    unknown = {name for name, item in value.items() if item not in (None, [])} - _MESSAGE_FIELDS
-    if unknown:
+    if not value.keys() <= _MESSAGE_FIELDS and (
+        unknown := {name for name, item in value.items() if item not in (None, [])} - _MESSAGE_FIELDS
+    ):
         _refuse("this field is not supported: leave it out", f"{param}.{min(unknown)[:64]}", "unknown_parameter")
     role = ROLES.get(value["role"]) if isinstance(value.get("role"), str) else None
     if role is None:

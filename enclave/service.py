@@ -13,7 +13,7 @@ from attestation.errors import EnvelopeError
 from attestation.sealing import NONCE, OpenedRequest, Random, parse_request
 from attestation.session import SessionReceiver
 from billing.money import Nanotons
-from billing.receipt import Receipt, encode_receipt, sign_receipts
+from billing.receipt import receipt_body, sign_receipts
 from billing.tariff import Usage
 from enclave.credit import CreditDesk, Lease
 from enclave.delivery import Counters, Delivery, Host
@@ -107,7 +107,7 @@ class SealedService:
 
     def _receipt(self, opened: OpenedRequest, usage: Usage, price: Nanotons, response_hash: bytes) -> bytes:
         header = opened.header
-        receipt = Receipt(
+        return receipt_body(
             request_hash=opened.request_hash,
             account=header.account,
             lease=header.lease,
@@ -120,7 +120,6 @@ class SealedService:
             payee=self._payee,
             issued_at=int(self._clock().timestamp()),
         )
-        return encode_receipt(receipt)
 
 
 def _nonces(random: Random) -> Iterator[bytes]:
