@@ -1,6 +1,6 @@
 """Many challengers' nonces under one hardware quote.
 
-Tree hash and audit path as in RFC 9162, section 2.1 (SHA-256, leaf prefix 0, node prefix 1). The value
+Tree hash and audit path as in RFC 9162, section 2.1 (`attestation.merkle_tree`). The value
 that is signed also names the number of leaves, so that an audit path has exactly one reading:
 ``nonce_root = SHA-256(0x02 || size as u32, big-endian || tree hash)``.
 """
@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from attestation import merkle_tree
 from attestation.errors import FreshnessError
 
 NONCE_SIZE = 32
@@ -43,20 +44,21 @@ class InclusionProof:
 def nonce_root(nonces: Sequence[bytes]) -> bytes:
     """Return the 32-byte value a transcript carries for these nonces (32 bytes each, at least one)."""
     _check_nonces(nonces)
-    return _seal(len(nonces), _tree_hash(nonces))
+    return _seal(len(nonces), merkle_tree.root_hash(_leaves(nonces)))
 
 
 def inclusion_proof(nonces: Sequence[bytes], index: int) -> InclusionProof:
     """Return the audit path of ``nonces[index]``."""
     _check_nonces(nonces)
-    return InclusionProof(index=index, size=len(nonces), path=tuple(_audit_path(nonces, index)))
+    path = merkle_tree.inclusion_path(_leaves(nonces), index)
+    return InclusionProof(index=index, size=len(nonces), path=path)
 
 
 def inclusion_proofs(nonces: Sequence[bytes]) -> tuple[InclusionProof, ...]:
     """Return the audit path of every nonce, in order; hashes each node once."""
     _check_nonces(nonces)
-    _, paths = _tree_with_paths(nonces)
-    return tuple(InclusionProof(index=i, size=len(nonces), path=tuple(path)) for i, path in enumerate(paths))
+    paths = merkle_tree.inclusion_paths(_leaves(nonces))
+    return tuple(InclusionProof(index=i, size=len(nonces), path=path) for i, path in enumerate(paths))
 
 
 def root_of(nonce: bytes, proof: InclusionProof) -> bytes:
@@ -65,22 +67,14 @@ def root_of(nonce: bytes, proof: InclusionProof) -> bytes:
     Raises:
         FreshnessError: the path has another length than a leaf at this place has.
 
-    Source: RFC 9162, section 2.1.3.2.
     """
-    position, last, node = proof.index, proof.size - 1, _leaf(nonce)
-    for sibling in proof.path:
-        if last == 0:
-            raise FreshnessError(f"audit path of {len(proof.path)} hashes is too long for {proof.size} nonces")
-        if position & 1 or position == last:
-            node = _node(sibling, node)
-            while position & 1 == 0 and position:
-                position, last = position >> 1, last >> 1
-        else:
-            node = _node(node, sibling)
-        position, last = position >> 1, last >> 1
-    if last:
-        raise FreshnessError(f"audit path of {len(proof.path)} hashes is too short for {proof.size} nonces")
-    return _seal(proof.size, node)
+    try:
+        tree_hash = merkle_tree.root_from_path(
+            merkle_tree.leaf_hash(nonce), index=proof.index, size=proof.size, path=proof.path
+        )
+    except ValueError as error:
+        raise FreshnessError(str(error)) from None
+    return _seal(proof.size, tree_hash)
 
 
 def _check_nonces(nonces: Sequence[bytes]) -> None:
@@ -88,46 +82,8 @@ def _check_nonces(nonces: Sequence[bytes]) -> None:
         raise ValueError(f"want 1 to {BATCH_MAX} nonces of {NONCE_SIZE} bytes")
 
 
-def _split(count: int) -> int:
-    """Return the largest power of two below `count`."""
-    return 1 << (count - 1).bit_length() - 1
-
-
-def _tree_hash(leaves: Sequence[bytes]) -> bytes:
-    if len(leaves) == 1:
-        return _leaf(leaves[0])
-    middle = _split(len(leaves))
-    return _node(_tree_hash(leaves[:middle]), _tree_hash(leaves[middle:]))
-
-
-def _audit_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    if len(leaves) == 1:
-        return []
-    middle = _split(len(leaves))
-    if index < middle:
-        return [*_audit_path(leaves[:middle], index), _tree_hash(leaves[middle:])]
-    return [*_audit_path(leaves[middle:], index - middle), _tree_hash(leaves[:middle])]
-
-
-def _tree_with_paths(leaves: Sequence[bytes]) -> tuple[bytes, list[list[bytes]]]:
-    if len(leaves) == 1:
-        return _leaf(leaves[0]), [[]]
-    middle = _split(len(leaves))
-    left, left_paths = _tree_with_paths(leaves[:middle])
-    right, right_paths = _tree_with_paths(leaves[middle:])
-    for path in left_paths:
-        path.append(right)
-    for path in right_paths:
-        path.append(left)
-    return _node(left, right), left_paths + right_paths
-
-
-def _leaf(value: bytes) -> bytes:
-    return hashlib.sha256(b"\x00" + value).digest()
-
-
-def _node(left: bytes, right: bytes) -> bytes:
-    return hashlib.sha256(b"\x01" + left + right).digest()
+def _leaves(nonces: Sequence[bytes]) -> list[bytes]:
+    return [merkle_tree.leaf_hash(nonce) for nonce in nonces]
 
 
 def _seal(size: int, tree_hash: bytes) -> bytes:
