@@ -22,7 +22,19 @@ AttestationError                    asked, and no: nothing the evidence claims m
 ├── RimMismatchError                GPU measurements without a pinned reference, or against it
 ├── ModelNotAllowedError            a model manifest root is not one of the reference values
 ├── EngineNotAllowedError           the engine is not one of those that the policy names
-└── TierError                       the evidence holds, and is worth less than the policy requires
+├── RevocationUnknownError          the vendor's responder does not know the certificate, or was not asked
+├── TierError                       the evidence holds, and is worth less than the policy requires
+└── TransparencyError               the log is refused, or does not allow what is in use
+    ├── LogSignatureError           the checkpoint is not signed by the pinned log, or by too few witnesses
+    ├── LogStaleError               nobody vouched for the checkpoint lately
+    ├── LogProofError               entries or a proof do not lead to the signed root
+    ├── LogRollbackError            the checkpoint is of a smaller log than one seen before
+    ├── LogSplitViewError           two signed checkpoints contradict each other
+    └── NotInLogError               a value in use is not in the log, or was revoked or denied there
+LogStoreError                       the files of a log of ours cannot be used
+├── LogBusyError                    another process writes to it
+└── LogRewrittenError               they contradict the checkpoint that was signed over them
+EndorsementFetchError               could not ask a vendor's service, and nothing usable is kept (retry may help)
 PolicyError                         the policy itself is unusable (a mistake on our side)
 AttesterError                       the local hardware could not make evidence (retry may help)
 └── RestartNeededError              runtime log and register differ: only restarting the guest helps
@@ -153,6 +165,54 @@ class EngineNotAllowedError(AttestationError):
 
 class TierError(AttestationError):
     """The evidence holds, and is worth less than the policy requires."""
+
+
+class RevocationUnknownError(AttestationError):
+    """The vendor's responder does not know the certificate, or the policy wants an answer and there is none."""
+
+
+class TransparencyError(AttestationError):
+    """The transparency log is refused, or does not allow what is in use."""
+
+
+class LogSignatureError(TransparencyError):
+    """The checkpoint is not signed by the pinned log, or by fewer witnesses than wanted."""
+
+
+class LogStaleError(TransparencyError):
+    """Log or witnesses vouched for the checkpoint too long ago, or in the future."""
+
+
+class LogProofError(TransparencyError):
+    """Entries, or an inclusion or consistency proof, do not lead to the signed root."""
+
+
+class LogRollbackError(TransparencyError):
+    """The checkpoint is of a smaller log than one seen before."""
+
+
+class LogSplitViewError(TransparencyError):
+    """Two checkpoints that the log signed contradict each other: it shows different pasts."""
+
+
+class NotInLogError(TransparencyError):
+    """A value in use is not in the log, or was revoked or denied there."""
+
+
+class LogStoreError(Exception):
+    """The files of a log of ours cannot be used."""
+
+
+class LogBusyError(LogStoreError):
+    """Another process writes to the log."""
+
+
+class LogRewrittenError(LogStoreError):
+    """The log's files contradict the checkpoint that was signed over them."""
+
+
+class EndorsementFetchError(Exception):
+    """A vendor's service could not be asked, and nothing usable is kept; asking again may help."""
 
 
 class PolicyError(ValueError):

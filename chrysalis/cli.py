@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from chrysalis import log_cli
+
 app = typer.Typer(
     name="chrysalis",
     help="A confidential compute network on Ray: sealed prompts, attested hosts, receipts, TON settlement.",
@@ -15,6 +17,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,  # a traceback must not print keys or prompts
 )
+
+app.add_typer(log_cli.app, name="log")
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 

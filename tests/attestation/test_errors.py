@@ -8,7 +8,14 @@ import pickle
 import pytest
 
 from attestation import errors
-from attestation.errors import AttestationError, AttesterError, EnvelopeError, PolicyError
+from attestation.errors import (
+    AttestationError,
+    AttesterError,
+    EndorsementFetchError,
+    EnvelopeError,
+    LogStoreError,
+    PolicyError,
+)
 from attestation.verdict import Check, CheckLog
 
 CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception)]
@@ -31,7 +38,8 @@ def test_a_refusal_can_be_given_the_checks_before_it(kind: type[AttestationError
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_error_has_one_root_a_line_in_the_tree_and_its_meaning(kind: type[Exception]) -> None:
-    assert issubclass(kind, (AttestationError, PolicyError, AttesterError, EnvelopeError))
+    roots = (AttestationError, PolicyError, AttesterError, EnvelopeError, EndorsementFetchError, LogStoreError)
+    assert issubclass(kind, roots)
     assert kind.__name__ in str(errors.__doc__)
     assert kind.__doc__
     assert pickle.loads(pickle.dumps(kind("why"))).args
