@@ -186,8 +186,12 @@ class Certificate:
     extensions: MappingProxyType[bytes, bytes]
 
     @classmethod
-    def parse(cls, data: bytes) -> Self:
+    def parse(cls, data: bytes, *, understood: frozenset[bytes] = frozenset()) -> Self:
         """Read one DER certificate.
+
+        Args:
+            data: the certificate.
+            understood: object identifiers of further critical extensions that the caller checks itself.
 
         Raises:
             MalformedEvidenceError: the bytes are not a version 3 certificate, all of them.
@@ -210,7 +214,7 @@ class Certificate:
             not_before=read_time(validity[0]),
             not_after=read_time(validity[1]),
             public_key_info=inner[6].whole,
-            extensions=read_extensions(inner[7].content),
+            extensions=read_extensions(inner[7].content, _UNDERSTOOD | understood),
         )
 
     def public_key(self) -> PublicKeyTypes:
@@ -219,6 +223,13 @@ class Certificate:
             return load_der_public_key(self.public_key_info)
         except (ValueError, UnsupportedAlgorithm):
             raise MalformedEvidenceError("certificate holds no usable public key") from None
+
+    def key_bits(self) -> bytes:
+        """The public key itself, without its algorithm: what OCSP hashes to name an issuer (RFC 6960, 4.1.1)."""
+        parts = list(read_elements(read_one(self.public_key_info, SEQUENCE)))
+        if [part.tag for part in parts] != [SEQUENCE, BIT_STRING] or parts[1].content[:1] != b"\0":
+            raise MalformedEvidenceError("certificate's public key is not (algorithm, bits)")
+        return parts[1].content[1:]
 
     def is_authority(self) -> bool:
         """May this key sign certificates? Both basicConstraints and keyUsage must say so."""

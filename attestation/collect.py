@@ -20,16 +20,25 @@ class Attestation:
         cpu: the CPU's report; None without a TEE.
         gpus: GPU reports in transcript order.
         rims: reference manifests for these GPUs.
+        ocsp: the vendor's answers whether these GPUs were revoked.
     """
 
     transcript: Transcript
     cpu: TdxEvidence | SnpEvidence | None
     gpus: tuple[GpuEvidence, ...] = ()
     rims: tuple[bytes, ...] = ()
+    ocsp: tuple[bytes, ...] = ()
 
     def evidence(self, inclusion: InclusionProof) -> Evidence:
         """Return the evidence for the challenger whose nonce stands at `inclusion`."""
-        return Evidence(transcript=self.transcript, inclusion=inclusion, cpu=self.cpu, gpus=self.gpus, rims=self.rims)
+        return Evidence(
+            transcript=self.transcript,
+            inclusion=inclusion,
+            cpu=self.cpu,
+            gpus=self.gpus,
+            rims=self.rims,
+            ocsp=self.ocsp,
+        )
 
 
 class Attester(Protocol):

@@ -19,6 +19,7 @@ EVIDENCE_VERSION = 1
 EVIDENCE_SIZE_MAX = cbor.SIZE_MAX
 CHAIN_MAX = 10  # certificates of one GPU; five today
 RIMS_MAX = 2 * GPUS_MAX
+OCSP_MAX = 3 * GPUS_MAX  # answers: one for each certificate that a vendor's key signed, of each GPU
 _T = TypeVar("_T")
 
 
@@ -82,6 +83,7 @@ class Evidence:
         cpu: the CPU's report; None on an open host.
         gpus: one entry for each GPU, in transcript order.
         rims: reference manifests the GPU measurements are compared with, as the vendor signed them.
+        ocsp: the vendor's answers whether GPU certificates were revoked, DER; empty when it was not asked.
     """
 
     transcript: Transcript
@@ -89,6 +91,7 @@ class Evidence:
     cpu: TdxEvidence | SnpEvidence | None
     gpus: tuple[GpuEvidence, ...] = ()
     rims: tuple[bytes, ...] = ()
+    ocsp: tuple[bytes, ...] = ()
 
 
 def encode_evidence(evidence: Evidence) -> bytes:
@@ -109,6 +112,8 @@ def encode_evidence(evidence: Evidence) -> bytes:
         "gpus": [{"report": gpu.report, "chain": list(gpu.chain)} for gpu in evidence.gpus],
         "rims": list(evidence.rims),
     }
+    if evidence.ocsp:
+        document["ocsp"] = list(evidence.ocsp)
     data = cbor.encode(document)
     if len(data) > EVIDENCE_SIZE_MAX:
         raise ValueError(f"evidence of {len(data)} bytes, at most {EVIDENCE_SIZE_MAX} are read")
@@ -131,6 +136,7 @@ def parse_evidence(data: bytes) -> Evidence:
         cpu=_parse_cpu(fields.take("cpu")),
         gpus=tuple(_parse_gpu(_Fields(item, "gpu")) for item in fields.array("gpus", GPUS_MAX)),
         rims=fields.blobs("rims", RIMS_MAX),
+        ocsp=fields.blobs_if_any("ocsp", OCSP_MAX),
     )
     fields.end()
     return evidence
@@ -268,6 +274,15 @@ class _Fields:
         blobs = tuple(item for item in items if isinstance(item, bytes))
         if len(blobs) != len(items):
             raise self._mistyped(name, "byte strings only")
+        return blobs
+
+    def blobs_if_any(self, name: str, count_max: int) -> tuple[bytes, ...]:
+        """An array that is left out when it is empty: one document, one encoding."""
+        if name not in self._left:
+            return ()
+        blobs = self.blobs(name, count_max)
+        if not blobs:
+            raise self._mistyped(name, "left out when it is empty")
         return blobs
 
     def end(self) -> None:

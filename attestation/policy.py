@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from attestation.errors import PolicyError
 from attestation.roots import PRODUCTION, TrustedRoots, UnsafeSimulatedRoots
@@ -29,6 +30,13 @@ TCB_STATUSES = (  # Intel's words, best first; "Revoked" is never acceptable
     "OutOfDate",
     "OutOfDateConfigurationNeeded",
 )
+
+
+class Revocation(StrEnum):
+    """Whether evidence must carry the vendor's word that a GPU was not revoked."""
+
+    REQUIRED = "required"  # a good answer for every certificate, or refused
+    IF_PRESENT = "if-present"  # answers that are there must be good; a host that has none says so in its verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +78,7 @@ class AppraisalPolicy:
         snp_platform: machine settings an SEV-SNP report must show.
         snp_identity: who must have signed the guest's ID block.
         snp_signing_keys: kinds of keys that may sign an SEV-SNP report; the chip's own by default.
+        gpu_revocation: whether GPU evidence must carry OCSP answers.
         denied_platforms: platform ids refused whatever they prove, 32 bytes each.
         require_firmware_log: refuse TDX hosts that send no firmware event log.
         engines: SHA-256 of the only engines accepted, 32 bytes each; empty accepts any that the image carries.
@@ -91,6 +100,7 @@ class AppraisalPolicy:
     snp_platform: SnpPlatformRules = field(default_factory=SnpPlatformRules)
     snp_identity: SnpIdentityRules = field(default_factory=SnpIdentityRules)
     snp_signing_keys: frozenset[SnpSigningKey] = frozenset({SnpSigningKey.VCEK})
+    gpu_revocation: Revocation = Revocation.IF_PRESENT
     denied_platforms: frozenset[bytes] = frozenset()
     require_firmware_log: bool = False
     engines: frozenset[bytes] = frozenset()

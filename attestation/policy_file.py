@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from attestation.errors import PolicyError
-from attestation.policy import AppraisalPolicy, ReferenceValues
+from attestation.policy import AppraisalPolicy, ReferenceValues, Revocation
 from attestation.roots import PRODUCTION, VENDORS, TrustedRoots, UnsafeSimulatedRoots, parse_pins
 from attestation.snp_policy import SnpTcbFloor
 from attestation.snp_policy_file import read_floor, read_guest, read_identity, read_platform, read_signing_keys
@@ -88,6 +88,13 @@ def _tier(value: object) -> Tier:
         raise PolicyError(f"required_tier {value!r}: want one of {', '.join(Tier)}") from None
 
 
+def _revocation(value: object) -> Revocation:
+    try:
+        return Revocation(str(value))
+    except ValueError:
+        raise PolicyError(f"gpu_revocation {value!r}: want one of {', '.join(Revocation)}") from None
+
+
 def _only(value: object, where: str) -> frozenset[bytes]:
     """Read a list that restricts; an empty one would look like "none" and mean "any"."""
     pins = parse_pins(read_texts(value, where))
@@ -110,6 +117,7 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "snp_platform": read_platform,
     "snp_identity": read_identity,
     "snp_signing_keys": read_signing_keys,
+    "gpu_revocation": _revocation,
     "denied_platforms": lambda value: parse_pins(read_texts(value, "denied_platforms")),
     "require_firmware_log": lambda value: read_flag(value, "require_firmware_log"),
     "engines": lambda value: _only(value, "engines"),

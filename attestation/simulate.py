@@ -62,6 +62,7 @@ class SimulatedHost:
         platform: the CPU.
         gpus: the GPUs, in device order.
         image: SHA-256 standing for the image the guest booted.
+        ocsp: the vendor's answers whether the GPUs were revoked.
         faults: what is wrong with the host.
         quote_latency_s: seconds a CPU report takes; reports of one host wait for each other.
     """
@@ -69,6 +70,7 @@ class SimulatedHost:
     platform: SimulatedTdxPlatform | SimulatedSnpPlatform
     gpus: tuple[SimulatedGpu, ...] = ()
     image: bytes = DEFAULT_IMAGE
+    ocsp: tuple[bytes, ...] = ()
     faults: frozenset[Fault] = frozenset()
     quote_latency_s: float = QUOTE_LATENCY_S
     _device: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
@@ -138,7 +140,8 @@ class SimulatedHost:
         sent = replace(signed, nonce_root=base.nonce_root) if self._lies(Fault.REPLAYED_QUOTE) else signed
         if self._lies(Fault.SWAPPED_KEYS):
             sent = replace(sent, hpke=secrets.token_bytes(len(base.hpke)))
-        return Attestation(transcript=sent, cpu=cpu, gpus=self._tamper(gpus, signed_base), rims=self.rims())
+        sent_gpus = self._tamper(gpus, signed_base)
+        return Attestation(transcript=sent, cpu=cpu, gpus=sent_gpus, rims=self.rims(), ocsp=self.ocsp)
 
     def save(self, path: Path) -> None:
         """Write the host's one file, readable by its owner only."""
@@ -148,6 +151,7 @@ class SimulatedHost:
             "platform": self.platform.to_bytes(),
             "gpus": [gpu.to_bytes() for gpu in self.gpus],
             "image": self.image,
+            "ocsp": list(self.ocsp),
             "faults": sorted(self.faults),
             "quote_latency_us": round(self.quote_latency_s * 1e6),
         }
@@ -168,6 +172,7 @@ class SimulatedHost:
                 "platform": bytes(platform),
                 "gpus": [*gpus],
                 "image": bytes(image),
+                "ocsp": [*ocsp],
                 "faults": [*faults],
                 "quote_latency_us": int(latency),
             }:
@@ -176,6 +181,7 @@ class SimulatedHost:
                     platform=kind.from_bytes(platform),
                     gpus=tuple(SimulatedGpu.from_bytes(gpu) for gpu in gpus if isinstance(gpu, bytes)),
                     image=image,
+                    ocsp=tuple(answer for answer in ocsp if isinstance(answer, bytes)),
                     faults=frozenset(Fault(str(fault)) for fault in faults),
                     quote_latency_s=latency / 1e6,
                 )
@@ -299,9 +305,10 @@ class SimulatedVendors:
     def refresh(self, host: SimulatedHost, *, now: datetime, faults: CollateralFaults = GOOD) -> SimulatedHost:
         """Return the host after it fetched endorsements published at `now`.
 
-        With faults this is a TCB recovery or a revocation that hits a running host. AMD publishes no status:
-        there, `faults` can only make the list stale by its age.
+        Its GPUs get answers that they were not revoked. With faults this is a TCB recovery or a revocation that hits a
+        running host. AMD publishes no status: there, `faults` can only make the list stale by its age.
         """
+        host = replace(host, ocsp=self.nvidia.responder.answers(*(gpu.chain for gpu in host.gpus), now=now))
         if isinstance(host.platform, SimulatedTdxPlatform):
             collateral = self.intel.collateral(host.platform, now, faults)
             return replace(host, platform=host.platform.with_collateral(collateral))

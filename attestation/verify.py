@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hmac import compare_digest
 
-from attestation import merkle, nvidia, snp, tdx
+from attestation import merkle, nvidia, ocsp, snp, tdx
 from attestation.chain_cache import ChainCache
 from attestation.errors import (
     AttestationError,
@@ -48,7 +48,7 @@ def verify(
     4. Binding: the CPU signed exactly this transcript, so its keys, payee, models and GPUs.
     5. Logs: they explain the run-time registers, and what they say was loaded is allowed and what the transcript names.
     6. GPUs: as many as the transcript names, in its order, each genuine, each answering its own nonce, none
-       twice, with measurements of an allowed manifest, all in confidential-computing mode.
+       twice, with measurements of an allowed manifest, all in confidential-computing mode, none revoked.
     7. Models: all of them are reference values; the engine is one that the policy names, if it names any.
     8. Tier: what all this is worth is enough for the policy.
 
@@ -164,7 +164,7 @@ def _appraise_open_host(evidence: Evidence, policy: AppraisalPolicy, now: dateti
         required="TDX or SEV-SNP, unless the policy says unsafe_accept_open_hosts",
         error=TierError,
     )
-    claimed = len(evidence.gpus) + len(evidence.rims) + len(transcript.cc) + len(transcript.gpus)
+    claimed = len(evidence.gpus) + len(evidence.rims) + len(evidence.ocsp) + len(transcript.cc) + len(transcript.gpus)
     log.require(
         "open host claims no hardware",
         claimed == 0,
@@ -301,6 +301,7 @@ def _check_gpus(
     if not evidence.gpus:
         log.skip("gpus", why="the host has none")
     rims = nvidia.load_rims(_check_rims(evidence, policy, log))
+    answers = [ocsp.parse_ocsp(answer) for answer in evidence.ocsp]
     base = transcript.base_digest()
     claims: list[nvidia.NvidiaClaims] = []
     for index, (gpu, state) in enumerate(zip(evidence.gpus, transcript.cc, strict=True)):
@@ -316,7 +317,8 @@ def _check_gpus(
             error=GpuStateError,
         )
         _check_not_denied(f"gpu {index}", one.device_id, policy, log)
-        claims.append(one)
+        known_good = ocsp.check_revocation(gpu.chain, answers, policy=policy.gpu_revocation, now=now, log=log)
+        claims.append(replace(one, not_after=min(one.not_after, known_good or one.not_after)))
     distinct = len({one.device_id for one in claims})
     log.require(
         "gpu identities",

@@ -22,6 +22,7 @@ from attestation.certificate import Certificate
 from attestation.sim.der import identifier, integer, key_bytes, load_ec_key, octets, sequence
 from attestation.sim.firmware import GPU_MODELS, GpuFirmware
 from attestation.sim.gpu import NO_FAULTS, GpuFaults, SimulatedGpu
+from attestation.sim.ocsp import SimulatedResponder
 
 __all__ = ["GPU_MODELS", "NO_FAULTS", "GpuFaults", "GpuFirmware", "SimulatedGpu", "SimulatedNvidia"]
 
@@ -40,11 +41,13 @@ class SimulatedNvidia:
         issued: start of every certificate's validity.
         provisioner_key: signs GPUs' certificates. The keys above it are not kept.
         authorities: certificates of provisioner, family and root, DER.
+        responder: says whether certificates were revoked.
     """
 
     issued: datetime
     provisioner_key: ec.EllipticCurvePrivateKey
     authorities: tuple[bytes, bytes, bytes]
+    responder: SimulatedResponder
 
     @classmethod
     def create(cls, now: datetime) -> Self:
@@ -56,7 +59,9 @@ class SimulatedNvidia:
             _certificate(_FAMILY, family, _ROOT, root, issued),
             _certificate(_ROOT, root, _ROOT, root, issued),
         )
-        return cls(issued=issued, provisioner_key=provisioner, authorities=authorities)
+        signers = dict(zip(authorities, (provisioner, family, root), strict=True))
+        responder = SimulatedResponder.create(signers, now=issued)
+        return cls(issued=issued, provisioner_key=provisioner, authorities=authorities, responder=responder)
 
     @property
     def root(self) -> bytes:
@@ -110,6 +115,7 @@ class SimulatedNvidia:
                 "issued": int(self.issued.timestamp()),
                 "provisioner_key": key_bytes(self.provisioner_key),
                 "authorities": list(self.authorities),
+                "responder": self.responder.to_fields(),
             }
         )
 
@@ -125,11 +131,13 @@ class SimulatedNvidia:
                 "issued": int(issued),
                 "provisioner_key": bytes(key),
                 "authorities": [bytes(provisioner), bytes(family), bytes(root)],
+                "responder": responder,
             }:
                 return cls(
                     issued=datetime.fromtimestamp(issued, UTC),
                     provisioner_key=load_ec_key(key),
                     authorities=(provisioner, family, root),
+                    responder=SimulatedResponder.from_fields(responder),
                 )
         raise ValueError("not a saved simulated NVIDIA; make a new one")
 
