@@ -285,10 +285,14 @@ def _ask(connection: http.client.HTTPConnection, request: Request) -> Response:
     if request.body:
         headers["content-type"] = request.content_type
     connection.request("POST" if request.body else "GET", target, request.body or None, headers)
-    answer = connection.getresponse()
+    with contextlib.closing(connection.getresponse()) as answer:
+        return _read(answer, request)
+
+
+def _read(answer: http.client.HTTPResponse, request: Request) -> Response:
     if answer.status != http.client.OK:
         raise EndorsementFetchError(f"{request.url}: status {answer.status}")
-    header = answer.getheader(request.header, "") if request.header else ""
+    header = (answer.getheader(request.header) or "") if request.header else ""
     if len(header) > HEADER_SIZE_MAX:
         raise EndorsementFetchError(f"{request.url}: header {request.header} of {len(header)} characters")
     body = answer.read(request.size_max + 1)

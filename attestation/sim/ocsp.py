@@ -36,7 +36,7 @@ class OcspFaults:
         status: "good", "revoked" or "unknown".
         age: how long ago it was made; beyond `LIFE` it has run out, negative is in the future.
         other_serial: it is about another certificate.
-        foreign_key: signed by a key nobody certified.
+        foreign_key: signed by a key that certified itself in the issuer's name.
         no_usage: the responder's certificate does not say that it may sign answers.
         no_end: it does not say until when it holds.
     """
@@ -95,6 +95,10 @@ class SimulatedResponder:
         own = self.unfit if faults.no_usage else self.certificates
         name = Certificate.parse(issuer).subject
         mine = [one for one in own if x509.load_der_x509_certificate(one).issuer.public_bytes() == name]
+        key = self.key
+        if faults.foreign_key:
+            key = ec.generate_private_key(ec.SECP384R1())
+            mine = [_certify(key, issuer, key, now, usage=True)]
         responder = x509.load_der_x509_certificate(mine[0])
         subject, signer = (x509.load_der_x509_certificate(der) for der in (certificate, issuer))
         if faults.other_serial:
@@ -118,7 +122,6 @@ class SimulatedResponder:
         )
         if nonce:
             builder = builder.add_extension(x509.OCSPNonce(nonce), critical=False)
-        key = ec.generate_private_key(ec.SECP384R1()) if faults.foreign_key else self.key
         return builder.sign(key, SHA384()).public_bytes(Encoding.DER)
 
     def answers(self, *chains: Sequence[bytes], now: datetime, faults: OcspFaults = NO_FAULTS) -> tuple[bytes, ...]:

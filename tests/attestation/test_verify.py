@@ -77,7 +77,8 @@ def test_an_honest_host_gets_the_tier_its_hardware_is_worth(kind: TeeKind, gpus:
     assert verdict.hpke == base_transcript().hpke
     assert verdict.host_id == host_id(verdict.hpke, verdict.receipt)
     assert verdict.measurement == host(kind, gpus).measurement_id()
-    assert all(check.outcome == "held" for check in verdict.checks if check.name not in NOTHING_TO_LOOK_AT[kind])
+    looked_at = [check for check in verdict.checks if not check.name.endswith("revocation")]
+    assert all(check.outcome == "held" for check in looked_at if check.name not in NOTHING_TO_LOOK_AT[kind])
 
 
 def test_the_wire_form_of_honest_evidence_holds() -> None:
