@@ -6,6 +6,7 @@
     registry:
       address: "0:<hex>"
       lite_server: {host: 127.0.0.1, port: 4443, public_key: <base64>, network_id: -777}
+    transparency: {log: https://log.example.org, key: <log key>}   # optional, see attestation/transparency/settings.py
 
 Relative paths are relative to the file. All amounts are nanotons.
 """
@@ -19,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from attestation.transparency.settings import LogSettings, parse_log_settings
 from billing.lease_request import LEASE_HOSTS_MAX
 from billing.money import Nanotons, check_nanotons
 from billing.tariff import COEFFICIENT_ONE, check_coefficient
@@ -61,6 +63,7 @@ class ClientConfig:
     registry_refresh_s: int = 60
     registry_age_max_s: int = 3600  # an older reading is not acted on
     read_timeout_s: int = 120  # silence of a host that ends a request
+    transparency: LogSettings | None = None  # what is used must also be in this log
     avoid_s: int = 300  # how long a host that cheated or failed verification is left out
 
     def __post_init__(self) -> None:
@@ -105,6 +108,8 @@ def _read(values: dict[str, Any], folder: Path) -> ClientConfig:
         if not isinstance(fields.get(name), str):
             raise ConfigError(f"{name}: a path is expected")
         fields[name] = folder / fields[name]
+    if "transparency" in fields:
+        fields["transparency"] = parse_log_settings(fields["transparency"], folder)
     if "listen" in fields:
         fields["listen"] = _parse_address(fields["listen"])
     unknown = sorted(set(fields) - set(ClientConfig.__dataclass_fields__))

@@ -103,7 +103,7 @@ class LeaseManager:
         """
         view = self._registry.view()
         offer = view.model(model)
-        self._verifier.use_reference(view.reference)
+        self._verifier.use_reference(view.reference, view.log)
         async with self._locks[model]:
             lease = self._leases.get(model)
             if lease is not None and lease is not instead_of and self._is_fresh(lease, offer):

@@ -13,7 +13,10 @@ from typing import Protocol
 from pytoniq_core import Address
 from pytoniq_core.boc.address import AddressError
 
+from attestation.errors import AttestationError, EndorsementFetchError, LogSplitViewError
 from attestation.policy import ReferenceValues
+from attestation.transparency.logged import LoggedValues
+from attestation.transparency.reader import LogReader
 from billing.errors import BillingError, ChainError
 from billing.tariff import Tariff
 from billing.ton.client import ChainClient, ChainConfig
@@ -44,6 +47,12 @@ class RegistryView:
     models: Mapping[str, ModelOffer]
     reference: ReferenceValues
     read_at: datetime
+    log: LoggedValues | None = None  # what the transparency log says, where one is configured
+
+    @property
+    def unlogged(self) -> tuple[str, ...]:
+        """What the registry allows and the log does not, in words."""
+        return self.log.missing(self.reference) if self.log is not None else ()
 
     def model(self, name: str) -> ModelOffer:
         """Return a model's offer.
@@ -56,7 +65,7 @@ class RegistryView:
         return self.models[name]
 
 
-def view_registry(state: RegistryState, *, now: datetime) -> RegistryView:
+def view_registry(state: RegistryState, *, now: datetime, log: LoggedValues | None = None) -> RegistryView:
     """Return the parts of a proved registry state that the client decides by."""
     offers = [
         ModelOffer(name=terms.name, root=root, tariff=terms.tariff, context=terms.context)
@@ -71,6 +80,7 @@ def view_registry(state: RegistryState, *, now: datetime) -> RegistryView:
             measurements=frozenset(state.measurements), rims=state.rims, models=frozenset(state.models)
         ),
         read_at=now,
+        log=log,
     )
 
 
@@ -125,9 +135,16 @@ class Registry:
     """Keeps the newest view and reads it again in the background."""
 
     def __init__(
-        self, source: RegistrySource, *, clock: Callable[[], datetime], refresh_s: int, age_max_s: int
+        self,
+        source: RegistrySource,
+        *,
+        clock: Callable[[], datetime],
+        refresh_s: int,
+        age_max_s: int,
+        log: LogReader | None = None,
     ) -> None:
-        self._source, self._clock = source, clock
+        self._source, self._clock, self._log = source, clock, log
+        self._contradiction = ""  # why the log is not believed any more
         self._refresh_s, self._age_max_s = refresh_s, age_max_s
         self._view: RegistryView | None = None
         self._task: asyncio.Task[None] | None = None
@@ -153,7 +170,7 @@ class Registry:
         """Read now and return the new view.
 
         Raises:
-            RegistryUnavailableError: not readable, or an older state than one already seen.
+            RegistryUnavailableError: registry or log not readable, or an older state than one already seen.
         """
         try:
             state = await self._source.read()
@@ -163,7 +180,9 @@ class Registry:
             raise RegistryUnavailableError(
                 f"the lite-server shows registry change {state.seqno}, {self._view.seqno} was seen before: use another"
             )
-        self._view = view_registry(state, now=self._clock())
+        before, self._view = self._view, view_registry(state, now=self._clock(), log=await self._read_log())
+        for missing in set(self._view.unlogged) - set(before.unlogged if before else ()):
+            _log.warning("allowed by the registry, and not used: %s", missing)
         return self._view
 
     def view(self) -> RegistryView:
@@ -172,6 +191,8 @@ class Registry:
         Raises:
             RegistryUnavailableError: there is none, or it is too old to act on.
         """
+        if self._contradiction:
+            raise RegistryUnavailableError(self._contradiction)
         if self._view is None:
             raise RegistryUnavailableError("the registry was not read yet")
         age = self._clock() - self._view.read_at
@@ -180,6 +201,19 @@ class Registry:
                 f"the registry was last read {int(age.total_seconds())} s ago: check the connection to the lite-server"
             )
         return self._view
+
+    async def _read_log(self) -> LoggedValues | None:
+        if self._log is None:
+            return None
+        try:
+            return await asyncio.to_thread(self._log.read, now=self._clock())
+        except LogSplitViewError as error:  # proof that the log lies: nothing is done by it any more
+            self._contradiction = f"the transparency log cannot be believed: {error}"
+            raise RegistryUnavailableError(self._contradiction) from error
+        except (AttestationError, EndorsementFetchError, OSError) as error:
+            raise RegistryUnavailableError(
+                f"the transparency log cannot be used: {type(error).__name__}: {error}"
+            ) from error
 
     async def _keep_reading(self) -> None:
         while True:

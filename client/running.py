@@ -36,7 +36,11 @@ async def open_client(
     """
     async with AsyncExitStack() as stack:
         registry = Registry(
-            source, clock=clock, refresh_s=config.registry_refresh_s, age_max_s=config.registry_age_max_s
+            source,
+            clock=clock,
+            refresh_s=config.registry_refresh_s,
+            age_max_s=config.registry_age_max_s,
+            log=config.transparency.reader(config.state / "transparency") if config.transparency else None,
         )
         stack.push_async_callback(registry.close)
         try:

@@ -12,6 +12,7 @@ from attestation.evidence import parse_evidence
 from attestation.merkle import NONCE_SIZE
 from attestation.nvidia import ChainCache
 from attestation.policy import AppraisalPolicy, ReferenceValues
+from attestation.transparency.logged import LoggedValues
 from attestation.verdict import Verdict
 from attestation.verify import verify
 from billing.ton.client import DEVNET
@@ -75,13 +76,15 @@ class Verifier:
         self._clock, self._random = clock, random
         self._verdicts: dict[bytes, Verdict] = {}
         self._refusals: list[Refusal] = []
-        self._reference: ReferenceValues | None = None
+        self._in_force: AppraisalPolicy | None = None
         self._chains = ChainCache()
 
-    def use_reference(self, reference: ReferenceValues) -> None:
-        """Appraise by these values from now on; verdicts under other values are forgotten."""
-        if reference != self._reference:
-            self._reference = reference
+    def use_reference(self, reference: ReferenceValues, log: LoggedValues | None = None) -> None:
+        """Appraise by these values, as far as the log (if any) allows them; verdicts under others are forgotten."""
+        policy = replace(self.policy, reference=reference)
+        in_force = log.restrict(policy) if log is not None else policy
+        if in_force != self._in_force:
+            self._in_force = in_force
             self._verdicts.clear()
 
     @property
@@ -119,10 +122,9 @@ class Verifier:
         return verdict
 
     async def _challenge(self, host_id: bytes, fetch: FetchEvidence) -> Verdict:
-        if self._reference is None:
+        if self._in_force is None:
             raise RuntimeError("use_reference comes before the first verification")
-        reference, nonce = self._reference, self._random(NONCE_SIZE)
-        policy = replace(self.policy, reference=reference)
+        policy, nonce = self._in_force, self._random(NONCE_SIZE)
         data = await fetch(nonce)
         try:
             verdict = verify(parse_evidence(data), policy, nonce=nonce, now=self._clock(), chains=self._chains)
@@ -130,7 +132,7 @@ class Verifier:
             raise self._refuse(host_id, f"{type(error).__name__}: {error}") from error
         if verdict.host_id != host_id:
             raise self._refuse(host_id, f"the evidence is of host {verdict.host_id.hex()}: the gateway or relay lies")
-        if reference == self._reference:
+        if policy == self._in_force:
             self._keep(verdict)
         return verdict
 

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from attestation.errors import AttestationError
 from attestation.evidence import parse_evidence
 from attestation.policy import AppraisalPolicy, ReferenceValues
+from attestation.transparency.logged import LoggedValues
 from attestation.verdict import Check
 from attestation.verify import verify
 from billing.ton.registry import RegistryState
@@ -29,10 +30,11 @@ class NetworkTerms:
     models: tuple[ModelOffer, ...]
     operator: bytes  # Ed25519 public key that signs grants, 32 bytes
     fee_permille: int  # the operator's share of each receipt
+    log: LoggedValues | None = None  # what the transparency log says, where one is configured
 
     @classmethod
-    def from_registry(cls, state: RegistryState) -> "NetworkTerms":
-        """The terms in a registry state that was read with proofs."""
+    def from_registry(cls, state: RegistryState, log: LoggedValues | None = None) -> "NetworkTerms":
+        """The terms in a registry state that was read with proofs, and in a log that was verified."""
         offers = (
             ModelOffer(root=root, name=terms.name, tariff=terms.tariff, context=terms.context)
             for root, terms in state.models.items()
@@ -45,7 +47,13 @@ class NetworkTerms:
             models=tuple(sorted(offers, key=lambda offer: offer.name)),
             operator=state.operator.public_key,
             fee_permille=state.operator.fee_permille,
+            log=log,
         )
+
+    def restrict(self, policy: AppraisalPolicy) -> AppraisalPolicy:
+        """The operator's policy with the reference values, denials and floors of these terms."""
+        policy = replace(policy, reference=self.reference)
+        return self.log.restrict(policy) if self.log is not None else policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +82,23 @@ def appraise(
         now: our time.
     """
     try:
-        verdict = verify(parse_evidence(data), replace(policy, reference=terms.reference), nonce=nonce, now=now)
+        verdict = verify(parse_evidence(data), terms.restrict(policy), nonce=nonce, now=now)
     except AttestationError as error:
         return Refused(error=type(error).__name__, reason=str(error), checks=error.checks, at=now)
     return Admitted(capability=Capability.from_verdict(verdict), at=now)
+
+
+def check_still_allowed(capability: Capability, terms: NetworkTerms, *, now: datetime) -> Refused | None:
+    """The refusal of a host whose platform, image or model was denied after it was admitted; None when none was."""
+    if terms.log is None:
+        return None
+    try:
+        terms.log.check_not_denied(
+            platform=capability.platform_id, measurement=capability.measurement, models=capability.models
+        )
+    except AttestationError as error:
+        return Refused(error=type(error).__name__, reason=str(error), checks=capability.checks, at=now)
+    return None
 
 
 def node_challenge(nonce: bytes, node_id: str) -> bytes:

@@ -8,6 +8,7 @@ operator_key: operator.key    # Ed25519 seeds in hex, mode 0600
 treasury_key: treasury.key
 ticket_key: ticket.key        # 32 bytes in hex, mode 0600
 relay: 127.0.0.1:8443         # where the relay listens, and clients send to
+transparency: {log: https://log.example.org, key: <log key>}   # optional, see attestation/transparency/settings.py
 settlement: {threshold: 500000000, max_age_s: 86400, dust: 10000000, period_s: 3600, treasury_timeout_s: 600}
 """
 
@@ -21,6 +22,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attestation.policy import AppraisalPolicy, ReferenceValues
+from attestation.transparency.settings import LogSettings, parse_log_settings
 from billing.money import Nanotons
 from billing.settlement import SettlementPolicy
 from billing.ton.client import DEVNET, ChainConfig
@@ -30,7 +32,7 @@ from cluster.errors import ConfigError
 SECRET_SIZE = 32
 SETTLEMENT_PERIOD_S = 3600  # between automatic settlements
 _KEYS = {"chain", "registry", "policy", "state", "operator_key", "treasury_key", "ticket_key", "relay"}
-_OPTIONAL = {"settlement"}
+_OPTIONAL = {"settlement", "transparency"}
 _CHAIN = {"host", "port", "public_key", "network_id"}
 _NO_REFERENCE = ReferenceValues(measurements=frozenset(), rims=frozenset(), models=frozenset())
 _SETTLEMENT = {"threshold", "max_age_s", "dust", "batch_max", "period_s", "treasury_timeout_s"}
@@ -51,6 +53,7 @@ class NetworkConfig:
     settlement: SettlementPolicy
     settlement_period_s: int = SETTLEMENT_PERIOD_S
     treasury_timeout_s: int = TREASURY_TIMEOUT_S
+    transparency: LogSettings | None = None  # what admits hosts must also be in this log
 
     @classmethod
     def load(cls, path: Path) -> "NetworkConfig":
@@ -122,6 +125,7 @@ def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
         settlement=SettlementPolicy(**settlement),
         settlement_period_s=period_s,
         treasury_timeout_s=timeout_s,
+        transparency=parse_log_settings(values["transparency"], base) if "transparency" in values else None,
         **{name: base / values[name] for name in ("state", "operator_key", "treasury_key", "ticket_key")},
     )
 

@@ -12,7 +12,14 @@ from typing import Protocol
 
 from attestation.policy import AppraisalPolicy
 from cluster.address_book import AddressBook, HostKey
-from cluster.admission import Admission, NetworkTerms, appraise, check_node_proof, node_challenge
+from cluster.admission import (
+    Admission,
+    NetworkTerms,
+    appraise,
+    check_node_proof,
+    check_still_allowed,
+    node_challenge,
+)
 from cluster.enclave_client import EnclaveControlError, EnclaveGate
 from cluster.errors import AdmissionRefusedError, EnclaveUnreachableError, TroubleError
 from cluster.fleet import (
@@ -133,12 +140,20 @@ class Registry:
         return tuple(await asyncio.gather(*(self.admit(address, hints) for address, hints in known.items())))
 
     async def update_terms(self, terms: NetworkTerms) -> None:
-        """Take over what the chain says now; after a change of reference values every host is challenged."""
+        """Take over what chain and log say now.
+
+        A host that was denied is refused at once, whether it answers or not. After a change of reference values, or of
+        the log, every other one is challenged.
+        """
         before, self._terms = self._terms, terms
         if terms == before:
             return
         await self._publish()
-        if terms.reference != before.reference:
+        for record in self._current(HostState.ACTIVE, HostState.SUSPENDED):
+            refused = check_still_allowed(record.capability, terms, now=self._clock()) if record.capability else None
+            if refused is not None:
+                await self._step(record.address, refused)
+        if (terms.reference, terms.log) != (before.reference, before.log):
             await asyncio.gather(*(self._renew(record.address) for record in self._current(HostState.ACTIVE)))
 
     async def round(self) -> None:

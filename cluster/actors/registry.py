@@ -3,14 +3,18 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import ray
 from pytoniq_core import Address
 
+from attestation.errors import AttestationError, EndorsementFetchError
+from attestation.transparency.logged import LoggedValues
+from attestation.transparency.reader import LogReader
 from billing.errors import BillingError, ChainError
 from billing.ton.client import ChainClient
-from billing.ton.registry import RegistryState, read_registry
+from billing.ton.registry import read_registry
 from cluster.actors.handles import RELAY, find
 from cluster.address_book import AddressBook, HostKey
 from cluster.admission import Admission, NetworkTerms
@@ -23,6 +27,7 @@ from cluster.registry import Registry
 
 TERMS_PERIOD_S = 5.0
 SNAPSHOT_WAIT_S = 20.0
+_LOG_ERRORS = (AttestationError, EndorsementFetchError, OSError)
 _log = logging.getLogger(__name__)
 
 
@@ -44,13 +49,14 @@ class RegistryActor:
         config = NetworkConfig.load(Path(config_path))
         config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._address = Address(config.registry)
-        self._chain, state = await _reach_registry(config, self._address)
+        self._log = config.transparency.reader(config.state / "transparency") if config.transparency else None
+        self._chain, terms = await _reach_registry(config, self._address, self._log)
         self._registry = Registry(
             gate=HttpEnclaveGate(),
             routes=RelayRoutes(),
             book=AddressBook(config.state / "hosts.jsonl"),
             policy=config.policy,
-            terms=NetworkTerms.from_registry(state),
+            terms=terms,
         )
         await self._registry.restore()
         self._loops = [asyncio.create_task(self._registry.run()), asyncio.create_task(self._follow_chain())]
@@ -110,12 +116,12 @@ class RegistryActor:
             await asyncio.sleep(TERMS_PERIOD_S)
             try:
                 await self._read_terms()
-            except (ChainError, BillingError) as error:
-                _log.warning("the registry contract was not read, the last terms stay: %s", error)
+            except (ChainError, BillingError, *_LOG_ERRORS) as error:
+                _log.warning("registry contract or log were not read, the last terms stay: %s", error)
 
     async def _read_terms(self) -> None:
-        terms = NetworkTerms.from_registry(await read_registry(self._chain, self._address))
-        await self._registry.update_terms(terms)
+        state = await read_registry(self._chain, self._address)
+        await self._registry.update_terms(NetworkTerms.from_registry(state, await _read_log(self._log)))
 
     def _check_loops(self) -> None:
         """A loop that died must not look like a quiet fleet."""
@@ -125,8 +131,14 @@ class RegistryActor:
                 raise RuntimeError("a loop of the registry ended")
 
 
-async def _reach_registry(config: NetworkConfig, address: Address) -> tuple[ChainClient, RegistryState]:
-    """A connection to the chain, and what the registry contract says.
+async def _read_log(log: LogReader | None) -> LoggedValues | None:
+    return await asyncio.to_thread(log.read, now=datetime.now(UTC)) if log is not None else None
+
+
+async def _reach_registry(
+    config: NetworkConfig, address: Address, log: LogReader | None
+) -> tuple[ChainClient, NetworkTerms]:
+    """A connection to the chain, and what registry contract and log say.
 
     At the first start a chain that does not answer is an error, which the operator sees at once. After a restart it is
     waited for: Ray gives up for good an actor whose start fails.
@@ -136,12 +148,13 @@ async def _reach_registry(config: NetworkConfig, address: Address) -> tuple[Chai
         try:
             chain = await ChainClient.connect(config.chain)
             try:
-                return chain, await read_registry(chain, address)
+                state = await read_registry(chain, address)
+                return chain, NetworkTerms.from_registry(state, await _read_log(log))
             except BaseException:
                 await chain.close()
                 raise
-        except ChainError as error:
+        except (ChainError, EndorsementFetchError) as error:
             if not again:
                 raise
-            _log.warning("the registry waits for the chain: %s", error)
+            _log.warning("the registry waits for chain and log: %s", error)
             await asyncio.sleep(TERMS_PERIOD_S)

@@ -154,8 +154,10 @@ class Operator:
         await site.start()
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         async with aiohttp.ClientSession(auto_decompress=False) as self._http:
-            yield
-            await runner.cleanup()
+            try:
+                yield
+            finally:
+                await runner.cleanup()
 
     async def _lease(self, request: web.Request) -> web.Response:
         if self.refuse is not None:
