@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 
 import dcap_qvl
@@ -35,14 +36,18 @@ from attestation.errors import (
     EndorsementMismatchError,
     EvidenceSignatureError,
     MalformedEvidenceError,
+    RimMismatchError,
     UntrustedRootError,
 )
+from attestation.eventlog import LogEvent
 from attestation.evidence import GpuEvidence, SnpEvidence, TdxEvidence
 from attestation.fetch import Fetcher, Request
+from attestation.nvidia import check_measurements
 from attestation.nvidia_chain import check_chain
 from attestation.nvidia_facts import read_facts
 from attestation.ocsp import check_revocation, parse_ocsp
 from attestation.policy import TCB_STATUSES, Revocation
+from attestation.rim import parse_rim
 from attestation.roots import TrustedRoots, UnsafeSimulatedRoots
 from attestation.snp_chain import SnpSigningKey, check_crl
 from attestation.snp_chain import check_chain as check_amd_chain
@@ -60,6 +65,7 @@ _LIES = (
     EndorsementMismatchError,
     EvidenceSignatureError,
     MalformedEvidenceError,
+    RimMismatchError,
     UntrustedRootError,
 )
 
@@ -170,15 +176,19 @@ class Endorser:
     def _fetch_manifests(
         self, gpus: tuple[GpuEvidence, ...], service: NvidiaService, now: datetime
     ) -> tuple[bytes, ...]:
-        """Fetch the manifests by name; a verifier takes them by their pinned digest only."""
-        rims: dict[str, bytes] = {}
+        """Fetch the manifests by name; they must agree with the GPU. A verifier takes them by their pinned digest."""
+        rims: dict[bytes, None] = {}
         for gpu in gpus:
             chip = check_chain(gpu.chain, roots=self.roots.of("nvidia"), now=now, log=CheckLog()).model
-            for request in service.manifests(read_facts(parse_spdm(gpu.report)), chip):
-                rims[request.key] = self.fetcher.get(request, parse_manifest, ends, now=now).data
-        return tuple(dict.fromkeys(rims.values()))
+            report = parse_spdm(gpu.report)
+            asked = service.manifests(facts := read_facts(report), chip)
+            pair = [self.fetcher.get(request, parse_manifest, ends, now=now).data for request in asked]
+            read = list(map(parse_rim, pair))
+            self._check(partial(check_measurements, report, facts, chip, read, log=CheckLog()), asked)
+            rims.update(dict.fromkeys(pair))
+        return tuple(rims)
 
-    def _check(self, check: Callable[[], None], requests: Sequence[Request]) -> None:
+    def _check(self, check: Callable[[], object], requests: Sequence[Request]) -> None:
         """Throw away what does not verify; what verifies and is bad news stays."""
         try:
             check()
@@ -196,6 +206,10 @@ class EndorsedAttester:
 
     def __init__(self, hardware: Attester, endorser: Endorser, *, clock: Callable[[], datetime]) -> None:
         self._hardware, self._endorser, self._clock = hardware, endorser, clock
+
+    def extend(self, event: LogEvent) -> None:
+        """Log what is about to be loaded; see `Attester`."""
+        self._hardware.extend(event)
 
     def attest(self, base: Transcript) -> Attestation:
         """Sign a transcript and endorse it; see `Attester`. What cannot be endorsed is an `AttesterError`."""

@@ -138,7 +138,11 @@ def parse_amd_chain(response: Response) -> Certificates:
 
 
 def parse_manifest(response: Response) -> Blob:
-    """Read a reference manifest from the RIM service's JSON; it ends with the first certificate in its signature."""
+    """Read a reference manifest from the RIM service's JSON.
+
+    It ends with the first certificate in its signature. One without a signature names no end; it counts by its pinned
+    digest only, like every other.
+    """
     document = _json(response.body)
     encoded = document.get("rim") if isinstance(document, dict) else None
     if not isinstance(encoded, str):
@@ -146,9 +150,10 @@ def parse_manifest(response: Response) -> Blob:
     rim = _unbase64(encoded)
     parse_rim(rim)
     found = _XML_CERTIFICATE.findall(_text(rim))[: _RIM_CERTIFICATES_MAX + 1]
-    if not 0 < len(found) <= _RIM_CERTIFICATES_MAX:
-        raise MalformedEvidenceError("manifest without signer's certificates, or with too many")
-    return Blob(data=rim, not_after=min(_end_of(_unbase64(one)) for one in found))
+    if len(found) > _RIM_CERTIFICATES_MAX:
+        raise MalformedEvidenceError(f"manifest with more than {_RIM_CERTIFICATES_MAX} certificates")
+    ends_at = min((_end_of(_unbase64(one)) for one in found), default=datetime.max.replace(tzinfo=UTC))
+    return Blob(data=rim, not_after=ends_at)
 
 
 def ocsp_parser(nonce: bytes = b"") -> Callable[[Response], Blob]:

@@ -19,6 +19,7 @@ from pathlib import Path
 import uvloop
 
 from attestation.collect import Attester, NoTee
+from attestation.endorse import EndorsedAttester
 from attestation.errors import AttesterError
 from enclave.config import EnclaveConfig, load_config
 from enclave.enclave import Enclave, Facts
@@ -85,6 +86,11 @@ def _facts(config: EnclaveConfig) -> Facts:
 
 
 def _attester(config: EnclaveConfig) -> Attester:
+    hardware = _hardware(config)
+    return EndorsedAttester(hardware, config.endorser, clock=_now) if config.endorser else hardware
+
+
+def _hardware(config: EnclaveConfig) -> Attester:
     if config.simulated is None:
         return NoTee()
     from attestation.simulate import SimulatedHost  # noqa: PLC0415  a real host never loads the simulator

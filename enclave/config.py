@@ -6,12 +6,14 @@ from typing import Any
 
 import yaml
 
+from attestation.endorse import Endorser
+from attestation.endorse_settings import parse_endorser
 from enclave.engine import ENGINES
 from enclave.errors import StartError
 
 MODELS_MAX = 16
 _REQUIRED = {"listen", "control", "state", "payee", "operator_key", "models", "engine", "hardware"}
-_OPTIONAL = {"coefficient", "max_running", "max_waiting", "coalesce_ms", "context"}
+_OPTIONAL = {"coefficient", "max_running", "max_waiting", "coalesce_ms", "context", "endorsements"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,7 @@ class EnclaveConfig:
     max_running: int = 32  # requests in the engine at once
     max_waiting: int = 64  # more that may wait for it
     coalesce_ms: int = 0  # how long to gather events of a stream into one, after the first token
+    endorser: Endorser | None = None  # fetches endorsements; None uses what the hardware brings
     context: int | None = None  # most tokens of prompt and answer; None leaves it to the engine
 
 
@@ -66,8 +69,16 @@ def load_config(path: Path) -> EnclaveConfig:
         max_running=_number(raw, "max_running", 32, 1, 4096),
         max_waiting=_number(raw, "max_waiting", 64, 0, 65536),
         coalesce_ms=_number(raw, "coalesce_ms", 0, 0, 1000),
+        endorser=_endorser(raw["endorsements"], base, base / _text(raw, "state")) if "endorsements" in raw else None,
         context=_number(raw, "context", 0, 1, 1 << 24) if "context" in raw else None,
     )
+
+
+def _endorser(value: object, base: Path, state: Path) -> Endorser:
+    try:
+        return parse_endorser(value, base, state / "endorsements")
+    except ValueError as error:
+        raise StartError(str(error)) from error
 
 
 def _text(raw: dict[str, Any], key: str) -> str:

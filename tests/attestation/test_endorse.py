@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from attestation.collect import extend_named
 from attestation.endorse import EndorsedAttester, Endorser
+from attestation.endorse_settings import parse_endorser
 from attestation.endorsement_requests import AmdService, IntelService, NvidiaService
 from attestation.endorsements import ends, ocsp_parser, parse_crl, parse_qe_identity, parse_tcb_info
 from attestation.errors import (
@@ -26,11 +30,14 @@ from attestation.errors import (
 )
 from attestation.fetch import FAILURES_MAX, RETRY_AFTER, Fetcher, HttpSource, Request, Response, check_url
 from attestation.merkle import inclusion_proof
+from attestation.nvidia_facts import read_facts
 from attestation.policy import Revocation, SnpTcb
+from attestation.roots import PRODUCTION
 from attestation.sim.intel import LIFE, CollateralFaults, SimulatedIntel
 from attestation.sim.ocsp import OcspFaults
 from attestation.simulate import SimulatedHost, SimulatedVendors
 from attestation.snp_tcb import SnpProduct
+from attestation.spdm import parse_spdm
 from attestation.verdict import TeeKind, Verdict
 from attestation.verify import verify
 from tests.attestation.hosts import NONCE, NONCES, NOW, base_transcript, policy_for, vendors
@@ -50,15 +57,16 @@ class World:
     online: bool = True
 
     def attester(self) -> EndorsedAttester:
-        url = self.server.url
+        url, guest = self.server.url, self.host.restarted()
+        extend_named(guest, base_transcript())
         endorser = Endorser(
             fetcher=Fetcher(folder=self.folder, source=HttpSource(timeout_s=5) if self.online else None),
             roots=vendors().roots(),
             intel=IntelService(base=url),
             amd=AmdService(base=url),
-            nvidia=NvidiaService(ocsp=url),
+            nvidia=NvidiaService(rim=url, ocsp=url),
         )
-        return EndorsedAttester(self.host, endorser, clock=lambda: self.now)
+        return EndorsedAttester(guest, endorser, clock=lambda: self.now)
 
     def appraise(self, **changes: object) -> Verdict:
         evidence = self.attester().attest(base_transcript()).evidence(inclusion_proof(NONCES, 2))
@@ -111,6 +119,30 @@ def test_gpus_get_answers_that_they_were_not_revoked(tmp_path: Path) -> None:
         verdict = made.appraise(gpu_revocation=Revocation.REQUIRED)
         assert len(verdict.gpus) == 2
         assert made.server.asked.count("/") == 4  # two GPUs, and what they share
+
+
+def test_a_manifest_of_other_firmware_is_refused_and_not_kept(tmp_path: Path) -> None:
+    other = vendors().nvidia.make_gpu("B200").rims
+
+    def lie(path: str, answer: Answer) -> Answer:
+        rim = base64.b64encode(other["VBIOS" in path]).decode()
+        return (200, json.dumps({"rim": rim}).encode(), {}) if path.startswith("/v1/rim/") else answer
+
+    with world(tmp_path, TeeKind.TDX, gpus=1) as made:
+        made.server.lie, honest = lie, made.server.lie
+        with pytest.raises(AttesterError, match="RimMismatchError"):
+            made.appraise()
+        made.server.lie = honest
+        assert len(made.appraise().gpus) == 1
+
+
+def test_manifests_are_fetched_by_name_and_taken_by_their_pinned_digest(tmp_path: Path) -> None:
+    with world(tmp_path, TeeKind.TDX, gpus=1) as made:
+        service = NvidiaService(rim="https://rim.invalid")
+        facts = read_facts(parse_spdm(made.host.gpus[0].attest(bytes(32)).report))
+        driver, vbios = service.manifests(facts, made.host.gpus[0].firmware.chip)
+        assert driver.url == f"https://rim.invalid/v1/rim/NV_GPU_DRIVER_GH100_{facts.driver}"
+        assert vbios.url.startswith("https://rim.invalid/v1/rim/NV_GPU_VBIOS_")
 
 
 def test_new_tcb_info_reaches_the_evidence_when_the_old_runs_out(tdx: World) -> None:
@@ -431,3 +463,45 @@ def test_a_nonce_that_is_not_repeated_is_refused(tmp_path: Path) -> None:
         assert ends(ocsp_parser(b"n" * 32)(answer)) > NOW
         with pytest.raises(MalformedEvidenceError, match="nonce"):
             ocsp_parser(b"m" * 32)(answer)
+
+
+# --- settings ------------------------------------------------------------------------------------------------------
+
+PIN = "ab" * 32
+
+
+def test_settings_name_every_address_and_real_roots_unless_told_otherwise(tmp_path: Path) -> None:
+    endorser = parse_endorser(
+        {"intel": "https://pccs.invalid", "amd": "https://kds.invalid", "amd_product": "Turin", "offline": True},
+        tmp_path,
+        tmp_path / "cache",
+    )
+    assert (endorser.roots, endorser.fetcher.source, endorser.nvidia) == (PRODUCTION, None, None)
+    assert (endorser.intel, endorser.amd_product) == (IntelService(base="https://pccs.invalid"), SnpProduct.TURIN)
+    online = {"nvidia_ocsp": "https://ocsp.invalid", "ca_file": "own.pem", "unsafe_simulated_roots": {"nvidia": [PIN]}}
+    endorser = parse_endorser(online, tmp_path, tmp_path / "cache")
+    assert endorser.fetcher.source == HttpSource(ca_file=tmp_path / "own.pem")
+    assert endorser.roots.of("nvidia") == {bytes.fromhex(PIN)}
+    assert (endorser.intel, endorser.amd) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        {},
+        {"offline": True},
+        {"intel": "http://pccs.invalid"},
+        {"intel": 5},
+        {"intel": "https://pccs.invalid", "colour": "red"},
+        {"intel": "https://pccs.invalid", "offline": "yes"},
+        {"intel": "https://pccs.invalid", "refresh_before_s": -1},
+        {"amd": "https://kds.invalid", "amd_product": "Rome"},
+        {"amd": "https://kds.invalid", "unsafe_simulated_roots": {}},
+        {"amd": "https://kds.invalid", "unsafe_simulated_roots": {"acme": [PIN]}},
+        {"amd": "https://kds.invalid", "unsafe_simulated_roots": {"amd": ["short"]}},
+    ],
+)
+def test_a_wrong_setting_is_refused(tmp_path: Path, value: object) -> None:
+    with pytest.raises(ValueError, match=r"endorsements|https|Rome|roots|SHA-256"):
+        parse_endorser(value, tmp_path, tmp_path)

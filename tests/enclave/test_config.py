@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from attestation.endorse import EndorsedAttester
 from enclave import __main__ as process
 from enclave.config import load_config
 from enclave.engine.echo import EchoEngine
@@ -173,3 +174,12 @@ async def test_another_model_put_into_the_folder_is_not_served_under_the_atteste
     with pytest.raises(StartError, match="was changed"):
         await load_model(tmp_path / "model")
     assert not engine.alive
+
+
+def test_endorsements_are_fetched_only_from_addresses_that_the_settings_name(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD).endorser is None
+    config = load(tmp_path, GOOD | {"endorsements": {"amd": "https://kds.invalid"}})
+    assert config.endorser.fetcher.folder == tmp_path / "state" / "endorsements"
+    assert isinstance(process._attester(config), EndorsedAttester)
+    with pytest.raises(StartError, match="endorsements"):
+        load(tmp_path, GOOD | {"endorsements": {}})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,7 @@ from attestation.errors import (
 )
 from attestation.merkle_tree import leaf_hash, root_from_path, roots_from_consistency
 from attestation.transparency.entries import FILE_SIZE_MAX, What, encode_entry, frame
-from attestation.transparency.reader import SEEN, FolderLog, LogReader
+from attestation.transparency.reader import SEEN, FolderLog, LogReader, open_source
 from attestation.transparency.store import CHECKPOINT, ENTRIES, LogStore
 from tests.attestation.transparency.logs import (
     EVERY_KIND,
@@ -203,6 +206,28 @@ def test_a_memory_of_what_was_seen_that_is_damaged_is_not_taken_for_a_first_look
     (tmp_path / "state" / SEEN).write_bytes(b"")
     with pytest.raises(MalformedEvidenceError):
         start(log, tmp_path).read(now=NOW)
+
+
+def test_a_log_behind_a_file_server_is_read_like_a_folder(log: Path, tmp_path: Path) -> None:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(log)))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        (tmp_path / "state").mkdir()
+        place = f"http://127.0.0.1:{server.server_port}/"
+        served = LogReader(open_source(place), TRUST, tmp_path / "state")
+        assert value("image") in served.read(now=NOW).allowed[What.MEASUREMENT]
+        (log / CHECKPOINT).unlink()
+        with pytest.raises(EndorsementFetchError, match="status 404"):
+            served.read(now=NOW)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def test_a_log_without_end_is_not_read_to_its_end(log: Path, reader: LogReader) -> None:
