@@ -122,8 +122,8 @@ def open_checkpoint(data: bytes, trust: LogTrust, *, now: datetime) -> Checkpoin
     checkpoint = _open_signed(note, trust)  # (1)
     clock = NoteKey(name=trust.key.name, kind=KeyKind.COSIGNER, public_key=trust.key.public_key)
     _check_fresh(trust.key.name, note.cosigned_by(clock), trust, now)  # (2)
-    seen = {key.name: note.cosigned_by(key) for key in trust.witnesses}
-    vouched = [when for when in seen.values() if when is not None]
+    seen = [note.cosigned_by(key) for key in trust.witnesses]
+    vouched = [when for when in seen if when is not None]
     if len(vouched) < trust.witnesses_min:
         raise LogSignatureError(f"{len(vouched)} of {len(seen)} witnesses cosigned, want {trust.witnesses_min}")
     fresh = [when for when in vouched if _is_fresh(when, trust, now)]

@@ -6,14 +6,22 @@ import base64
 import contextlib
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from attestation.collect import extend_named
 from attestation.endorse import EndorsedAttester, Endorser
@@ -400,6 +408,105 @@ def test_a_tls_server_that_nobody_certified_is_refused(tdx: World) -> None:
     port = tdx.server.url.rpartition(":")[2]
     with pytest.raises(EndorsementFetchError, match="SSL"):
         HttpSource(timeout_s=5).fetch(Request(url=f"https://127.0.0.1:{port}/"))
+
+
+@contextlib.contextmanager
+def tls_server(folder: Path, address: str) -> Iterator[int]:
+    """A server that says "hello", with a certificate for this address that vouches for itself in `ca.pem`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "own service")])
+    start = datetime.now(UTC) - timedelta(days=1)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=30))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
+        .sign(key, SHA256())
+    )
+    (folder / "ca.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-length", "5")
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "ca.pem", folder / "key.pem")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that hangs up is the test
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_a_service_of_ones_own_is_believed_by_its_own_authority(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")  # of the environment, and not asked
+    with tls_server(tmp_path, "127.0.0.1") as port:
+        request = Request(url=f"https://127.0.0.1:{port}/")
+        assert HttpSource(timeout_s=5, ca_file=tmp_path / "ca.pem").fetch(request).body == b"hello"
+        with pytest.raises(EndorsementFetchError, match="CERTIFICATE_VERIFY_FAILED"):
+            HttpSource(timeout_s=5).fetch(request)
+
+
+def test_a_certificate_for_another_address_is_refused(tmp_path: Path) -> None:
+    refused = pytest.raises(EndorsementFetchError, match="certificate is not valid for")
+    with tls_server(tmp_path, "127.0.0.2") as port, refused:
+        HttpSource(timeout_s=5, ca_file=tmp_path / "ca.pem").fetch(Request(url=f"https://127.0.0.1:{port}/"))
+
+
+def test_a_proxy_only_tunnels(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def tunnel() -> None:
+        inner, _ = listener.accept()
+        with inner, socket.create_connection(("127.0.0.1", port)) as outer:
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += inner.recv(1)
+            seen.append(head)
+            inner.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            back = threading.Thread(target=pump, args=(outer, inner))
+            back.start()
+            pump(inner, outer)
+            back.join()
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(4096):
+                seen.append(data)
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    with tls_server(tmp_path, "127.0.0.1") as port, listener:
+        thread = threading.Thread(target=tunnel)
+        thread.start()
+        proxy = f"127.0.0.1:{listener.getsockname()[1]}"
+        source = HttpSource(timeout_s=5, ca_file=tmp_path / "ca.pem", proxy=proxy)
+        assert source.fetch(Request(url=f"https://127.0.0.1:{port}/secret")).body == b"hello"
+        thread.join()
+    assert seen[0].startswith(f"CONNECT 127.0.0.1:{port} HTTP/1.".encode())
+    assert not any(b"secret" in data or b"hello" in data for data in seen)
 
 
 # --- what is asked -------------------------------------------------------------------------------------------------
