@@ -49,8 +49,9 @@ from attestation.ocsp import check_revocation, parse_ocsp
 from attestation.policy import TCB_STATUSES, Revocation
 from attestation.rim import parse_rim
 from attestation.roots import TrustedRoots, UnsafeSimulatedRoots
-from attestation.snp_chain import SnpSigningKey, check_crl
 from attestation.snp_chain import check_chain as check_amd_chain
+from attestation.snp_chain import check_crl
+from attestation.snp_policy import SnpSigningKey
 from attestation.snp_report import parse_report
 from attestation.snp_tcb import SnpProduct, parse_tcb
 from attestation.spdm import parse_spdm
@@ -148,9 +149,8 @@ class Endorser:
         fetched = SnpEvidence(report=evidence.report, vcek=leaf, ask=ask, ark=ark, crl=revoked.der)
 
         def check() -> None:
-            ders = {"leaf_der": leaf, "ask_der": ask, "ark_der": ark}
-            check_amd_chain(**ders, roots=self.roots.of("amd"), now=now, log=CheckLog())
-            check_crl(**ders, crl_der=revoked.der, now=now, log=CheckLog())
+            endorsement = check_amd_chain(fetched, roots=self.roots.of("amd"), now=now, log=CheckLog())
+            check_crl(revoked.der, endorsement, now=now, log=CheckLog())
 
         self._check(check, asked)
         return fetched

@@ -267,7 +267,7 @@ def _read_single(element: Element) -> Single:
     algorithm, issuer_name, issuer_key, serial = _exactly(
         name.content, [SEQUENCE, OCTET_STRING, OCTET_STRING, INTEGER], "OCSP certificate id"
     )
-    hash_name = _HASHES.get(next(read_elements(algorithm.content), algorithm).content)
+    hash_name = _HASHES.get(next(iter(read_elements(algorithm.content)), algorithm).content)
     if name.tag != SEQUENCE or hash_name is None or status.tag not in _STATUSES or this_update.tag != GENERALIZED_TIME:
         raise MalformedEvidenceError("OCSP statement with an unknown hash or status")
     if not rest or rest[0].tag != _EXPLICIT_0 or any(part.tag != _EXPLICIT_1 for part in rest[1:]):

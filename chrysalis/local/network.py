@@ -25,6 +25,7 @@ from billing.ton.registry import Measurement, ModelTerms, OperatorTerms
 from billing.ton.wallet import Wallet, pay
 from chrysalis.local.chain import LocalChain, RegistryEntries, deploy_registry, start_devnet
 from chrysalis.local.hosts import EnclaveSettings, HostSpec, RunningEnclave, policy_text, start_enclave
+from chrysalis.local.log import begin_log
 from chrysalis.local.settings import make_key, raw_address, write_client_settings, write_operator_settings, write_secret
 from cluster.admission import Admission
 from cluster.config import read_signing_key
@@ -115,9 +116,10 @@ class LocalNetwork:
         ):
             await self.chain.admin.faucet(raw_address(address), amount)
         async with await ChainClient.connect(self.chain.config) as chain:
-            self.registry = await deploy_registry(chain, owner, self._entries(operator))
+            entries = self._entries(operator)
+            self.registry = await deploy_registry(chain, owner, entries)
             await chain.wait_for(self.registry, lambda state: state.data is not None, timeout_s=CALL_TIMEOUT_S)
-        self._write_settings()
+        self._write_settings(begin_log(self.folder / "log", entries))
 
     def chain_wallet(self, key: Ed25519PrivateKey) -> Wallet:
         """The ordinary wallet of a key on this chain."""
@@ -144,7 +146,7 @@ class LocalNetwork:
             ),
         )
 
-    def _write_settings(self) -> None:
+    def _write_settings(self, log: dict[str, Any]) -> None:
         for folder, accept_open in (("operator", True), ("client", False)):
             (self.folder / folder / "policy.yaml").write_text(policy_text(self.vendors, accept_open=accept_open))
         write_operator_settings(
@@ -153,6 +155,7 @@ class LocalNetwork:
             registry=self.registry,
             relay=self.relay_address,
             settlement={"threshold": 1_000_000, "max_age_s": 86_400, "dust": 500_000},
+            transparency=log,
         )
         write_client_settings(
             self.folder / "client",
@@ -161,6 +164,7 @@ class LocalNetwork:
             listen=f"{LOOPBACK}:{self.port(1)}",
             budget=300_000_000,
             price_cap=20_000_000,
+            transparency=log,
         )
 
     # --- operator ----------------------------------------------------------------------------------------------------

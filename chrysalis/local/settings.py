@@ -31,7 +31,13 @@ def write_secret(path: Path, secret: bytes) -> None:
 
 
 def write_operator_settings(
-    folder: Path, *, chain: ChainConfig, registry: Address, relay: str, settlement: dict[str, int]
+    folder: Path,
+    *,
+    chain: ChainConfig,
+    registry: Address,
+    relay: str,
+    settlement: dict[str, int],
+    transparency: dict[str, Any],
 ) -> Path:
     """The operator's settings file; key files and policy.yaml lie beside it."""
     return _write(
@@ -46,12 +52,20 @@ def write_operator_settings(
             "ticket_key": "ticket.key",
             "relay": relay,
             "settlement": settlement,
+            "transparency": transparency,
         },
     )
 
 
 def write_client_settings(
-    folder: Path, *, chain: ChainConfig, registry: Address, listen: str, budget: int, price_cap: int
+    folder: Path,
+    *,
+    chain: ChainConfig,
+    registry: Address,
+    listen: str,
+    budget: int,
+    price_cap: int,
+    transparency: dict[str, Any],
 ) -> Path:
     """The client's settings file; wallet.key and policy.yaml lie beside it."""
     return _write(
@@ -64,6 +78,7 @@ def write_client_settings(
             "listen": listen,
             "budget": budget,
             "price_cap": price_cap,
+            "transparency": transparency,
         },
     )
 

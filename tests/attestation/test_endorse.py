@@ -39,11 +39,12 @@ from attestation.errors import (
 from attestation.fetch import FAILURES_MAX, RETRY_AFTER, Fetcher, HttpSource, Request, Response, check_url
 from attestation.merkle import inclusion_proof
 from attestation.nvidia_facts import read_facts
-from attestation.policy import Revocation, SnpTcb
+from attestation.policy import Revocation
 from attestation.roots import PRODUCTION
 from attestation.sim.intel import LIFE, CollateralFaults, SimulatedIntel
 from attestation.sim.ocsp import OcspFaults
 from attestation.simulate import SimulatedHost, SimulatedVendors
+from attestation.snp_policy import SnpTcb
 from attestation.snp_tcb import SnpProduct
 from attestation.spdm import parse_spdm
 from attestation.verdict import TeeKind, Verdict

@@ -11,7 +11,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from attestation.errors import PolicyError
-from attestation.policy import SnpTcb
+from attestation.snp_policy import SnpTcb
 from attestation.transparency.entries import AmdFloor
 from attestation.transparency.entries_file import parse_entries_file
 from attestation.transparency.store import CHECKPOINT, ENTRIES
