@@ -186,18 +186,21 @@ class Certificate:
     extensions: MappingProxyType[bytes, bytes]
 
     @classmethod
-    def parse(cls, data: bytes, *, understood: frozenset[bytes] = frozenset()) -> Self:
+    def parse(
+        cls, data: bytes, *, understood: frozenset[bytes] = frozenset(), size_max: int = CERTIFICATE_SIZE_MAX
+    ) -> Self:
         """Read one DER certificate.
 
         Args:
             data: the certificate.
             understood: object identifiers of further critical extensions that the caller checks itself.
+            size_max: bytes of the largest that is read.
 
         Raises:
             MalformedEvidenceError: the bytes are not a version 3 certificate, all of them.
         """
-        if len(data) > CERTIFICATE_SIZE_MAX:
-            raise MalformedEvidenceError(f"certificate of {len(data)} bytes; at most {CERTIFICATE_SIZE_MAX}")
+        if len(data) > size_max:
+            raise MalformedEvidenceError(f"certificate of {len(data)} bytes; at most {size_max}")
         signed, signature, inner = read_signed_parts(data)
         shape = [_VERSION, INTEGER, SEQUENCE, SEQUENCE, SEQUENCE, SEQUENCE, SEQUENCE, _EXTENSIONS]
         if [part.tag for part in inner] != shape or read_one(inner[0].content, INTEGER) != b"\x02":

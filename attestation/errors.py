@@ -17,6 +17,8 @@ AttestationError                    asked, and no: nothing the evidence claims m
 ├── EventNotAllowedError            the runtime log names an image configuration or a job's code nobody allowed
 ├── FreshnessError                  the nonce is not ours, or not in the tree that was signed
 ├── BindingMismatchError            the CPU report does not name this transcript
+├── TlsKeyUnboundError              the attested receipt key did not sign this TLS key and time
+├── HostMismatchError               the evidence holds, and is of another host than the one asked for
 ├── GpuBindingError                 GPUs missing, foreign, doubled, reordered or answering another nonce
 ├── GpuStateError                   confidential computing off, developer tools, debug, wrong mode
 ├── RimMismatchError                GPU measurements without a pinned reference, or against it
@@ -141,6 +143,14 @@ class FreshnessError(AttestationError):
 
 class BindingMismatchError(AttestationError):
     """The CPU report does not name this transcript."""
+
+
+class TlsKeyUnboundError(AttestationError):
+    """The receipt key in the evidence did not sign the TLS key and the time of its certificate."""
+
+
+class HostMismatchError(AttestationError):
+    """The evidence holds, and is of another host than the one that was asked for."""
 
 
 class GpuBindingError(AttestationError):

@@ -55,6 +55,7 @@ class ClientConfig:
     api_key: str = ""  # when set, callers must send it as bearer token
     gateway: str = ""  # URL; empty takes the operator's endpoint from the registry
     direct: bool = False  # send to the host's own address instead of the relay, the same bytes
+    tls: bool = False  # with `direct`: through the host's attested TLS, or not at all
     hosts: int = LEASE_HOSTS_MAX  # candidates of a lease
     budget: Nanotons = DEFAULT_BUDGET  # held for one lease
     price_cap: Nanotons = DEFAULT_PRICE_CAP  # the most one request may cost
@@ -70,6 +71,8 @@ class ClientConfig:
         check_nanotons(self.budget, "budget")
         check_nanotons(self.price_cap, "price_cap")
         check_coefficient(self.coefficient_max)
+        if self.tls and not self.direct:
+            raise ValueError("tls needs direct: the relay ends TLS itself, and is not attested")
         if not 1 <= self.hosts <= LEASE_HOSTS_MAX:
             raise ValueError(f"hosts must be 1 to {LEASE_HOSTS_MAX}")
         if min(self.body_max, self.registry_refresh_s, self.read_timeout_s, self.avoid_s) <= 0:

@@ -32,6 +32,7 @@ class Candidate:
     host_id: bytes  # 8
     url: str  # of the host behind the relay, or of the host itself; /sealed and /evidence follow
     ticket: str
+    attested: bool = False  # the url is of the host's attested TLS: who answers there is verified in the handshake
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

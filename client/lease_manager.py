@@ -65,6 +65,7 @@ class LeaseTerms:
 
     gateway: str  # empty: the operator's endpoint in the registry
     direct: bool
+    tls: bool
     hosts: int
     budget: Nanotons
     coefficient_max: int
@@ -220,6 +221,8 @@ class LeaseManager:
             return await self._transport.fetch_evidence(candidate, nonce)
 
         try:
+            if self._terms.tls:
+                candidate = await self._transport.find_attested(candidate)
             verdict = await self._verifier.verdict(candidate.host_id, offer.model.root, fetch)
         except HostUnverifiedError as error:
             self.avoid(candidate.host_id, error.why)

@@ -49,7 +49,7 @@ async def open_client(
             raise ConfigError(f"cannot read the policy {config.policy}: {error.strerror}") from error
         await registry.start()
         verifier = Verifier(policy, clock=clock, random=os.urandom)
-        transport = Transport(read_timeout_s=config.read_timeout_s)
+        transport = Transport(read_timeout_s=config.read_timeout_s, attested=verifier.tls_context)
         stack.push_async_callback(transport.close)
         config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         receipts = ReceiptStore(config.state / "receipts.sqlite")
@@ -58,6 +58,7 @@ async def open_client(
             LeaseTerms(
                 gateway=config.gateway,
                 direct=config.direct,
+                tls=config.tls,
                 hosts=config.hosts,
                 budget=config.budget,
                 coefficient_max=config.coefficient_max,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
 
 from attestation.evidence import EVIDENCE_SIZE_MAX
+from attestation.tls import AttestedContext, PeerRefusedError
 from client.errors import GatewayError, LeaseRefusedError
 from client.lease import Candidate
 
@@ -75,8 +76,9 @@ class Stream:
 class Transport:
     """One HTTP client for everything."""
 
-    def __init__(self, *, read_timeout_s: float) -> None:
-        self._read_timeout_s = read_timeout_s
+    def __init__(self, *, read_timeout_s: float, attested: Callable[[bytes], AttestedContext] | None = None) -> None:
+        """`attested` gives the TLS context for a host, needed for candidates that are reached by attested TLS."""
+        self._read_timeout_s, self._attested = read_timeout_s, attested
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -105,11 +107,30 @@ class Transport:
             raise LeaseRefusedError(status, code, f"the gateway gives no lease: {message}")
         raise GatewayError(f"the gateway answered {status}: {message}")
 
+    async def find_attested(self, candidate: Candidate) -> Candidate:
+        """Return the candidate by its attested TLS port, which a host names in its health; a lie leads to no handshake.
+
+        Raises:
+            HostUnreachableError: it names none.
+        """
+        timeout = aiohttp.ClientTimeout(total=EVIDENCE_S, sock_connect=CONNECT_S)
+        try:
+            async with self._http().get(f"{candidate.url}/health", timeout=timeout, allow_redirects=False) as response:
+                health = _parse_json(await _read(response, ANSWER_SIZE_MAX))
+        except (TimeoutError, *_LOST) as error:
+            raise HostUnreachableError(type(error).__name__) from error
+        port = health.get("tls_port") if isinstance(health, dict) else None
+        if type(port) is not int or not 0 < port < 1 << 16:
+            raise HostUnreachableError("the host offers no attested TLS")
+        host = candidate.url.removeprefix("http://").rpartition(":")[0]  # HOST:PORT, as `check_lease` demands
+        return replace(candidate, url=f"https://{host}:{port}", attested=True)
+
     async def fetch_evidence(self, candidate: Candidate, nonce: bytes) -> bytes:
         """Ask a host for evidence about `nonce`.
 
         Raises:
             HostUnreachableError: there is none.
+            PeerRefusedError: who answers by attested TLS is not this host, or does not hold.
         """
         timeout = aiohttp.ClientTimeout(total=EVIDENCE_S, sock_connect=CONNECT_S)
         try:
@@ -118,6 +139,10 @@ class Transport:
                 if response.status == 200:
                     return data
                 raise HostUnreachableError(f"status {response.status} {read_error(_parse_json(data))[0]}")
+        except aiohttp.ClientConnectorCertificateError as error:
+            if isinstance(error.certificate_error, PeerRefusedError):
+                raise error.certificate_error from error
+            raise HostUnreachableError(type(error).__name__) from error
         except (TimeoutError, *_LOST) as error:
             raise HostUnreachableError(type(error).__name__) from error
 
@@ -154,7 +179,16 @@ class Transport:
     ) -> aiohttp.client._RequestContextManager:
         headers = {"authorization": f"Bearer {candidate.ticket}", "content-type": "application/octet-stream"}
         url = f"{candidate.url}/{what}"
-        return self._http().post(url, data=body, headers=headers, timeout=timeout, allow_redirects=False)
+        return self._http().post(
+            url, data=body, headers=headers, timeout=timeout, allow_redirects=False, ssl=self._tls(candidate)
+        )
+
+    def _tls(self, candidate: Candidate) -> AttestedContext | bool:
+        if not candidate.attested:
+            return True
+        if self._attested is None:
+            raise RuntimeError("this transport was given no verifier for attested TLS")
+        return self._attested(candidate.host_id)
 
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:

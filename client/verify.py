@@ -13,6 +13,7 @@ from attestation.merkle import NONCE_SIZE
 from attestation.nvidia import ChainCache
 from attestation.policy import AppraisalPolicy, ReferenceValues
 from attestation.transparency.logged import LoggedValues
+from attestation.tls import AttestedContext, PeerCheck, PeerRefusedError
 from attestation.verdict import Verdict
 from attestation.verify import verify
 from billing.ton.client import DEVNET
@@ -78,6 +79,7 @@ class Verifier:
         self._refusals: list[Refusal] = []
         self._in_force: AppraisalPolicy | None = None
         self._chains = ChainCache()
+        self._contexts: dict[bytes, AttestedContext] = {}
 
     def use_reference(self, reference: ReferenceValues, log: LoggedValues | None = None) -> None:
         """Appraise by these values, as far as the log (if any) allows them; verdicts under others are forgotten."""
@@ -86,6 +88,7 @@ class Verifier:
         if in_force != self._in_force:
             self._in_force = in_force
             self._verdicts.clear()
+            self._contexts.clear()
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -102,6 +105,16 @@ class Verifier:
         """Return the verdict for a host if it is good for a while yet."""
         verdict = self._verdicts.get(host_id)
         return verdict if verdict and verdict.not_after > self._clock() + RENEW_BEFORE else None
+
+    def tls_context(self, host_id: bytes) -> AttestedContext:
+        """Return a TLS context in whose handshakes this host, and no other, proves what the policy asks for."""
+        context = self._contexts.get(host_id)
+        if context is None:
+            while len(self._contexts) >= VERDICTS_MAX:
+                self._contexts.pop(next(iter(self._contexts)))
+            check = PeerCheck(self._appraisal(), clock=self._clock, host_id=host_id)
+            context = self._contexts[host_id] = AttestedContext.client(check)
+        return context
 
     async def verdict(self, host_id: bytes, model_root: bytes, fetch: FetchEvidence) -> Verdict:
         """Return a verdict that this host, and no other, holds, and that lets it serve the model.
@@ -122,10 +135,11 @@ class Verifier:
         return verdict
 
     async def _challenge(self, host_id: bytes, fetch: FetchEvidence) -> Verdict:
-        if self._in_force is None:
-            raise RuntimeError("use_reference comes before the first verification")
-        policy, nonce = self._in_force, self._random(NONCE_SIZE)
-        data = await fetch(nonce)
+        policy, nonce = self._appraisal(), self._random(NONCE_SIZE)
+        try:
+            data = await fetch(nonce)
+        except PeerRefusedError as error:
+            raise self._refuse(host_id, f"in the TLS handshake: {error}") from error
         try:
             verdict = verify(parse_evidence(data), policy, nonce=nonce, now=self._clock(), chains=self._chains)
         except AttestationError as error:
@@ -135,6 +149,11 @@ class Verifier:
         if policy == self._in_force:
             self._keep(verdict)
         return verdict
+
+    def _appraisal(self) -> AppraisalPolicy:
+        if self._in_force is None:
+            raise RuntimeError("use_reference comes before the first verification")
+        return self._in_force
 
     def _keep(self, verdict: Verdict) -> None:
         while len(self._verdicts) >= VERDICTS_MAX:

@@ -81,6 +81,7 @@ def _facts(config: EnclaveConfig) -> Facts:
         coefficient=config.coefficient,
         models=folders,
         engine_digest=engine_digest(engine_versions(config.engine)),
+        tls=config.tls,
         limits=Limits(running=config.max_running, waiting=config.max_waiting, coalesce_s=config.coalesce_ms / 1000),
     )
 

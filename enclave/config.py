@@ -13,7 +13,7 @@ from enclave.errors import StartError
 
 MODELS_MAX = 16
 _REQUIRED = {"listen", "control", "state", "payee", "operator_key", "models", "engine", "hardware"}
-_OPTIONAL = {"coefficient", "max_running", "max_waiting", "coalesce_ms", "context", "endorsements"}
+_OPTIONAL = {"coefficient", "max_running", "max_waiting", "coalesce_ms", "context", "endorsements", "listen_tls"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,7 @@ class EnclaveConfig:
     max_waiting: int = 64  # more that may wait for it
     coalesce_ms: int = 0  # how long to gather events of a stream into one, after the first token
     endorser: Endorser | None = None  # fetches endorsements; None uses what the hardware brings
+    tls: tuple[str, int] | None = None  # where attested TLS listens too, for clients that come without the relay
     context: int | None = None  # most tokens of prompt and answer; None leaves it to the engine
 
 
@@ -70,6 +71,7 @@ def load_config(path: Path) -> EnclaveConfig:
         max_waiting=_number(raw, "max_waiting", 64, 0, 65536),
         coalesce_ms=_number(raw, "coalesce_ms", 0, 0, 1000),
         endorser=_endorser(raw["endorsements"], base, base / _text(raw, "state")) if "endorsements" in raw else None,
+        tls=_listen(raw["listen_tls"], "listen_tls") if "listen_tls" in raw else None,
         context=_number(raw, "context", 0, 1, 1 << 24) if "context" in raw else None,
     )
 
@@ -104,10 +106,10 @@ def _hex(text: str, size: int, key: str) -> bytes:
     return value
 
 
-def _listen(value: object) -> tuple[str, int]:
+def _listen(value: object, key: str = "listen") -> tuple[str, int]:
     host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
     if not host or not port.isdecimal() or int(port) > 65535:
-        raise StartError('listen must be "address:port", for example "127.0.0.1:0" for any free port')
+        raise StartError(f'{key} must be "address:port", for example "127.0.0.1:0" for any free port')
     return host, int(port)
 
 

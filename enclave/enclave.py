@@ -19,6 +19,7 @@ from enclave.journal import ReceiptJournal
 from enclave.keys import EnclaveKeys
 from enclave.models import Loader, ModelShelf
 from enclave.service import Limits, SealedService
+from enclave.tls import TlsFront
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +43,18 @@ class Facts:
     models: Mapping[bytes, Path]  # manifest root -> folder
     engine_digest: bytes  # 32
     limits: Limits
+    tls: tuple[str, int] | None = None  # where attested TLS listens too
 
 
 class Enclave:
     """One enclave instance. `start`, then `run` until it is asked to stop, or `stop` at once."""
 
-    def __init__(self, service: SealedService, journal: ReceiptJournal, facts: Facts) -> None:
+    def __init__(
+        self, service: SealedService, journal: ReceiptJournal, facts: Facts, clock: Callable[[], datetime]
+    ) -> None:
         self.service, self._journal, self._facts = service, journal, facts
         self.address = ""
-        self._front = Front(self._answer)
+        self._front, self._tls, self._tls_port = Front(self._answer), self._make_tls(clock), 0
         self._control: Front | None = None
         self._stopping, self._stopped = asyncio.Event(), False
         self._sweeper: asyncio.Task[None] | None = None
@@ -85,7 +89,7 @@ class Enclave:
             clock=clock,
             random=random,
         )
-        enclave = cls(service, journal, facts)
+        enclave = cls(service, journal, facts, clock)
         try:
             await enclave._listen()
         except BaseException:
@@ -114,7 +118,8 @@ class Enclave:
         self._stopped = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        await self._front.stop(grace_s)
+        fronts = [self._front] if self._tls is None else [self._front, self._tls]
+        await asyncio.gather(*(front.stop(grace_s) for front in fronts))
         if self._control is not None:
             await self._control.stop(1.0)
             self._facts.control.unlink(missing_ok=True)
@@ -130,11 +135,29 @@ class Enclave:
         except OSError as error:
             raise StartError(f"cannot listen on {facts.host}:{facts.port}: {error.strerror or error}") from error
         self.address = f"{host}:{port}"
+        await self._listen_tls()
         listening = bind_control(facts.control)
         control = Control(self.service, self.address, self.ask_to_stop)
         self._control = Front(control.answer, body_max=CONTROL_BODY_MAX)
         await self._control.listen_unix(listening)
         self._sweeper = asyncio.create_task(self._sweep())
+
+    def _make_tls(self, clock: Callable[[], datetime]) -> TlsFront | None:
+        if self._facts.tls is None:
+            return None
+        service = self.service
+        return TlsFront(self._answer, keys=service.keys, evidence=service.evidence, clock=clock)
+
+    async def _listen_tls(self) -> None:
+        if self._tls is None or self._facts.tls is None:
+            return
+        host, port = self._facts.tls
+        try:
+            _, self._tls_port = await self._tls.listen(host, port)
+        except OSError as error:
+            raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        except ValueError as error:
+            raise StartError(f"no TLS on this host: {error}; leave `listen_tls` out") from error
 
     def _answer(self, request: HttpRequest, exchange: Exchange) -> Awaitable[None]:
         """The open side. Only the end of the path counts: relays put their own routes in front."""
@@ -145,7 +168,7 @@ class Enclave:
 
     async def _answer_other(self, request: HttpRequest, exchange: Exchange, last: str) -> None:
         if request.method == "GET" and last == "health":
-            reply_json(exchange, health(self.service))
+            reply_json(exchange, health(self.service) | ({"tls_port": self._tls_port} if self._tls else {}))
         elif request.method != "POST":
             raise NotFoundError(
                 "POST a sealed request, POST a nonce to .../evidence, or GET .../health", "unknown_route"

@@ -57,6 +57,7 @@ def test_settings_are_read_with_safe_defaults(tmp_path: Path) -> None:
         ({"hosts": 4}, "hosts"),
         ({"body_max": 1 << 20}, "body_max"),
         ({"direct": "yes"}, "direct"),
+        ({"tls": True}, "tls needs direct"),
         ({"gateway": 7}, "gateway"),
         ({"read_timeout_s": 0}, "read_timeout_s"),
         ({"registry_age_max_s": 1}, "registry_age_max_s"),

@@ -51,6 +51,7 @@ def test_a_masterchain_payee_is_read(tmp_path: Path) -> None:
         {"listen": ":80"},
         {"listen": "host:99999"},
         {"listen": 80},
+        {"listen_tls": "127.0.0.1"},
         {"control": ""},
         {"payee": "ab" * 32},
         {"payee": "0:ab"},
