@@ -40,6 +40,11 @@ EndorsementFetchError               could not ask a vendor's service, and nothin
 PolicyError                         the policy itself is unusable (a mistake on our side)
 AttesterError                       the local hardware could not make evidence (retry may help)
 └── RestartNeededError              runtime log and register differ: only restarting the guest helps
+SealedStateError                    state on disk is refused; it is not what this image wrote
+├── MalformedSealedStateError       the bytes are not what the layout says
+├── ForeignSealError                another image, configuration or chip sealed it
+├── SealedStateAlteredError         altered, cut, moved, or taken from another file
+└── SealedStateRollbackError        older than the newest the caller knows of
 EnvelopeError                       a sealed request or answer is refused
 ├── MalformedEnvelopeError          the bytes are not what the layout says, or end too early
 ├── NotRecipientError               no wrap is for this host
@@ -235,6 +240,26 @@ class AttesterError(Exception):
 
 class RestartNeededError(AttesterError):
     """The guest's runtime log and its register differ, or may: only restarting the guest helps."""
+
+
+class SealedStateError(Exception):
+    """State on disk is refused: it is not what this image, configuration and chip wrote last."""
+
+
+class MalformedSealedStateError(SealedStateError):
+    """The bytes are not what the layout says."""
+
+
+class ForeignSealError(SealedStateError):
+    """Another image, configuration or chip sealed it, or this one for another purpose."""
+
+
+class SealedStateAlteredError(SealedStateError):
+    """A record was altered, cut, moved, or taken from another file."""
+
+
+class SealedStateRollbackError(SealedStateError):
+    """The state is older than the newest one the caller knows of."""
 
 
 class EnvelopeError(Exception):

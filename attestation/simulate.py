@@ -29,6 +29,7 @@ from attestation.sim.gpu import SimulatedGpu
 from attestation.sim.guest import SimulatedGuest, sent_firmware_log, sent_runtime_log
 from attestation.sim.intel import GOOD, LIFE, CollateralFaults, SimulatedIntel
 from attestation.sim.nvidia import SimulatedNvidia
+from attestation.sim.sealing import sealing_key
 from attestation.sim.snp import SIMULATED_TCB, SimulatedAmd
 from attestation.sim.snp_platform import SimulatedSnpPlatform, SnpFaults
 from attestation.sim.tdx import DEBUG_GUEST, NO_FAULTS, SimulatedTdxPlatform, image_of
@@ -142,6 +143,12 @@ class SimulatedHost:
             sent = replace(sent, hpke=secrets.token_bytes(len(base.hpke)))
         sent_gpus = self._tamper(gpus, signed_base)
         return Attestation(transcript=sent, cpu=cpu, gpus=sent_gpus, rims=self.rims(), ocsp=self.ocsp)
+
+    def sealing_key(self, context: bytes) -> bytes:
+        """See `attestation.sealed_state.SealingKeySource`; a lying host gets the key of what it really runs."""
+        platform = self.platform
+        chip = platform.pck_key if isinstance(platform, SimulatedTdxPlatform) else platform.key
+        return sealing_key(chip, self._ask_cpu(bytes(64)), context)
 
     def save(self, path: Path) -> None:
         """Write the host's one file, readable by its owner only."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import uvloop
 
 from attestation.collect import NoTee
+from attestation.sealed_state import UnsafeFileKeySource
 from enclave.enclave import Enclave, Facts
 from enclave.engine import Engine
 from enclave.engine.echo import EchoEngine
@@ -56,7 +57,12 @@ async def serve(options: argparse.Namespace) -> None:
         limits=Limits(running=256, waiting=256),
     )
     enclave = await Enclave.start(
-        facts, attester=NoTee(), load=load, clock=lambda: datetime.now(UTC), random=os.urandom
+        facts,
+        attester=NoTee(),
+        sealing=UnsafeFileKeySource(facts.state / "unsafe-sealing-key"),
+        load=load,
+        clock=lambda: datetime.now(UTC),
+        random=os.urandom,
     )
     await enclave.service.models.load(MODEL)
     freeze_memory()

@@ -21,6 +21,7 @@ import uvloop
 from attestation.collect import Attester, NoTee
 from attestation.endorse import EndorsedAttester
 from attestation.errors import AttesterError
+from attestation.sealed_state import SealingKeySource, UnsafeFileKeySource
 from enclave.config import EnclaveConfig, load_config
 from enclave.enclave import Enclave, Facts
 from enclave.engine import Engine, EngineMissingError, engine_versions, load_engine
@@ -57,8 +58,14 @@ async def _serve(config: EnclaveConfig) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(log_type_only)
     facts = _facts(config)
+    attester, sealing = _hardware(config)
     enclave = await Enclave.start(
-        facts, attester=_attester(config), load=_loader(config, facts.models), clock=_now, random=os.urandom
+        facts,
+        attester=attester,
+        sealing=sealing,
+        load=_loader(config, facts.models),
+        clock=_now,
+        random=os.urandom,
     )
     for ending in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(ending, enclave.ask_to_stop)
@@ -86,21 +93,23 @@ def _facts(config: EnclaveConfig) -> Facts:
     )
 
 
-def _attester(config: EnclaveConfig) -> Attester:
-    hardware = _hardware(config)
-    return EndorsedAttester(hardware, config.endorser, clock=_now) if config.endorser else hardware
+def _hardware(config: EnclaveConfig) -> tuple[Attester, SealingKeySource]:
+    attester, sealing = _devices(config)
+    endorsed = EndorsedAttester(attester, config.endorser, clock=_now) if config.endorser else attester
+    return endorsed, sealing
 
 
-def _hardware(config: EnclaveConfig) -> Attester:
+def _devices(config: EnclaveConfig) -> tuple[Attester, SealingKeySource]:
     if config.simulated is None:
-        return NoTee()
+        return NoTee(), UnsafeFileKeySource(config.state / "unsafe-sealing-key")
     from attestation.simulate import SimulatedHost  # noqa: PLC0415  a real host never loads the simulator
 
     logger.warning("this host's hardware is SIMULATED: only policies that name its simulated roots accept it")
     try:
-        return SimulatedHost.load(config.simulated)
+        host = SimulatedHost.load(config.simulated)
     except (OSError, ValueError, KeyError) as error:
         raise StartError(f"cannot read the simulated hardware in {config.simulated}: {error}") from error
+    return host, host
 
 
 def _loader(config: EnclaveConfig, models: Mapping[bytes, Path]) -> Callable[[Path], Awaitable[Engine]]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from attestation.collect import Attester, extend_named
+from attestation.sealed_state import SealingKeySource
 from attestation.sealing import Random
 from attestation.transcript import Transcript
 from enclave.control import Control, bind_control, health
@@ -15,7 +16,7 @@ from enclave.credit import CreditDesk
 from enclave.errors import NotFoundError, StartError
 from enclave.evidence import EvidenceDesk
 from enclave.front import Exchange, Front, HttpRequest, reply_json
-from enclave.journal import ReceiptJournal
+from enclave.journal import SEALING_CONTEXT, ReceiptJournal
 from enclave.keys import EnclaveKeys
 from enclave.models import Loader, ModelShelf
 from enclave.service import Limits, SealedService
@@ -61,7 +62,14 @@ class Enclave:
 
     @classmethod
     async def start(
-        cls, facts: Facts, *, attester: Attester, load: Loader, clock: Callable[[], datetime], random: Random
+        cls,
+        facts: Facts,
+        *,
+        attester: Attester,
+        sealing: SealingKeySource,
+        load: Loader,
+        clock: Callable[[], datetime],
+        random: Random,
     ) -> "Enclave":
         """Log engine and models, make keys, have the hardware attest all of it once, and listen.
 
@@ -76,7 +84,8 @@ class Enclave:
         extend_named(attester, base)
         evidence = EvidenceDesk(attester, base)
         await evidence.answer(random(32))
-        journal = ReceiptJournal.open(facts.state / "receipts")
+        key = await asyncio.to_thread(sealing.sealing_key, SEALING_CONTEXT)
+        journal = ReceiptJournal.open(facts.state / "receipts", key)
         credit = CreditDesk(operator_key=facts.operator_key, host_id=keys.host_id, coefficient=facts.coefficient)
         service = SealedService(
             keys=keys,

@@ -1,35 +1,38 @@
 """Receipts that nobody has acknowledged yet: kept from before the client sees them until the ledger has them.
 
-    file   = label | record ...
-    record = u32 size | u8 type | u64 sequence | content | first 8 bytes of SHA-256 over all of that before
+    file   = label | header | record ...
+    record = u32 size | u8 type | u64 sequence | sealed content        header and seal: attestation/sealed_state.py
 
-Type 1 holds a signed receipt; type 2 says that all receipts up to its sequence were acknowledged. Records are only
-appended; a tail that was being written when the machine stopped fails its check and is cut off at the next start.
+Type 1 holds a signed receipt; type 2 says that all receipts up to its sequence were acknowledged. Receipts are no
+secrets before the ledger, but who asked how much is nothing for whoever finds the disk: only the same image with the
+same configuration on the same chip reads them again. Records are only appended, and each is tied to the one before it;
+a tail that was being written when the machine stopped fails its seal and is cut off at the next start.
 """
 
 import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from struct import Struct
 
+from attestation.errors import ForeignSealError, MalformedSealedStateError, SealedStateAlteredError
+from attestation.sealed_state import HEADER, OVERHEAD, TAG, Random, RecordSealer
 from enclave.errors import StartError
 
 logger = logging.getLogger(__name__)
 
-LABEL = b"chrysalis/1 receipts\n"
+LABEL = b"chrysalis/1 sealed receipts\n"
+SEALING_CONTEXT = b"receipts"  # names the journal's key among those of the same image
 RECEIPT_MAX = 4096
 COMPACT_BYTES = 16 << 20  # rewrite the file without acknowledged receipts when it has grown to this
 WAITING_MAX = 1 << 20  # receipts kept; beyond, the host stops taking work rather than lose a proof
 SYNC_S = 0.02
 _HEAD = Struct(">IBQ")
 _RECEIPT, _ACK = 1, 2
-_CHECK = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,7 @@ class _Contents:
     acked: int = 0
     last: int = 0
     end: int = 0  # bytes that hold valid records
+    tail: bytes = b""  # tag of the last of them, or the start of the file: what the next record follows
 
     def take(self, kind: int, seq: int, receipt: bytes) -> None:
         self.last = max(self.last, seq)
@@ -66,27 +70,39 @@ class ReceiptJournal:
     would cost each of them milliseconds, for a host that loses at most its own last moments' earnings.
     """
 
-    def __init__(self, path: Path, file: int, contents: _Contents) -> None:
-        self._path, self._file, self._contents = path, file, contents
+    def __init__(self, path: Path, file: int, sealer: RecordSealer, contents: _Contents, key: bytes) -> None:
+        self._path, self._file, self._sealer, self._contents = path, file, sealer, contents
+        self._key = key
         self._syncing: asyncio.Task[None] | None = None
         self._broken = False
 
     @classmethod
-    def open(cls, path: Path) -> "ReceiptJournal":
+    def open(cls, path: Path, key: bytes, *, random: Random = os.urandom) -> "ReceiptJournal":
         """Open or create the journal, alone.
 
+        Args:
+            path: the file.
+            key: from a `SealingKeySource` for `SEALING_CONTEXT`, 32 bytes.
+            random: n -> n unpredictable bytes.
+
         Raises:
-            StartError: another process has it, or it is not a journal.
+            StartError: another process has it, it is not a journal, or another image or configuration wrote it.
         """
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = _open_alone(path)
-        contents = _read(path)
-        if contents.end == 0:
+        try:
+            found = _read(path, key, random)
+        except StartError:
+            os.close(file)
+            raise
+        if found is None:
+            sealer = RecordSealer.create(key, generation=0, random=random)
             os.ftruncate(file, 0)
-            contents.end = os.write(file, LABEL)
+            found = sealer, _Contents({}, end=os.write(file, LABEL + sealer.header), tail=sealer.start)
+        sealer, contents = found
         os.ftruncate(file, contents.end)
         os.fsync(file)
-        return cls(path, file, contents)
+        return cls(path, file, sealer, contents, key)
 
     def __len__(self) -> int:
         return len(self._contents.receipts)
@@ -125,13 +141,14 @@ class ReceiptJournal:
         os.close(self._file)
 
     def _write(self, records: Sequence[tuple[int, int, bytes]]) -> None:
-        data = b"".join([_record(*record) for record in records])
+        data, tail = _seal(self._sealer, self._contents.tail, records)
         try:
             _write_all(self._file, data)
         except OSError:
             os.ftruncate(self._file, self._contents.end)  # what follows must stand behind whole records
             raise
         self._contents.end += len(data)
+        self._contents.tail = tail
         for record in records:
             self._contents.take(*record)
         if self._syncing is None:
@@ -154,39 +171,59 @@ class ReceiptJournal:
         contents, path = self._contents, self._path.with_suffix(".new")
         path.unlink(missing_ok=True)
         file = _open_alone(path)
-        kept = [_record(_RECEIPT, seq, receipt) for seq, receipt in contents.receipts.items()]
-        data = LABEL + _record(_ACK, contents.acked, b"") + b"".join(kept)
+        sealer = RecordSealer.create(self._key, generation=self._sealer.generation + 1, random=os.urandom)
+        kept = [(_RECEIPT, seq, receipt) for seq, receipt in contents.receipts.items()]
+        records, tail = _seal(sealer, sealer.start, [(_ACK, contents.acked, b""), *kept])
+        data = LABEL + sealer.header + records
         _write_all(file, data)
         os.fsync(file)
         path.replace(self._path)
         _sync_folder(self._path.parent)
         os.close(self._file)
-        self._file, contents.end = file, len(data)
+        self._file, self._sealer, contents.end, contents.tail = file, sealer, len(data), tail
 
 
-def _record(kind: int, seq: int, content: bytes) -> bytes:
-    body = _HEAD.pack(len(content), kind, seq) + content
-    return body + sha256(body).digest()[:_CHECK]
+def _seal(sealer: RecordSealer, tail: bytes, records: Iterable[tuple[int, int, bytes]]) -> tuple[bytes, bytes]:
+    """The records as they stand behind `tail`, and the new tail."""
+    parts: list[bytes] = []
+    for kind, seq, content in records:
+        head = _HEAD.pack(len(content), kind, seq)
+        sealed = sealer.seal(tail, head, content)
+        parts += head, sealed
+        tail = sealed[-TAG:]
+    return b"".join(parts), tail
 
 
-def _read(path: Path) -> _Contents:
-    """Everything up to the first record that is not whole."""
-    data, contents = path.read_bytes(), _Contents({})
+def _read(path: Path, key: bytes, random: Random) -> tuple[RecordSealer, _Contents] | None:
+    """Everything up to the first record that is not whole; None for a file that was not made whole."""
+    data, begin = path.read_bytes(), len(LABEL) + HEADER
     if not data.startswith(LABEL):
         if LABEL.startswith(data):  # empty, or stopped while it was made
-            return contents
+            return None
         raise StartError(f"{path} is not a receipt journal: move it away or give another `state` folder")
-    at = len(LABEL)
-    while at + _HEAD.size + _CHECK <= len(data):
-        size, kind, seq = _HEAD.unpack_from(data, at)
-        end = at + _HEAD.size + size + _CHECK
-        content = data[at + _HEAD.size : end - _CHECK]
-        if size > RECEIPT_MAX or data[at:end] != _record(kind, seq, content):
+    if len(data) < begin:
+        return None
+    try:
+        sealer = RecordSealer.read(key, data[len(LABEL) : begin], random=random)
+    except (ForeignSealError, MalformedSealedStateError) as error:
+        raise StartError(
+            f"{path}: {error}; start the one that wrote it until its receipts are delivered, or move the file away"
+        ) from None
+    contents = _Contents({}, end=begin, tail=sealer.start)
+    while contents.end + _HEAD.size + OVERHEAD <= len(data):
+        head = data[contents.end : contents.end + _HEAD.size]
+        size, kind, seq = _HEAD.unpack(head)
+        sealed = data[contents.end + _HEAD.size : contents.end + _HEAD.size + size + OVERHEAD]
+        if size > RECEIPT_MAX or len(sealed) != size + OVERHEAD:
+            break
+        try:
+            content = sealer.open(contents.tail, head, sealed)
+        except SealedStateAlteredError:
             break
         contents.take(kind, seq, content)
-        at = end
-    contents.end = at
-    return contents
+        contents.end += len(head) + len(sealed)
+        contents.tail = sealed[-TAG:]
+    return sealer, contents
 
 
 def _open_alone(path: Path) -> int:

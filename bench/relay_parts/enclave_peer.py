@@ -12,6 +12,7 @@ from pathlib import Path
 import uvloop
 
 from attestation.collect import NoTee
+from attestation.sealed_state import UnsafeFileKeySource
 from enclave.enclave import Enclave, Facts
 from enclave.engine import Ask, Engine, Piece
 from enclave.engine.echo import EchoEngine
@@ -59,7 +60,12 @@ async def serve(operator_key: bytes, folder: Path) -> None:
         limits=Limits(running=128, waiting=128),
     )
     enclave = await Enclave.start(
-        facts, attester=NoTee(), load=load, clock=lambda: datetime.now(UTC), random=os.urandom
+        facts,
+        attester=NoTee(),
+        sealing=UnsafeFileKeySource(facts.state / "unsafe-sealing-key"),
+        load=load,
+        clock=lambda: datetime.now(UTC),
+        random=os.urandom,
     )
     await enclave.service.models.load(MODEL)
     freeze_memory()

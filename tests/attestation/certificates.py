@@ -6,6 +6,7 @@ from functools import cache
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from attestation.collect import extend_named
 from attestation.evidence import Evidence, encode_evidence
 from attestation.merkle import inclusion_proof, nonce_root
 from attestation.policy import AppraisalPolicy
@@ -45,7 +46,9 @@ class Member:
         """What its evidence endpoint answers to anybody who sends this nonce."""
         receipt = self.receipt.public_key().public_bytes_raw()
         base = base_transcript(receipt=receipt, nonce_root=nonce_root([nonce]))
-        return self.hardware.attest(base).evidence(inclusion_proof([nonce], 0))
+        machine = self.hardware.restarted()
+        extend_named(machine, base)
+        return machine.attest(base).evidence(inclusion_proof([nonce], 0))
 
     def identity(self, now: datetime = NOW) -> TlsIdentity:
         key = Ed25519PrivateKey.generate()

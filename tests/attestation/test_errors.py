@@ -15,6 +15,7 @@ from attestation.errors import (
     EnvelopeError,
     LogStoreError,
     PolicyError,
+    SealedStateError,
 )
 from attestation.verdict import Check, CheckLog
 
@@ -38,7 +39,8 @@ def test_a_refusal_can_be_given_the_checks_before_it(kind: type[AttestationError
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_error_has_one_root_a_line_in_the_tree_and_its_meaning(kind: type[Exception]) -> None:
-    roots = (AttestationError, PolicyError, AttesterError, EnvelopeError, EndorsementFetchError, LogStoreError)
+    services = (EndorsementFetchError, LogStoreError, SealedStateError)
+    roots = (AttestationError, PolicyError, AttesterError, EnvelopeError, *services)
     assert issubclass(kind, roots)
     assert kind.__name__ in str(errors.__doc__)
     assert kind.__doc__

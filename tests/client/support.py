@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pytoniq_core import Address
 
 from attestation.collect import Attester
+from attestation.sealed_state import UnsafeFileKeySource
 from attestation.simulate import SimulatedHost, SimulatedVendors
 from billing.grant import Grant, HostSlice, sign_grant
 from billing.lease_request import LeaseRequest, verify_lease_request
@@ -110,6 +111,7 @@ async def start_enclave(folder: Path, attester: Attester, operator: bytes, payee
     enclave = await Enclave.start(
         Facts(**(facts | changes)),
         attester=attester,
+        sealing=UnsafeFileKeySource(folder / "key"),
         load=load,
         clock=lambda: datetime.now(UTC),
         random=os.urandom,

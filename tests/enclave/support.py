@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from attestation.collect import Attester, NoTee
 from attestation.evidence import parse_evidence
 from attestation.frames import Endpoint, FrameType, ResponseHash, encode_plain_request, parse_frame
+from attestation.sealed_state import SealingKeySource, UnsafeFileKeySource
 from attestation.sealing import Header, ResponseOpener, SealedRequest, seal_request
 from attestation.session import SessionSender
 from attestation.transcript import host_id
@@ -107,6 +108,7 @@ async def start_enclave(
     engine: Callable[[], Engine] = EchoEngine,
     load: bool = True,
     attester: Attester | None = None,
+    sealing: SealingKeySource | None = None,
     clock: Callable[[], datetime] | None = None,
     **changes: Any,
 ) -> Enclave:
@@ -116,6 +118,7 @@ async def start_enclave(
     enclave = await Enclave.start(
         make_facts(folder, **changes),
         attester=attester or NoTee(),
+        sealing=sealing or UnsafeFileKeySource(folder / "key"),
         load=make,
         clock=clock or Clock(),
         random=os.urandom,

@@ -5,7 +5,7 @@ import json
 import os
 import stat
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,9 @@ from attestation.errors import AttesterError, RestartNeededError
 from attestation.eventlog import LogEvent
 from attestation.evidence import parse_evidence
 from attestation.merkle import root_of
+from attestation.simulate import SimulatedVendors
 from attestation.transcript import Transcript
+from attestation.verdict import TeeKind
 from enclave.control import bind_control
 from enclave.enclave import Enclave
 from enclave.engine import Engine
@@ -25,6 +27,7 @@ from enclave.errors import NotFoundError, StartError, UnavailableError
 from enclave.models import ModelShelf, ModelState
 from tests.enclave.support import (
     MODEL,
+    NOW,
     OTHER_MODEL,
     PAYEE,
     Client,
@@ -142,6 +145,22 @@ async def test_old_receipts_are_delivered_after_a_restart(tmp_path: Path) -> Non
     assert await receipts(second) == stored
     assert second.host_id != first.host_id
     await second.stop(0.1)
+
+
+async def test_receipts_are_read_again_by_the_same_image_on_the_same_chip_only(tmp_path: Path) -> None:
+    vendors = SimulatedVendors.create(NOW)
+    host = vendors.make_host(TeeKind.TDX, quote_latency_s=0)
+    first = await start_enclave(tmp_path, attester=host, sealing=host)
+    await Client(first).ask()
+    stored = await receipts(first)
+    await first.stop(0.1)
+    moved = vendors.make_host(TeeKind.TDX, quote_latency_s=0)
+    for other in (replace(host, image=bytes(32)), moved):
+        with pytest.raises(StartError, match="another image, configuration or chip"):
+            await start_enclave(tmp_path, attester=other, sealing=other)
+    again = await start_enclave(tmp_path, attester=host, sealing=host)
+    assert await receipts(again) == stored
+    await again.stop(0.1)
 
 
 async def test_a_proof_of_possession_is_signed_by_the_receipt_key(enclave: Enclave) -> None:

@@ -34,7 +34,7 @@ def signer() -> Signer:
 
 @pytest.fixture
 def desk(signer: Signer, tmp_path: Path) -> ReceiptDesk:
-    return ReceiptDesk(signer, ReceiptJournal.open(tmp_path / "receipts"))
+    return ReceiptDesk(signer, ReceiptJournal.open(tmp_path / "receipts", b"k" * 32))
 
 
 def body(number: int) -> bytes:

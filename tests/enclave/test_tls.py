@@ -8,6 +8,7 @@ from cryptography.exceptions import InvalidSignature
 
 from attestation.collect import Attestation, NoTee
 from attestation.errors import AttesterError
+from attestation.eventlog import LogEvent
 from attestation.policy import AppraisalPolicy, ReferenceValues
 from attestation.roots import TrustedRoots
 from attestation.tls import AttestedContext, PeerCheck, peer_of
@@ -84,6 +85,9 @@ class TiredHardware:
 
     def __init__(self) -> None:
         self.broken, self.refused = False, 0
+
+    def extend(self, event: LogEvent) -> None:
+        pass
 
     def attest(self, base: Transcript) -> Attestation:
         if self.broken:
