@@ -12,8 +12,8 @@ from attestation.evidence import parse_evidence
 from attestation.merkle import NONCE_SIZE
 from attestation.nvidia import ChainCache
 from attestation.policy import AppraisalPolicy, ReferenceValues
-from attestation.transparency.logged import LoggedValues
 from attestation.tls import AttestedContext, PeerCheck, PeerRefusedError
+from attestation.transparency.logged import LoggedValues
 from attestation.verdict import Verdict
 from attestation.verify import verify
 from billing.ton.client import DEVNET

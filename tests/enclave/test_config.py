@@ -181,6 +181,6 @@ def test_endorsements_are_fetched_only_from_addresses_that_the_settings_name(tmp
     assert load(tmp_path, GOOD).endorser is None
     config = load(tmp_path, GOOD | {"endorsements": {"amd": "https://kds.invalid"}})
     assert config.endorser.fetcher.folder == tmp_path / "state" / "endorsements"
-    assert isinstance(process._attester(config), EndorsedAttester)
+    assert isinstance(process._hardware(config)[0], EndorsedAttester)
     with pytest.raises(StartError, match="endorsements"):
         load(tmp_path, GOOD | {"endorsements": {}})
