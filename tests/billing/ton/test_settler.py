@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,9 @@ class World:
         self.devnet.node.faults.inject(Fault(kind=kind, **options), count)
 
     async def paid(self, names: list[bytes]) -> list[int]:
+        """Balances once the chain has delivered what it was given: a batch is confirmed a block before its payouts land."""
+        while self.devnet.node.chain.pending:
+            await asyncio.sleep(0.005)
         return await balances(self.chain, names)
 
     def check(self, report: TickReport) -> None:
