@@ -74,7 +74,7 @@ class World:
         self.devnet.node.faults.inject(Fault(kind=kind, **options), count)
 
     async def paid(self, names: list[bytes]) -> list[int]:
-        """Balances once the chain has delivered what it was given: a batch is confirmed a block before its payouts land."""
+        """Balances once the chain has delivered all: a batch is confirmed a block before its payouts land."""
         while self.devnet.node.chain.pending:
             await asyncio.sleep(0.005)
         return await balances(self.chain, names)
