@@ -11,11 +11,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import dcap_qvl
 
 from attestation.certificate import read_signed
+from attestation.collateral_marks import kind_of, marks_of, read_object
 from attestation.errors import MalformedEvidenceError
+from attestation.floors import Floors
 from attestation.x509 import parse_pem
 
 COLLATERAL_SIZE_MAX = 256 * 1024
@@ -34,14 +37,18 @@ class Collateral:
         chains: the three issuer chains in DER, leaf first; that of the PCK CRL first.
         pck_crl: revocation list of the PCK CA, DER.
         root_crl: revocation list of the root, DER.
+        kind: TEE the TCB info and the quoting-enclave identity are for: "tdx" or "sgx".
         pce_id: provisioning enclave the TCB info is for, lower-case hex.
+        marks: how new each of the four signed lists is.
         bundle: the same for the quote library.
     """
 
     chains: tuple[tuple[bytes, ...], ...]
     pck_crl: bytes
     root_crl: bytes
+    kind: str
     pce_id: str
+    marks: Floors
     bundle: dcap_qvl.QuoteCollateralV3
 
     @property
@@ -70,33 +77,32 @@ def parse_collateral(text: str) -> Collateral:
     """
     if len(text) > COLLATERAL_SIZE_MAX:
         raise MalformedEvidenceError(f"collateral of {len(text)} characters, at most {COLLATERAL_SIZE_MAX} are read")
-    fields = _parse_json(text, "collateral")
-    if not isinstance(fields, dict) or set(fields) != FIELDS or not all(isinstance(v, str) for v in fields.values()):
+    fields = read_object(text, "collateral")
+    if set(fields) != FIELDS or not all(isinstance(v, str) for v in fields.values()):
         raise MalformedEvidenceError(f"collateral: want exactly the texts {', '.join(sorted(FIELDS))}")
     if _spell(fields) != text:
         raise MalformedEvidenceError("collateral is not in its one spelling (sorted keys, no spaces, no doubles)")
     pck_crl, _, root_crl, _ = (_parse_hex(name, fields[name]) for name in HEX_FIELDS)
+    chains = tuple(parse_pem(fields[name], count=_CHAIN_LENGTH) for name in CHAINS)
+    tcb_info = read_object(fields["tcb_info"], "TCB info")
+    qe_identity = read_object(fields["qe_identity"], "QE identity")
     read_signed(pck_crl)  # the algorithm is named twice and signed once: both places must agree
     read_signed(root_crl)
     return Collateral(
-        chains=tuple(parse_pem(fields[name], count=_CHAIN_LENGTH) for name in CHAINS),
+        chains=chains,
         pck_crl=pck_crl,
         root_crl=root_crl,
-        pce_id=_parse_pce_id(fields["tcb_info"]),
+        kind=kind_of(tcb_info, qe_identity),
+        pce_id=_parse_pce_id(tcb_info),
+        marks=marks_of(
+            tcb_info, qe_identity, pck_crl=pck_crl, root_crl=root_crl, issuer=chains[0][0], root=chains[0][-1]
+        ),
         bundle=_bundle(text),
     )
 
 
-def _parse_json(text: str, what: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise MalformedEvidenceError(f"{what} is not JSON") from error
-
-
-def _parse_pce_id(tcb_info: str) -> str:
-    fields = _parse_json(tcb_info, "TCB info")
-    pce_id = fields.get("pceId") if isinstance(fields, dict) else None
+def _parse_pce_id(tcb_info: dict[str, Any]) -> str:
+    pce_id = tcb_info.get("pceId")
     if not isinstance(pce_id, str):
         raise MalformedEvidenceError("TCB info names no pceId")
     return pce_id.lower()

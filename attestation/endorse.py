@@ -42,6 +42,7 @@ from attestation.errors import (
 from attestation.eventlog import LogEvent
 from attestation.evidence import GpuEvidence, SnpEvidence, TdxEvidence
 from attestation.fetch import Fetcher, Request
+from attestation.intel import TcbRules
 from attestation.nvidia import check_measurements
 from attestation.nvidia_chain import check_chain
 from attestation.nvidia_facts import read_facts
@@ -60,7 +61,7 @@ from attestation.tdx_quote import parse_quote
 from attestation.transcript import Transcript
 from attestation.verdict import CheckLog
 
-_TCB_AGE_MAX_S = 1 << 31  # old firmware is the verifier's to refuse
+_ANY_STATUS = TcbRules(statuses=frozenset(TCB_STATUSES), age_max_s=1 << 31)  # old firmware is the verifier's to refuse
 _LIES = (
     EndorsementExpiredError,
     EndorsementMismatchError,
@@ -123,13 +124,7 @@ class Endorser:
         fetched = replace(evidence, collateral=collateral)
 
         def check() -> None:
-            check_quote(
-                fetched,
-                roots=self.roots.of("intel"),
-                now=now,
-                tcb_statuses=frozenset(TCB_STATUSES),
-                tcb_age_max_s=_TCB_AGE_MAX_S,
-            )
+            check_quote(fetched, roots=self.roots.of("intel"), now=now, tcb=_ANY_STATUS)
 
         self._check(check, (tcb, identity, pck, root))
         return fetched

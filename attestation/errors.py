@@ -6,6 +6,7 @@ AttestationError                    asked, and no: nothing the evidence claims m
 ├── EvidenceSignatureError          a signature or a certificate chain does not verify
 ├── EndorsementMismatchError        the certificate is for another chip, key or firmware than the report
 ├── EndorsementExpiredError         collateral, CRL or certificate outside its validity
+├── EndorsementRollbackError        a signed list older than one of its series already seen
 ├── RevokedError                    a certificate, key or platform is revoked or denied
 ├── TcbStatusError                  firmware is older than the policy allows, or its status is unknown
 ├── GuestPolicyError                debug, migration, VMPL or other guest settings that weaken it
@@ -36,6 +37,7 @@ AttestationError                    asked, and no: nothing the evidence claims m
 LogStoreError                       the files of a log of ours cannot be used
 ├── LogBusyError                    another process writes to it
 └── LogRewrittenError               they contradict the checkpoint that was signed over them
+FloorFileError                      the file of what was seen before is damaged; a person must decide
 EndorsementFetchError               could not ask a vendor's service, and nothing usable is kept (retry may help)
 PolicyError                         the policy itself is unusable (a mistake on our side)
 AttesterError                       the local hardware could not make evidence (retry may help)
@@ -104,6 +106,10 @@ class EndorsementMismatchError(AttestationError):
 
 class EndorsementExpiredError(AttestationError):
     """Collateral, a revocation list or a certificate is outside its validity."""
+
+
+class EndorsementRollbackError(AttestationError):
+    """Collateral or a revocation list is valid, and older than one of its series already seen."""
 
 
 class RevokedError(AttestationError):
@@ -228,6 +234,10 @@ class LogRewrittenError(LogStoreError):
 
 class EndorsementFetchError(Exception):
     """A vendor's service could not be asked, and nothing usable is kept; asking again may help."""
+
+
+class FloorFileError(Exception):
+    """The file that says how new vendors' lists have been cannot be used; forgetting it is a person's decision."""
 
 
 class PolicyError(ValueError):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from attestation.errors import PolicyError
+from attestation.intel import TcbRules
 from attestation.roots import PRODUCTION, TrustedRoots, UnsafeSimulatedRoots
 from attestation.snp_policy import (
     SnpGuestRules,
@@ -16,6 +17,8 @@ from attestation.snp_policy import (
     SnpTcb,
     SnpTcbFloor,
 )
+from attestation.td_image import IMAGES_MAX, ImageReference
+from attestation.tdx_rules import XFAM_KNOWN, TdxRules
 from attestation.verdict import Tier
 
 __all__ = ["TCB_STATUSES", "AppraisalPolicy", "ReferenceValues", "SnpTcb", "SnpTcbFloor"]
@@ -71,8 +74,15 @@ class AppraisalPolicy:
         required_tier: least tier accepted.
         max_age_s: longest life of a verdict, seconds.
         tcb_statuses: Intel TCB statuses accepted.
-        tcb_age_max_s: with "OutOfDate" accepted, the oldest TCB level still accepted, seconds since its date.
+        tcb_age_max_s: with another status than "UpToDate" accepted, the oldest TCB level that may have it, seconds
+            since its date.
+        tcb_advisories_allowed: with another status accepted, Intel's names (INTEL-SA-...) of the known weaknesses that
+            may remain; any other one refuses.
         tcb_evaluation_min: lowest TCB evaluation data number of Intel's collateral: stops a rollback.
+        collateral_lag_max_s: how much earlier than the newest seen a vendor's list may have been signed, seconds.
+        tdx_xfam_allowed: extended features a TDX guest may use.
+        tdx_modules: measurements of the only TDX modules accepted, 48 bytes each; empty accepts those of Intel's list.
+        images: descriptions of TDX images, so that a refusal can say which field differs; they allow nothing.
         snp_floor: lowest AMD firmware of each product; all refused by default.
         snp_guest: guest policy an SEV-SNP guest must have been launched with.
         snp_platform: machine settings an SEV-SNP report must show.
@@ -94,7 +104,12 @@ class AppraisalPolicy:
     max_age_s: int = 600
     tcb_statuses: frozenset[str] = frozenset({"UpToDate"})
     tcb_age_max_s: int = 0
+    tcb_advisories_allowed: frozenset[str] = frozenset()
     tcb_evaluation_min: int = 0
+    collateral_lag_max_s: int = 86400
+    tdx_xfam_allowed: int = XFAM_KNOWN
+    tdx_modules: frozenset[bytes] = frozenset()
+    images: tuple[ImageReference, ...] = ()
     snp_floor: SnpTcbFloor = field(default_factory=SnpTcbFloor)
     snp_guest: SnpGuestRules = field(default_factory=SnpGuestRules)
     snp_platform: SnpPlatformRules = field(default_factory=SnpPlatformRules)
@@ -117,8 +132,14 @@ class AppraisalPolicy:
             raise PolicyError("tcb_statuses: want at least one TCB status")
         if not self.tcb_statuses <= set(TCB_STATUSES):
             raise PolicyError(f"unknown TCB status {min(self.tcb_statuses - set(TCB_STATUSES))!r}")
-        if self.max_age_s <= 0 or self.tcb_age_max_s < 0 or self.tcb_evaluation_min < 0:
-            raise PolicyError("max_age_s must be positive, tcb_age_max_s and tcb_evaluation_min not negative")
+        if self.max_age_s <= 0 or min(self.tcb_age_max_s, self.tcb_evaluation_min, self.collateral_lag_max_s) < 0:
+            raise PolicyError(
+                "max_age_s must be positive, tcb_age_max_s, tcb_evaluation_min and collateral_lag_max_s not negative"
+            )
+        names = [image.name for image in self.images]
+        if len(names) > IMAGES_MAX or len(set(names)) != len(names):
+            raise PolicyError(f"images: want at most {IMAGES_MAX}, each name once")
+        _ = self.tdx_rules
         if self.required_tier is Tier.OPEN and not self.unsafe_accept_open_hosts:
             raise PolicyError("required_tier 'open' also needs unsafe_accept_open_hosts: true")
         if not self.snp_signing_keys:
@@ -141,6 +162,25 @@ class AppraisalPolicy:
             identity=self.snp_identity,
             signing_keys=self.snp_signing_keys,
         )
+
+    @property
+    def tcb_rules(self) -> TcbRules:
+        """Which of Intel's firmware is good enough, in one value."""
+        return TcbRules(
+            statuses=self.tcb_statuses,
+            age_max_s=self.tcb_age_max_s,
+            advisories=self.tcb_advisories_allowed,
+            evaluation_min=self.tcb_evaluation_min,
+        )
+
+    @property
+    def tdx_rules(self) -> TdxRules:
+        """Which guest settings and TDX modules are accepted, in one value.
+
+        Raises:
+            PolicyError: they name unknown features, or no module measurement.
+        """
+        return TdxRules(xfam_allowed=self.tdx_xfam_allowed, modules=self.tdx_modules)
 
     def pins(self, vendor: str) -> frozenset[bytes]:
         """Return the SPKI fingerprints trusted for "intel", "amd" or "nvidia"."""

@@ -8,6 +8,7 @@
     required_tier: confidential  # confidential-cpu, open
     max_age_s: 600
     tcb_statuses: [UpToDate]
+    images: [{name: v1.2, mr_td: <48 bytes hex>, rtmr0: <hex>, rtmr1: <hex>, rtmr2: <hex>}]   # explain refusals
     snp_floor: {milan: {bootloader: 4, tee: 0, snp: 22, microcode: 213}}   # and more: `attestation.snp_policy_file`
 
 Only `reference` must be there, unless the values come from the registry: then it must not. The other keys are
@@ -24,10 +25,13 @@ from attestation.policy import AppraisalPolicy, ReferenceValues, Revocation
 from attestation.roots import PRODUCTION, VENDORS, TrustedRoots, UnsafeSimulatedRoots, parse_pins
 from attestation.snp_policy import SnpTcbFloor
 from attestation.snp_policy_file import read_floor, read_guest, read_identity, read_platform, read_signing_keys
+from attestation.td_image import FIELDS as IMAGE_FIELDS
+from attestation.td_image import ImageReference
 from attestation.verdict import Tier
-from attestation.yaml_values import load_yaml, read_flag, read_map, read_number, read_texts
+from attestation.yaml_values import load_yaml, read_flag, read_hexes, read_map, read_number, read_texts
 
 POLICY_SIZE_MAX = 256 * 1024  # characters
+MEASUREMENT_SIZE = 48  # SHA-384, as TDX measures
 
 
 def parse_policy(
@@ -81,6 +85,21 @@ def _pins(value: object, where: str) -> dict[str, frozenset[bytes]]:
     return {vendor: parse_pins(read_texts(pins, f"{where}.{vendor}")) for vendor, pins in fields.items()}
 
 
+def _images(value: object) -> tuple[ImageReference, ...]:
+    if not isinstance(value, list):
+        raise PolicyError("images: want a list of maps")
+    return tuple(_image(item, f"images[{place}]") for place, item in enumerate(value))
+
+
+def _image(value: object, where: str) -> ImageReference:
+    fields = read_map(value, where, {"name", *IMAGE_FIELDS})
+    if not {"name", "mr_td", "rtmr0", "rtmr1", "rtmr2"} <= set(fields) or not isinstance(fields["name"], str):
+        raise PolicyError(f"{where}: want name (a text), mr_td, rtmr0, rtmr1 and rtmr2")
+    name = fields.pop("name")
+    values = {field: read_hexes([text], f"{where}.{field}", MEASUREMENT_SIZE) for field, text in fields.items()}
+    return ImageReference(name=name, **{field: min(value) for field, value in values.items()})
+
+
 def _tier(value: object) -> Tier:
     try:
         return Tier(str(value))
@@ -111,7 +130,12 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "max_age_s": lambda value: read_number(value, "max_age_s"),
     "tcb_statuses": lambda value: frozenset(read_texts(value, "tcb_statuses")),
     "tcb_age_max_s": lambda value: read_number(value, "tcb_age_max_s"),
+    "tcb_advisories_allowed": lambda value: frozenset(read_texts(value, "tcb_advisories_allowed")),
     "tcb_evaluation_min": lambda value: read_number(value, "tcb_evaluation_min"),
+    "collateral_lag_max_s": lambda value: read_number(value, "collateral_lag_max_s"),
+    "tdx_xfam_allowed": lambda value: read_number(value, "tdx_xfam_allowed"),
+    "tdx_modules": lambda value: read_hexes(value, "tdx_modules", MEASUREMENT_SIZE),
+    "images": _images,
     "snp_floor": read_floor,
     "snp_guest": read_guest,
     "snp_platform": read_platform,

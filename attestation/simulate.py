@@ -24,10 +24,11 @@ from attestation.errors import AttesterError
 from attestation.eventlog import EventKind, LogEvent
 from attestation.evidence import GpuEvidence, SnpEvidence, TdxEvidence
 from attestation.roots import UnsafeSimulatedRoots
+from attestation.sim.collateral import GOOD, LIFE, CollateralFaults
 from attestation.sim.faults import FIRMWARE_LOG_FAULTS, NEEDS_GPUS, RUNTIME_LOG_FAULTS, SNP_FAULTS, Fault
 from attestation.sim.gpu import SimulatedGpu
 from attestation.sim.guest import SimulatedGuest, sent_firmware_log, sent_runtime_log
-from attestation.sim.intel import GOOD, LIFE, CollateralFaults, SimulatedIntel
+from attestation.sim.intel import SimulatedIntel
 from attestation.sim.nvidia import SimulatedNvidia
 from attestation.sim.sealing import sealing_key
 from attestation.sim.snp import SIMULATED_TCB, SimulatedAmd

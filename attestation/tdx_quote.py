@@ -5,22 +5,23 @@ Source: Intel TDX DCAP Quoting Library API, appendix A (quote format versions 4 
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
 from attestation.errors import MalformedEvidenceError
-from attestation.x509 import parse_pem
+from attestation.quote_parts import (
+    ATTESTATION_KEY_P256,
+    HEADER_SIZE,
+    KEY_AND_SIGNATURE_SIZE,
+    check_size,
+    parse_pck_chain,
+    read_number,
+    split_tail,
+)
 
-QUOTE_SIZE_MAX = 32 * 1024
 TEE_TYPE_TDX = 0x81
-ATTESTATION_KEY_P256 = 2
 BODY_SIZES = {2: 584, 3: 648}  # version 5 body types: TD 1.0 and TD 1.5
 CERTIFICATION_QE_REPORT = 6
-CERTIFICATION_PCK_CHAIN = 5
-_HEADER_SIZE = 48
 _BODY_V4 = 584
-_QE_AUTH_SIZE = 32
-_CHAIN_LENGTH = 3  # PCK certificate, PCK CA, root
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,8 @@ class TdBody:
     Attributes:
         tee_tcb_svn: security versions of the TDX module, 16 bytes.
         mr_seam: measurement of the TDX module, 48 bytes.
+        mr_signer_seam: signer of the TDX module, 48 bytes; zero is Intel.
+        seam_attributes: attribute bits of the TDX module.
         td_attributes: attribute bits, bit 0 is debug.
         xfam: extended features the guest may use.
         mr_td: measurement of the initial image, 48 bytes.
@@ -43,6 +46,8 @@ class TdBody:
 
     tee_tcb_svn: bytes
     mr_seam: bytes
+    mr_signer_seam: bytes
+    seam_attributes: int
     td_attributes: int
     xfam: int
     mr_td: bytes
@@ -76,8 +81,7 @@ def parse_quote(data: bytes) -> TdxQuote:
         MalformedEvidenceError: not a TDX quote of version 4 or 5 with a P-256 key and its PCK chain, or
             bytes left over anywhere.
     """
-    if len(data) > QUOTE_SIZE_MAX:
-        raise MalformedEvidenceError(f"quote of {len(data)} bytes, at most {QUOTE_SIZE_MAX} are read")
+    check_size(data)
     version, body, authentication = _split(data)
     return TdxQuote(version=version, body=_parse_body(body), chain=_parse_chain(authentication))
 
@@ -89,7 +93,7 @@ def cut_quote(data: bytes) -> bytes:
         MalformedEvidenceError: shorter than it says, or followed by anything but zeros.
     """
     at, _ = _signed_range(data)
-    end = at + 4 + _unpack("<I", data, at)
+    end = at + 4 + read_number("<I", data, at)
     if end > len(data) or any(data[end:]):
         raise MalformedEvidenceError(f"quote of {len(data)} bytes says it has {end}, the rest is not padding")
     return data[:end]
@@ -98,23 +102,21 @@ def cut_quote(data: bytes) -> bytes:
 def _split(data: bytes) -> tuple[int, bytes, bytes]:
     """Return version, report body and authentication data."""
     at, body = _signed_range(data)
-    if at + 4 + _unpack("<I", data, at) != len(data):
-        raise MalformedEvidenceError(f"quote of {len(data)} bytes has another length inside; cut padding off")
-    return _unpack("<H", data, 0), body, data[at + 4 :]
+    return read_number("<H", data, 0), body, split_tail(data, at)
 
 
 def _signed_range(data: bytes) -> tuple[int, bytes]:
     """Return the end of the signed part and the report body."""
-    version, key_type, tee_type = (_unpack("<H", data, 0), _unpack("<H", data, 2), _unpack("<I", data, 4))
+    version, key_type, tee_type = (read_number("<H", data, 0), read_number("<H", data, 2), read_number("<I", data, 4))
     if (key_type, tee_type) != (ATTESTATION_KEY_P256, TEE_TYPE_TDX):
         raise MalformedEvidenceError(
             f"quote with key type {key_type} and TEE type 0x{tee_type:x} is not TDX over P-256"
         )
     if version == 4:
-        start, size = _HEADER_SIZE, _BODY_V4
+        start, size = HEADER_SIZE, _BODY_V4
     elif version == 5:
-        start, size = _HEADER_SIZE + 6, _unpack("<I", data, _HEADER_SIZE + 2)
-        if BODY_SIZES.get(_unpack("<H", data, _HEADER_SIZE)) != size:
+        start, size = HEADER_SIZE + 6, read_number("<I", data, HEADER_SIZE + 2)
+        if BODY_SIZES.get(read_number("<H", data, HEADER_SIZE)) != size:
             raise MalformedEvidenceError("quote version 5 with a body that is neither TD 1.0 nor TD 1.5")
     else:
         raise MalformedEvidenceError(f"quote version {version}, want 4 or 5")
@@ -128,6 +130,8 @@ def _parse_body(body: bytes) -> TdBody:
     return TdBody(
         tee_tcb_svn=body[0:16],
         mr_seam=body[16:64],
+        mr_signer_seam=body[64:112],
+        seam_attributes=int.from_bytes(body[112:120], "little"),
         td_attributes=int.from_bytes(body[120:128], "little"),
         xfam=int.from_bytes(body[128:136], "little"),
         mr_td=body[136:184],
@@ -140,27 +144,9 @@ def _parse_body(body: bytes) -> TdBody:
     )
 
 
-def _parse_chain(data: bytes) -> tuple[bytes, ...]:
-    """Walk the authentication data down to the PCK chain; every length must meet the end exactly."""
-    at = 64 + 64  # quote signature, attestation key
-    if (_unpack("<H", data, at), _unpack("<I", data, at + 2)) != (CERTIFICATION_QE_REPORT, len(data) - at - 6):
+def _parse_chain(tail: bytes) -> tuple[bytes, ...]:
+    """Return the PCK chain, which versions 4 and 5 wrap together with the quoting enclave's report."""
+    at = KEY_AND_SIGNATURE_SIZE
+    if (read_number("<H", tail, at), read_number("<I", tail, at + 2)) != (CERTIFICATION_QE_REPORT, len(tail) - at - 6):
         raise MalformedEvidenceError("quote without a quoting-enclave report up to its end")
-    at += 6 + 384 + 64  # QE report and its signature
-    if _unpack("<H", data, at) != _QE_AUTH_SIZE:
-        raise MalformedEvidenceError(f"QE authentication data is not {_QE_AUTH_SIZE} bytes")
-    at += 2 + _QE_AUTH_SIZE
-    if (_unpack("<H", data, at), _unpack("<I", data, at + 2)) != (CERTIFICATION_PCK_CHAIN, len(data) - at - 6):
-        raise MalformedEvidenceError("quote without a PCK certificate chain up to its end")
-    text = data[at + 6 :].removesuffix(b"\0")  # newer quoting enclaves end the text like a C string
-    try:
-        return parse_pem(text.decode("ascii"), count=_CHAIN_LENGTH)
-    except UnicodeDecodeError as error:
-        raise MalformedEvidenceError("PCK certificate chain is not text") from error
-
-
-def _unpack(layout: str, data: bytes, at: int) -> int:
-    try:
-        number: int = struct.unpack_from(layout, data, at)[0]
-    except struct.error as error:
-        raise MalformedEvidenceError(f"quote ends before byte {at}") from error
-    return number
+    return parse_pck_chain(tail, at + 6)

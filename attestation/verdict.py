@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Literal
 
 from attestation.errors import AttestationError
+from attestation.floors import NO_FLOORS, Floors
 from attestation.transcript import CcState, host_id
 
 Outcome = Literal["held", "failed", "not applicable"]
@@ -101,6 +102,7 @@ class Verdict:
         tcb_status: the vendor's word ("UpToDate"), "at or above floor" for AMD, "none" on an open host.
         signing_key: whose key signed the CPU's report: "PCK" (Intel), "VCEK" (AMD, the chip's own), "VLEK of" and a
             cloud provider (AMD, lent to the provider for all its machines); empty on an open host.
+        advisories: Intel's names of known weaknesses at the platform's TCB level.
         platform_id: stable name of the CPU (SHA-256 over vendor and hardware identity); empty on an open host.
         measurement: measurement id of the image, 32 bytes; empty on an open host.
         gpus: claims of each GPU, in transcript order.
@@ -113,6 +115,7 @@ class Verdict:
         verified_at: the verifier's time.
         not_after: when the verdict must be renewed.
         checks: everything that was checked.
+        marks: how new the vendor's lists behind this verdict are; whoever keeps floors raises them by it.
     """
 
     tier: Tier
@@ -132,6 +135,8 @@ class Verdict:
     not_after: datetime
     checks: tuple[Check, ...]
     signing_key: str = ""
+    advisories: tuple[str, ...] = ()
+    marks: Floors = NO_FLOORS
 
     @property
     def host_id(self) -> bytes:
@@ -153,6 +158,7 @@ class Verdict:
             "simulated": self.simulated,
             "tcb_status": self.tcb_status,
             "signing_key": self.signing_key,
+            "advisories": list(self.advisories),
             "platform_id": self.platform_id.hex(),
             "measurement": self.measurement.hex(),
             "gpus": [

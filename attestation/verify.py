@@ -23,9 +23,12 @@ from attestation.errors import (
     TierError,
 )
 from attestation.evidence import Evidence, GpuEvidence, SnpEvidence, TdxEvidence
+from attestation.floors import Floors, Mark
 from attestation.log_appraisal import check_logs
 from attestation.policy import AppraisalPolicy
 from attestation.roots import trust_domain
+from attestation.td_image import check_image
+from attestation.tdx_quote import TdBody
 from attestation.transcript import CcState, Transcript, gpu_nonce, gpu_report_digest
 from attestation.verdict import Check, CheckLog, GpuClaims, TeeKind, Tier, Verdict
 
@@ -39,11 +42,13 @@ def verify(
     nonce: bytes,
     now: datetime,
     chains: ChainCache | None = None,
+    floors: Floors | None = None,
 ) -> Verdict:
     """Appraise the evidence of one host.
 
     1. Freshness: our nonce stands in the tree whose root the transcript names.
     2. CPU: genuine TEE with acceptable firmware and guest settings; its platform is not denied.
+       Its collateral and lists are not older than what the caller has seen.
     3. Image: the measurement is one of the reference values.
     4. Binding: the CPU signed exactly this transcript, so its keys, payee, models and GPUs.
     5. Logs: they explain the run-time registers, and what they say was loaded is allowed and what the transcript names.
@@ -58,6 +63,8 @@ def verify(
         nonce: the 32 bytes we sent.
         now: our time, aware.
         chains: AMD's and NVIDIA's certificate chains that held before, when the caller keeps them.
+        floors: how new vendors' lists have been, when the caller keeps that: raised by the verdict's `marks`, and never
+            by evidence that was refused.
 
     Returns:
         The verdict, valid until the first of: certificates and collateral expire, `policy.max_age_s`.
@@ -70,24 +77,26 @@ def verify(
         raise ValueError(f"want an aware time and a nonce of {merkle.NONCE_SIZE} bytes")
     log = CheckLog()
     try:
-        return _verify(evidence, policy, nonce=nonce, now=now.astimezone(UTC), chains=chains, log=log)
+        return _verify(evidence, policy, nonce=nonce, now=now.astimezone(UTC), chains=chains, floors=floors, log=log)
     except AttestationError as error:
         raise error.with_checks(_completed(error, log)) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cpu:
-    """The CPU's claims, whichever vendor made them; `rtmrs` only of TDX."""
+    """The CPU's claims, whichever vendor made them; `body` only of TDX."""
 
     tee: TeeKind
-    rtmrs: tuple[bytes, bytes, bytes, bytes] | None
+    body: TdBody | None
     report_data: bytes
     measurement: bytes
     tcb_status: str
     signing_key: str
+    advisories: tuple[str, ...]
     platform_id: bytes
     trust_domain: str
     not_after: datetime
+    marks: Floors
 
 
 def _verify(
@@ -97,6 +106,7 @@ def _verify(
     nonce: bytes,
     now: datetime,
     chains: ChainCache | None,
+    floors: Floors | None,
     log: CheckLog,
 ) -> Verdict:
     transcript = evidence.transcript
@@ -104,9 +114,10 @@ def _verify(
     if evidence.cpu is None:
         return _appraise_open_host(evidence, policy, now, log)
     cpu = _check_cpu(evidence.cpu, policy, now=now, chains=chains, log=log)  # (2)
+    _check_floors(cpu.marks, floors, policy, log)
     _check_measurement(cpu, policy, log)  # (3)
     _check_binding(cpu, transcript, log)  # (4)
-    check_logs(evidence.cpu, cpu.rtmrs, transcript, policy, log)  # (5)
+    check_logs(evidence.cpu, cpu.body.rtmrs if cpu.body else None, transcript, policy, log)  # (5)
     gpus = _check_gpus(evidence, policy, now=now, chains=chains, log=log)  # (6)
     _check_models(transcript, policy, log)  # (7)
     _check_engine(transcript, policy, log)
@@ -120,6 +131,7 @@ def _verify(
         trust_domains=tuple(dict.fromkeys(domains)),
         tcb_status=cpu.tcb_status,
         signing_key=cpu.signing_key,
+        advisories=cpu.advisories,
         platform_id=cpu.platform_id,
         measurement=cpu.measurement,
         gpus=tuple(
@@ -134,6 +146,7 @@ def _verify(
         transcript_digest=transcript.digest(),
         verified_at=now,
         not_after=min(ends),
+        marks=cpu.marks,
         checks=log.checks,
     )
 
@@ -216,24 +229,21 @@ def _check_cpu(
 
 def _check_tdx(evidence: TdxEvidence, policy: AppraisalPolicy, now: datetime, log: CheckLog) -> _Cpu:
     claims = tdx.check_quote(
-        evidence,
-        roots=policy.pins("intel"),
-        now=now,
-        tcb_statuses=policy.tcb_statuses,
-        tcb_age_max_s=policy.tcb_age_max_s,
-        tcb_evaluation_min=policy.tcb_evaluation_min,
+        evidence, roots=policy.pins("intel"), now=now, tcb=policy.tcb_rules, rules=policy.tdx_rules
     )
     log.extend(claims.checks)
     return _Cpu(
         tee=TeeKind.TDX,
-        rtmrs=claims.body.rtmrs,
+        body=claims.body,
         report_data=claims.report_data,
         measurement=claims.measurement_id,
-        tcb_status=claims.tcb_status,
+        tcb_status=claims.platform.tcb_status,
         signing_key="PCK",
-        platform_id=claims.platform_id,
-        trust_domain=trust_domain("intel", claims.root),
-        not_after=claims.not_after,
+        advisories=claims.platform.advisories,
+        platform_id=claims.platform.platform_id,
+        trust_domain=trust_domain("intel", claims.platform.root),
+        not_after=claims.platform.not_after,
+        marks=claims.marks,
     )
 
 
@@ -246,14 +256,18 @@ def _check_snp(
     log.extend(claims.checks)
     return _Cpu(
         tee=TeeKind.SEV_SNP,
-        rtmrs=None,
+        body=None,
         report_data=claims.report_data,
         measurement=claims.measurement_id,
         tcb_status=claims.tcb_status,
         signing_key=f"VLEK of {claims.provider}" if claims.provider else str(claims.signing_key),
+        advisories=(),
         platform_id=hashlib.sha256(_PLATFORM_TAG + b"sev-snp" + claims.chip_id).digest(),
         trust_domain=trust_domain("amd", claims.root),
         not_after=claims.not_after,
+        marks=Floors.of(
+            [Mark(series=f"amd/{claims.root.hex()}/crl", number=claims.crl_number or 0, issued=claims.crl_issued)]
+        ),
     )
 
 
@@ -267,7 +281,17 @@ def _check_not_denied(what: str, identity: bytes, policy: AppraisalPolicy, log: 
     )
 
 
+def _check_floors(marks: Floors, floors: Floors | None, policy: AppraisalPolicy, log: CheckLog) -> None:
+    if floors is None:
+        log.skip("endorsements not rolled back", why="a verifier that remembers how new they were")
+    else:
+        floors.check(marks, lag_max_s=policy.collateral_lag_max_s, log=log)
+
+
 def _check_measurement(cpu: _Cpu, policy: AppraisalPolicy, log: CheckLog) -> None:
+    if cpu.body is not None:
+        check_image(cpu.body, policy.images, policy.reference.measurements, log)
+        return
     log.require(
         "image",
         cpu.measurement in policy.reference.measurements,

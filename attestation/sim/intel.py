@@ -6,11 +6,10 @@ Every certificate says "Simulated" in its subject. Only a policy that names the 
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,57 +20,17 @@ from cryptography.x509.oid import NameOID
 from attestation import cbor
 from attestation.collateral import encode_collateral
 from attestation.sim import der
+from attestation.sim.collateral import GOOD, LIFE, PCE_SVN, CollateralFaults, make_qe_identity, make_tcb_info
 from attestation.sim.der import key_bytes, load_ec_key
-from attestation.sim.tdx import (
-    CPU_SVN,
-    QE_PRODUCT,
-    QE_SIGNER,
-    SimulatedTdxPlatform,
-    raw_signature,
-)
+from attestation.sim.quote import CPU_SVN, raw_signature
+from attestation.sim.tdx import SimulatedTdxPlatform
 from attestation.x509 import encode_pem
 
 FMSPC = bytes.fromhex("50c06f000000")
-PCE_SVN = 11
-TCB_EVALUATION = 17
-LIFE = timedelta(days=30)  # of collateral, as Intel's
 _SKEW = timedelta(hours=1)  # everything starts a little before now
-_TCB_DATE = "2024-03-13T00:00:00Z"
 _SGX = "1.2.840.113741.1.13.1"
 _ROOT, _PLATFORM_CA = "Simulated SGX Root CA", "Simulated SGX PCK Platform CA"
 _TCB_SIGNER, _PCK = "Simulated SGX TCB Signing", "Simulated SGX PCK Certificate"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CollateralFaults:
-    """What the vendor publishes; by default a platform that is up to date.
-
-    Attributes:
-        age: how long ago it was published; beyond `LIFE` it is stale, negative is in the future.
-        tcb_status: status of the platform's TCB level.
-        module_svn: lowest security version of the TDX module that is up to date.
-        qe_svn: lowest security version of the quoting enclave.
-        evaluation: TCB evaluation data number.
-        pce_id: provisioning enclave the TCB info is for, 2 bytes.
-        fmspc: processor family the TCB info is for; None for the platform's.
-        revoke_platform: the platform's PCK certificate is revoked.
-        revoke_platform_ca: the platform CA is revoked by the root.
-        revoke_tcb_signer: the TCB signer is revoked by the root.
-    """
-
-    age: timedelta = timedelta(0)
-    tcb_status: str = "UpToDate"
-    module_svn: int = 2
-    qe_svn: int = 4
-    evaluation: int = TCB_EVALUATION
-    pce_id: bytes = bytes(2)
-    fmspc: bytes | None = None
-    revoke_platform: bool = False
-    revoke_platform_ca: bool = False
-    revoke_tcb_signer: bool = False
-
-
-GOOD = CollateralFaults()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,12 +74,14 @@ class SimulatedIntel:
         platform = SimulatedTdxPlatform(fmspc=FMSPC, pck_key=key, chain=chain, collateral="")
         return platform.with_collateral(self.collateral(platform, now, faults))
 
-    def collateral(self, platform: SimulatedTdxPlatform, now: datetime, faults: CollateralFaults = GOOD) -> str:
-        """Return what the vendor publishes for this platform's family, signed now."""
+    def collateral(
+        self, platform: SimulatedTdxPlatform, now: datetime, faults: CollateralFaults = GOOD, *, tee: str = "tdx"
+    ) -> str:
+        """Return what the vendor publishes for "tdx" or "sgx" on this platform's family, signed now."""
         issued = now - _SKEW - faults.age
         issuer_chain = encode_pem((self.tcb_signer, self.root_certificate))
-        tcb_info = _signed_text(_tcb_info(faults.fmspc or platform.fmspc, faults), issued)
-        qe_identity = _signed_text(_qe_identity(faults), issued)
+        tcb_info = make_tcb_info(tee, faults.fmspc or platform.fmspc, faults, issued)
+        qe_identity = make_qe_identity(tee, faults, issued)
         return encode_collateral(
             {
                 "pck_crl_issuer_chain": encode_pem((self.platform_ca, self.root_certificate)),
@@ -165,12 +126,14 @@ class SimulatedIntel:
 
     def _platform_crl(self, platform: SimulatedTdxPlatform, issued: datetime, faults: CollateralFaults) -> bytes:
         revoked = [platform.chain[0]] if faults.revoke_platform else []
-        return _Issuer(name=_PLATFORM_CA, key=self.platform_key, now=issued + _SKEW).revoke(revoked)
+        return _Issuer(name=_PLATFORM_CA, key=self.platform_key, now=issued + _SKEW).revoke(
+            revoked, number=faults.crl_number
+        )
 
     def _root_crl(self, issued: datetime, faults: CollateralFaults) -> bytes:
         revoked = [self.platform_ca] if faults.revoke_platform_ca else []
         revoked += [self.tcb_signer] if faults.revoke_tcb_signer else []
-        return _Issuer(name=_ROOT, key=self.root_key, now=issued + _SKEW).revoke(revoked)
+        return _Issuer(name=_ROOT, key=self.root_key, now=issued + _SKEW).revoke(revoked, number=faults.crl_number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +185,7 @@ class _Issuer:
             builder = builder.add_extension(extension, critical=False)
         return builder.sign(self.key, SHA256()).public_bytes(Encoding.DER)
 
-    def revoke(self, certificates: list[bytes]) -> bytes:
+    def revoke(self, certificates: list[bytes], *, number: int) -> bytes:
         """Return a revocation list in DER, published an hour before `now`."""
         start = self.now - _SKEW
         builder = (
@@ -231,7 +194,7 @@ class _Issuer:
             .last_update(start)
             .next_update(start + LIFE)
             .add_extension(self._authority_key(), critical=False)
-            .add_extension(x509.CRLNumber(1), critical=False)
+            .add_extension(x509.CRLNumber(number), critical=False)
         )
         for certificate in certificates:
             serial = x509.load_der_x509_certificate(certificate).serial_number
@@ -280,60 +243,3 @@ def _sgx_extension(ppid: bytes) -> bytes:
         entry(".6", der.octets(hashlib.sha256(ppid).digest()[:16])),
         entry(".7", der.sequence(*flags)),
     )
-
-
-def _tcb_info(fmspc: bytes, faults: CollateralFaults) -> dict[str, Any]:
-    zeros, mask = "00" * 8, "FF" * 8
-    module = {"mrsigner": "00" * 48, "attributes": zeros, "attributesMask": mask}
-    level = {
-        "tcb": {
-            "sgxtcbcomponents": [{"svn": svn} for svn in CPU_SVN],
-            "tdxtcbcomponents": [{"svn": svn} for svn in (5, 0, 2, *bytes(13))],
-            "pcesvn": PCE_SVN,
-        },
-        "tcbDate": _TCB_DATE,
-        "tcbStatus": faults.tcb_status,
-    }
-    if faults.tcb_status != "UpToDate":
-        level["advisoryIDs"] = ["SIMULATED-SA-00001"]
-    module_level = {"tcb": {"isvsvn": faults.module_svn}, "tcbDate": _TCB_DATE, "tcbStatus": "UpToDate"}
-    return {
-        "id": "TDX",
-        "version": 3,
-        "issueDate": "",
-        "nextUpdate": "",
-        "fmspc": fmspc.hex().upper(),
-        "pceId": faults.pce_id.hex().upper(),
-        "tcbType": 0,
-        "tcbEvaluationDataNumber": faults.evaluation,
-        "tdxModule": module,
-        "tdxModuleIdentities": [{"id": "TDX_01", **module, "tcbLevels": [module_level]}],
-        "tcbLevels": [level],
-    }
-
-
-def _qe_identity(faults: CollateralFaults) -> dict[str, Any]:
-    return {
-        "id": "TD_QE",
-        "version": 2,
-        "issueDate": "",
-        "nextUpdate": "",
-        "tcbEvaluationDataNumber": faults.evaluation,
-        "miscselect": "00000000",
-        "miscselectMask": "FFFFFFFF",
-        "attributes": "11000000000000000000000000000000",
-        "attributesMask": "FBFFFFFFFFFFFFFF0000000000000000",
-        "mrsigner": QE_SIGNER.hex().upper(),
-        "isvprodid": QE_PRODUCT,
-        "tcbLevels": [{"tcb": {"isvsvn": faults.qe_svn}, "tcbDate": _TCB_DATE, "tcbStatus": "UpToDate"}],
-    }
-
-
-def _signed_text(document: dict[str, Any], issued: datetime) -> str:
-    """Return the exact text the vendor signs, with its window filled in."""
-    times = {"issueDate": _intel_time(issued), "nextUpdate": _intel_time(issued + LIFE)}
-    return json.dumps({**document, **times}, separators=(",", ":"))
-
-
-def _intel_time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

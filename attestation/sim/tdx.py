@@ -7,15 +7,11 @@ ever be met by one.
 from __future__ import annotations
 
 import hashlib
-import secrets
 import struct
 from dataclasses import dataclass, replace
 from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from attestation import cbor
 from attestation.ccel import replay_ccel
@@ -23,21 +19,14 @@ from attestation.eventlog import LogEvent
 from attestation.evidence import TdxEvidence
 from attestation.sim.ccel import firmware_events
 from attestation.sim.der import key_bytes, load_ec_key
-from attestation.tdx import ATTRIBUTE_SEPT_VE_DISABLE
+from attestation.sim.quote import quote_header, sign_quote
 from attestation.tdx_quote import BODY_SIZES, TEE_TYPE_TDX
-from attestation.x509 import encode_pem
+from attestation.tdx_rules import ATTRIBUTE_SEPT_VE_DISABLE
 
 MR_TD_MARK = b"SIMULATED TDX\0\0\0"  # first 16 bytes of mr_td
 MODULE_SVN = bytes([5, 1, 2]) + bytes(13)  # tee_tcb_svn: module 1.5 with security version 5
-CPU_SVN = bytes([3, 3, 2, 2, 4, 1, 0, 5]) + bytes(8)
-QE_SIGNER = hashlib.sha256(b"Simulated quoting enclave signer").digest()
-QE_PRODUCT = 2
-QE_SVN = 6
-_QE_IMAGE = hashlib.sha256(b"Simulated quoting enclave").digest()
-_QE_ATTRIBUTES = bytes.fromhex("1100000000000000e700000000000000")
-_INTEL_QE_VENDOR = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 _MR_SEAM = hashlib.sha384(b"Simulated TDX module").digest()
-_XFAM = bytes.fromhex("e702060000000000")
+_XFAM = 0x602E7  # x87, SSE, AVX, AVX-512, PKRU, AMX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +35,16 @@ class TdxFaults:
 
     Attributes:
         td_attributes: guest attributes; bit 0 debug, bit 28 SEPT_VE_DISABLE, bit 29 migratable.
+        xfam: extended features of the guest.
+        seam_attributes: attributes of the TDX module; Intel's has none.
         tee_tcb_svn: security versions of the TDX module, 16 bytes.
         service_td: measurement of a service domain bound to the guest (quote version 5).
         foreign_key: signed by a key the quoting enclave did not certify.
     """
 
     td_attributes: int = ATTRIBUTE_SEPT_VE_DISABLE
+    xfam: int = _XFAM
+    seam_attributes: int = 0
     tee_tcb_svn: bytes = MODULE_SVN
     service_td: bytes = bytes(48)
     foreign_key: bool = False
@@ -104,27 +97,12 @@ class SimulatedTdxPlatform:
         self, report_data: bytes, *, image: TdImage, version: int = 4, body_type: int = 2, faults: TdxFaults = NO_FAULTS
     ) -> bytes:
         """Return a signed quote of version 4, or of version 5 with body type 2 (TD 1.0) or 3 (TD 1.5)."""
-        signed = _header(version) + _body(report_data, image, faults)
+        signed = quote_header(version, TEE_TYPE_TDX) + _body(report_data, image, faults)
         if version == 5:
             extra = faults.tee_tcb_svn + faults.service_td if body_type == 3 else b""
             typed = struct.pack("<HI", body_type, BODY_SIZES[body_type])
             signed = signed[:48] + typed + signed[48:] + extra
-        key = ec.generate_private_key(ec.SECP256R1())
-        authentication = secrets.token_bytes(32)
-        bound = hashlib.sha256(_raw_public(key) + authentication).digest() + bytes(32)
-        enclave = _enclave_report(bound)
-        pem = encode_pem(self.chain).encode() + b"\0"
-        certified = (
-            enclave
-            + raw_signature(self.pck_key, enclave)
-            + struct.pack("<H", len(authentication))
-            + authentication
-            + struct.pack("<HI", 5, len(pem))
-            + pem
-        )
-        signer = ec.generate_private_key(ec.SECP256R1()) if faults.foreign_key else key
-        tail = raw_signature(signer, signed) + _raw_public(key) + struct.pack("<HI", 6, len(certified)) + certified
-        return signed + struct.pack("<I", len(tail)) + tail
+        return sign_quote(signed, tee="tdx", pck_key=self.pck_key, chain=self.chain, foreign_key=faults.foreign_key)
 
     def evidence(self, quote: bytes, *, ccel: bytes = b"", log: tuple[LogEvent, ...] = ()) -> TdxEvidence:
         """Return the quote with this platform's collateral and the guest's logs."""
@@ -163,25 +141,16 @@ class SimulatedTdxPlatform:
         raise ValueError("not a saved simulated TDX platform; make a new one")
 
 
-def raw_signature(key: ec.EllipticCurvePrivateKey, message: bytes) -> bytes:
-    """Return an ECDSA P-256 signature as Intel writes it: r and s, 32 bytes each, big-endian."""
-    r, s = decode_dss_signature(key.sign(message, ec.ECDSA(SHA256())))
-    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
-
-
-def _header(version: int) -> bytes:
-    return struct.pack("<HHIHH", version, 2, TEE_TYPE_TDX, 0, 0) + _INTEL_QE_VENDOR + bytes(20)
-
-
 def _body(report_data: bytes, image: TdImage, faults: TdxFaults) -> bytes:
     """Return the TD report of a quote, 584 bytes."""
     return b"".join(
         (
             faults.tee_tcb_svn,
             _MR_SEAM,
-            bytes(48 + 8),  # mr_signer_seam, seam_attributes
+            bytes(48),  # mr_signer_seam
+            faults.seam_attributes.to_bytes(8, "little"),
             faults.td_attributes.to_bytes(8, "little"),
-            _XFAM,
+            faults.xfam.to_bytes(8, "little"),
             image.mr_td,
             image.mr_config_id,
             image.mr_owner,
@@ -190,25 +159,3 @@ def _body(report_data: bytes, image: TdImage, faults: TdxFaults) -> bytes:
             report_data,
         )
     )
-
-
-def _enclave_report(report_data: bytes) -> bytes:
-    """Return the quoting enclave's report, 384 bytes."""
-    return b"".join(
-        (
-            CPU_SVN,
-            bytes(4 + 28),  # misc_select, reserved
-            _QE_ATTRIBUTES,
-            _QE_IMAGE,
-            bytes(32),
-            QE_SIGNER,
-            bytes(96),
-            struct.pack("<HH", QE_PRODUCT, QE_SVN),
-            bytes(60),
-            report_data,
-        )
-    )
-
-
-def _raw_public(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)[1:]

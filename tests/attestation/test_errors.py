@@ -13,6 +13,7 @@ from attestation.errors import (
     AttesterError,
     EndorsementFetchError,
     EnvelopeError,
+    FloorFileError,
     LogStoreError,
     PolicyError,
     SealedStateError,
@@ -39,7 +40,7 @@ def test_a_refusal_can_be_given_the_checks_before_it(kind: type[AttestationError
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_error_has_one_root_a_line_in_the_tree_and_its_meaning(kind: type[Exception]) -> None:
-    services = (EndorsementFetchError, LogStoreError, SealedStateError)
+    services = (EndorsementFetchError, FloorFileError, LogStoreError, SealedStateError)
     roots = (AttestationError, PolicyError, AttesterError, EnvelopeError, *services)
     assert issubclass(kind, roots)
     assert kind.__name__ in str(errors.__doc__)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from attestation import AppraisalPolicy, PolicyError, ReferenceValues, SnpTcb, Tier, TrustedRoots, UnsafeSimulatedRoots
+from attestation.intel import TcbRules
 from attestation.roots import AMD_ARK_MILAN, INTEL_SGX_ROOT, NVIDIA_DEVICE_ROOT, PRODUCTION, trust_domain
+from attestation.tdx_rules import TdxRules
 
-DIGEST = "ab" * 32
+DIGEST, DIGEST_48 = "ab" * 32, "ef" * 48
+IMAGE = f"{{name: v1, mr_td: '{DIGEST_48}', rtmr0: '{DIGEST_48}', rtmr1: '{DIGEST_48}', rtmr2: '{DIGEST_48}'}}"
 REFERENCE = f"reference: {{measurements: ['{DIGEST}'], models: ['{DIGEST}']}}\n"
 NOTHING = ReferenceValues(measurements=frozenset(), rims=frozenset(), models=frozenset())
 SIMULATED = UnsafeSimulatedRoots(intel=frozenset({b"s" * 32}))
@@ -34,7 +37,12 @@ def test_every_field_can_be_written() -> None:
         max_age_s: 60
         tcb_statuses: [UpToDate, OutOfDate]
         tcb_age_max_s: 86400
+        tcb_advisories_allowed: [INTEL-SA-00615]
         tcb_evaluation_min: 17
+        collateral_lag_max_s: 3600
+        tdx_xfam_allowed: 0x602e7
+        tdx_modules: ['{DIGEST_48}']
+        images: [{{name: v1, mr_td: '{DIGEST_48}', rtmr0: '{DIGEST_48}', rtmr1: '{DIGEST_48}', rtmr2: '{DIGEST_48}'}}]
         snp_floor: {{milan: {{bootloader: 4, tee: 0, snp: 24, microcode: 219}}}}
         denied_platforms: ['{DIGEST}']
         require_firmware_log: true
@@ -50,6 +58,15 @@ def test_every_field_can_be_written() -> None:
     lists = (policy.denied_platforms, policy.engines, policy.image_configs, policy.job_bundles)
     assert set(lists) == {frozenset({bytes.fromhex(DIGEST)})}
     assert policy.require_firmware_log
+    assert policy.tcb_rules == TcbRules(
+        statuses=frozenset({"UpToDate", "OutOfDate"}),
+        age_max_s=86400,
+        advisories=frozenset({"INTEL-SA-00615"}),
+        evaluation_min=17,
+    )
+    assert policy.tdx_rules == TdxRules(xfam_allowed=0x602E7, modules=frozenset({b"\xef" * 48}))
+    assert (policy.collateral_lag_max_s, policy.images[0].name) == (3600, "v1")
+    assert policy.images[0].rtmrs == (b"\xef" * 48, b"\xef" * 48, b"\xef" * 48, bytes(48))
 
 
 def test_a_simulated_policy_can_be_written_and_trusts_nobody_else() -> None:
@@ -87,6 +104,21 @@ def test_a_simulated_policy_can_be_written_and_trusts_nobody_else() -> None:
         pytest.param(REFERENCE + "tcb_statuses: [Revoked]", "unknown TCB status", id="revoked-accepted"),
         pytest.param(REFERENCE + "tcb_statuses: []", "at least one TCB status", id="no-status"),
         pytest.param(REFERENCE + "tcb_age_max_s: -1", "not negative", id="negative-age"),
+        pytest.param(REFERENCE + "collateral_lag_max_s: -1", "not negative", id="negative-lag"),
+        pytest.param(REFERENCE + "tdx_xfam_allowed: 0x100000", "want bits of", id="unknown-feature"),
+        pytest.param(REFERENCE + "tdx_xfam_allowed: 0x1", "want bits of", id="no-sse"),
+        pytest.param(REFERENCE + "tdx_modules: ['abcd']", r"tdx_modules: .* not 48 bytes", id="short-module"),
+        pytest.param(REFERENCE + "images: {}", "list of maps", id="images-that-are-no-list"),
+        pytest.param(REFERENCE + "images: [{name: v1}]", "want name", id="image-without-measurements"),
+        pytest.param(REFERENCE + f"images: [{IMAGE}, {IMAGE}]", "each name once", id="image-named-twice"),
+        pytest.param(
+            REFERENCE + f"images: [{IMAGE.replace('mr_td', 'mrtd')}]", "unknown key 'mrtd'", id="misspelt-measurement"
+        ),
+        pytest.param(
+            REFERENCE + f"images: [{IMAGE.replace('ef' * 48, 'ef', 1)}]",
+            r"mr_td: .* not 48 bytes",
+            id="short-measurement",
+        ),
         pytest.param(REFERENCE + "roots: none", "trusts no root", id="no-root"),
         pytest.param(REFERENCE + "roots: mine", "no map", id="unknown-roots"),
         pytest.param(REFERENCE + "roots: {arm: []}", "unknown key 'arm'", id="unknown-vendor"),

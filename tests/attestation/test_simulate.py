@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from attestation import TeeKind
+from attestation.sim.collateral import CollateralFaults
 from attestation.sim.der import key_bytes
-from attestation.sim.intel import CollateralFaults
 from attestation.simulate import QUOTE_LATENCY_S, Fault, SimulatedHost, SimulatedVendors
 from tests.attestation.hosts import SNP_CPU, TDX_CPU, appraise, base_transcript, evidence_of, host, policy_for, vendors
 from tests.attestation.vendors import NOW

@@ -15,11 +15,14 @@ from attestation import errors as refusals
 from attestation.collateral import encode_collateral, parse_collateral
 from attestation.errors import AttestationError, MalformedEvidenceError
 from attestation.evidence import TdxEvidence
+from attestation.intel import TcbRules
 from attestation.roots import INTEL_SGX_ROOT, PRODUCTION
-from attestation.sim.intel import CollateralFaults, SimulatedIntel
+from attestation.sim.collateral import SIMULATED_ADVISORY, CollateralFaults
+from attestation.sim.intel import SimulatedIntel
 from attestation.sim.tdx import MR_TD_MARK, SimulatedTdxPlatform, TdxFaults, image_of
-from attestation.tdx import ATTRIBUTE_SEPT_VE_DISABLE, TdxClaims, check_quote, measurement_id
+from attestation.tdx import TdxClaims, check_quote, measurement_id
 from attestation.tdx_quote import cut_quote, parse_quote
+from attestation.tdx_rules import ATTRIBUTE_SEPT_VE_DISABLE, TdxRules
 from attestation.x509 import encode_pem, parse_pem
 from tests.attestation.hosts import vendors
 from tests.attestation.vendors import NOW, vector
@@ -53,9 +56,10 @@ def _genuine(quote: str, collateral: str) -> TdxEvidence:
 def test_a_genuine_quote_holds_at_its_time(quote: str, collateral: str, at: int, until: int) -> None:
     evidence, now = _genuine(quote, collateral), datetime.fromtimestamp(at, UTC)
     claims = check_quote(evidence, roots=PRODUCTION.intel, now=now)
-    assert (claims.tcb_status, claims.advisories, claims.root) == ("UpToDate", (), INTEL_SGX_ROOT)
-    assert abs((claims.not_after - datetime.fromtimestamp(until, UTC)).total_seconds()) <= 1
-    assert len(claims.measurement_id) == len(claims.platform_id) == 32
+    platform = claims.platform
+    assert (platform.tcb_status, platform.advisories, platform.root) == ("UpToDate", (), INTEL_SGX_ROOT)
+    assert abs((platform.not_after - datetime.fromtimestamp(until, UTC)).total_seconds()) <= 1
+    assert len(claims.measurement_id) == len(platform.platform_id) == 32
 
 
 @pytest.mark.parametrize(("quote", "collateral", "at", "until"), GENUINE)
@@ -122,6 +126,9 @@ def test_a_simulated_quote_of_every_version_holds(platform: SimulatedTdxPlatform
         pytest.param({"td_attributes": 0}, refusals.GuestPolicyError, id="memory-remapped-unseen"),
         pytest.param({"td_attributes": 3 << 28}, refusals.GuestPolicyError, id="migratable-guest"),
         pytest.param({"td_attributes": 1 << 28 | 1 << 40}, refusals.GuestPolicyError, id="unknown-attribute"),
+        pytest.param({"xfam": 0x602E7 | 1 << 20}, refusals.GuestPolicyError, id="unknown-feature"),
+        pytest.param({"xfam": 0x602E5}, refusals.GuestPolicyError, id="no-sse"),
+        pytest.param({"seam_attributes": 1}, refusals.TcbStatusError, id="module-with-attributes"),
         pytest.param({"foreign_key": True}, refusals.EvidenceSignatureError, id="key-not-certified"),
         pytest.param({"tee_tcb_svn": bytes([1, 1, 2]) + bytes(13)}, refusals.TcbStatusError, id="old-module"),
         pytest.param({"tee_tcb_svn": bytes([5, 3, 2]) + bytes(13)}, refusals.TcbStatusError, id="unknown-module"),
@@ -134,6 +141,16 @@ def test_a_quote_is_refused(
     with pytest.raises(error) as caught:
         _check(platform.evidence(quote))
     assert caught.value.checks[-1].outcome == "failed"
+
+
+def test_a_feature_or_a_module_the_policy_leaves_out_is_refused(platform: SimulatedTdxPlatform) -> None:
+    evidence = platform.evidence(platform.quote(REPORT_DATA, image=IMAGE))
+    module = parse_quote(evidence.quote).body.mr_seam
+    assert _check(evidence, rules=TdxRules(xfam_allowed=0x602E7, modules=frozenset({module})))
+    with pytest.raises(refusals.GuestPolicyError, match="xfam"):
+        _check(evidence, rules=TdxRules(xfam_allowed=0x2E7))
+    with pytest.raises(refusals.TcbStatusError, match="module"):
+        _check(evidence, rules=TdxRules(modules=frozenset({b"m" * 48})))
 
 
 def test_a_guest_with_a_service_domain_is_refused(platform: SimulatedTdxPlatform) -> None:
@@ -170,18 +187,67 @@ def test_collateral_is_refused(
         _check(evidence)
 
 
-def test_a_status_the_policy_names_is_accepted(platform: SimulatedTdxPlatform) -> None:
-    collateral = vendors().intel.collateral(platform, NOW, CollateralFaults(tcb_status="SWHardeningNeeded"))
-    evidence = platform.with_collateral(collateral).evidence(platform.quote(REPORT_DATA, image=IMAGE))
-    claims = _check(evidence, tcb_statuses=frozenset({"UpToDate", "SWHardeningNeeded"}))
-    assert (claims.tcb_status, claims.advisories) == ("SWHardeningNeeded", ("SIMULATED-SA-00001",))
+WEAK = CollateralFaults(tcb_status="SWHardeningNeeded", tcb_date="2026-05-01T00:00:00Z")
+ONE_WEAKNESS = frozenset({SIMULATED_ADVISORY})
+NAMED = TcbRules(
+    statuses=frozenset({"UpToDate", "SWHardeningNeeded", "OutOfDate"}), age_max_s=60 * 86400, advisories=ONE_WEAKNESS
+)
+
+
+def _published(platform: SimulatedTdxPlatform, faults: CollateralFaults) -> TdxEvidence:
+    collateral = vendors().intel.collateral(platform, NOW, faults)
+    return platform.with_collateral(collateral).evidence(platform.quote(REPORT_DATA, image=IMAGE))
+
+
+def test_a_status_with_age_and_weaknesses_the_policy_names_is_accepted(platform: SimulatedTdxPlatform) -> None:
+    claims = _check(_published(platform, WEAK), tcb=NAMED)
+    assert (claims.platform.tcb_status, claims.platform.advisories) == ("SWHardeningNeeded", (SIMULATED_ADVISORY,))
+    assert [check.name for check in claims.checks][-2:] == ["tdx tcb age", "tdx tcb advisories"]
+
+
+@pytest.mark.parametrize(
+    ("faults", "rules"),
+    [
+        pytest.param(WEAK, replace(NAMED, statuses=frozenset({"UpToDate", "OutOfDate"})), id="status-not-named"),
+        pytest.param(WEAK, replace(NAMED, age_max_s=0), id="no-age-named"),
+        pytest.param(WEAK, replace(NAMED, age_max_s=30 * 86400), id="level-too-old"),
+        pytest.param(WEAK, replace(NAMED, advisories=frozenset()), id="no-weakness-named"),
+        pytest.param(WEAK, replace(NAMED, advisories=frozenset({"INTEL-SA-00001"})), id="other-weakness-named"),
+        pytest.param(
+            replace(WEAK, advisories=(SIMULATED_ADVISORY, "INTEL-SA-00615")), NAMED, id="one-weakness-more-than-named"
+        ),
+        pytest.param(replace(WEAK, tcb_status="OutOfDate"), replace(NAMED, advisories=frozenset()), id="out-of-date"),
+        pytest.param(
+            replace(WEAK, tcb_status="OutOfDate"), replace(NAMED, age_max_s=30 * 86400), id="out-of-date-and-too-old"
+        ),
+        pytest.param(
+            CollateralFaults(module_status="OutOfDate", tcb_date="2026-03-01T00:00:00Z"), NAMED, id="module-too-old"
+        ),
+    ],
+)
+def test_a_status_that_is_not_wholly_named_is_refused(
+    platform: SimulatedTdxPlatform, faults: CollateralFaults, rules: TcbRules
+) -> None:
+    with pytest.raises(refusals.TcbStatusError):
+        _check(_published(platform, faults), tcb=rules)
+
+
+def test_a_weakness_known_against_an_up_to_date_level_does_not_refuse(platform: SimulatedTdxPlatform) -> None:
+    claims = _check(_published(platform, CollateralFaults(advisories=("INTEL-SA-00615",))))
+    assert (claims.platform.tcb_status, claims.platform.advisories) == ("UpToDate", ("INTEL-SA-00615",))
 
 
 def test_rolled_back_collateral_is_refused_below_the_floor(platform: SimulatedTdxPlatform) -> None:
     evidence = platform.evidence(platform.quote(REPORT_DATA, image=IMAGE))
-    assert _check(evidence, tcb_evaluation_min=17)
+    assert _check(evidence, tcb=TcbRules(evaluation_min=17))
     with pytest.raises(refusals.TcbStatusError):
-        _check(evidence, tcb_evaluation_min=18)
+        _check(evidence, tcb=TcbRules(evaluation_min=18))
+
+
+def test_collateral_for_enclaves_is_refused_for_a_guest(platform: SimulatedTdxPlatform) -> None:
+    collateral = vendors().intel.collateral(platform, NOW, tee="sgx")
+    with pytest.raises(refusals.EndorsementMismatchError):
+        _check(TdxEvidence(quote=platform.quote(REPORT_DATA, image=IMAGE), collateral=collateral))
 
 
 def _collateral_with(platform: SimulatedTdxPlatform, **changes: str) -> str:

@@ -32,7 +32,7 @@ from attestation import (
 )
 from attestation import errors as refusals
 from attestation.nvidia import ChainCache
-from attestation.sim.intel import CollateralFaults
+from attestation.sim.collateral import SIMULATED_ADVISORY, CollateralFaults
 from attestation.simulate import Fault
 from tests.attestation.hosts import (
     MODEL,
@@ -53,8 +53,8 @@ from tests.attestation.vendors import NOW
 
 KINDS = pytest.mark.parametrize("kind", list(TeeKind))
 NOTHING_TO_LOOK_AT = {
-    TeeKind.TDX: {"gpus", "event log image configuration", "engine"},
-    TeeKind.SEV_SNP: {"gpus", "engine", *LOG_CHECKS},
+    TeeKind.TDX: {"gpus", "endorsements not rolled back", "event log image configuration", "engine"},
+    TeeKind.SEV_SNP: {"gpus", "endorsements not rolled back", "engine", *LOG_CHECKS},
 }
 
 
@@ -291,11 +291,13 @@ def test_old_collateral_is_refused_after_a_recovery_by_its_evaluation_number() -
     _refused(evidence_of(host(TDX_CPU)), policy, refusals.TcbStatusError)
 
 
-def test_an_out_of_date_platform_is_accepted_only_by_name_and_age() -> None:
+def test_an_out_of_date_platform_is_accepted_only_by_name_age_and_weaknesses() -> None:
     old = host(TDX_CPU, 0, Fault.OUT_OF_DATE_TCB)
     named = policy_for(old, tcb_statuses=frozenset({"UpToDate", "OutOfDate"}))
     _refused(evidence_of(old), named, refusals.TcbStatusError)
-    verdict = appraise(evidence_of(old), replace(named, tcb_age_max_s=5 * 365 * 86400))
+    aged = replace(named, tcb_age_max_s=5 * 365 * 86400)
+    _refused(evidence_of(old), aged, refusals.TcbStatusError)
+    verdict = appraise(evidence_of(old), replace(aged, tcb_advisories_allowed=frozenset({SIMULATED_ADVISORY})))
     assert verdict.tcb_status == "OutOfDate"
 
 

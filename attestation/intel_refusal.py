@@ -21,7 +21,6 @@ from attestation.errors import (
     RevokedError,
     TcbStatusError,
 )
-from attestation.tdx_quote import TdxQuote
 
 _BY_SENTENCE: tuple[tuple[str, type[AttestationError]], ...] = (
     ("Debug mode", GuestPolicyError),
@@ -44,19 +43,28 @@ _BY_SENTENCE: tuple[tuple[str, type[AttestationError]], ...] = (
 
 
 def explain(
-    sentence: str, quote: TdxQuote, collateral: Collateral, now: datetime
+    sentence: str, chain: tuple[bytes, ...], collateral: Collateral, now: datetime
 ) -> tuple[type[AttestationError], str]:
-    """Return the refusal's class and its reason in words."""
+    """Return the refusal's class and its reason in words.
+
+    Args:
+        sentence: the library's.
+        chain: PCK chain of the quote.
+        collateral: what it was judged by.
+        now: the verifier's time.
+    """
     sentence = sentence.removeprefix("Verification failed: ").strip()
     for part, kind in _BY_SENTENCE:
         if part in sentence:
             return kind, sentence
-    return _look_closer(quote, collateral, now) or (EvidenceSignatureError, sentence)
+    return _look_closer(chain, collateral, now) or (EvidenceSignatureError, sentence)
 
 
-def _look_closer(quote: TdxQuote, collateral: Collateral, now: datetime) -> tuple[type[AttestationError], str] | None:
+def _look_closer(
+    chain: tuple[bytes, ...], collateral: Collateral, now: datetime
+) -> tuple[type[AttestationError], str] | None:
     """A chain was refused without a reason: look for the usual ones. Only the name depends on this."""
-    certificates = [Certificate.parse(der) for chain in (quote.chain, *collateral.chains) for der in chain]
+    certificates = [Certificate.parse(der) for one in (chain, *collateral.chains) for der in one]
     try:
         lists = [x509.load_der_x509_crl(der) for der in (collateral.pck_crl, collateral.root_crl)]
         revoked = {(crl.issuer.public_bytes(), entry.serial_number) for crl in lists for entry in crl}

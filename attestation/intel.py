@@ -1,0 +1,232 @@
+"""What quotes of TDX guests and SGX enclaves have in common: Intel's chains, Intel's rules, Intel's library.
+
+Signatures, chains, revocation lists and TCB levels are checked by `dcap_qvl`, always with an explicit policy and an
+explicit root. What that library does not look at is checked here: which root, whether one CA issued PCK certificate and
+revocation list, whether the TCB info is for this kind of TEE and this provisioning enclave, and how old an accepted
+level is and what is known against it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import dcap_qvl
+
+from attestation.collateral import Collateral
+from attestation.errors import (
+    AttestationError,
+    EndorsementMismatchError,
+    EvidenceSignatureError,
+    TcbStatusError,
+    UntrustedRootError,
+)
+from attestation.intel_refusal import explain
+from attestation.verdict import CheckLog
+from attestation.x509 import check_root, not_after
+
+UP_TO_DATE = "UpToDate"
+_PLATFORM_TAG = b"chrysalis/1 platform"
+_RULES = "signatures, chains, revocation lists, validity and TCB level hold"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcbRules:
+    """Which firmware is good enough. The default accepts what Intel calls up to date.
+
+    Attributes:
+        statuses: TCB statuses accepted.
+        age_max_s: with another status than "UpToDate" accepted, how old the level that has it may be, seconds.
+        advisories: with another status accepted, Intel's names of the known weaknesses that may remain.
+        evaluation_min: lowest TCB evaluation data number of the collateral.
+    """
+
+    statuses: frozenset[str] = frozenset({UP_TO_DATE})
+    age_max_s: int = 0
+    advisories: frozenset[str] = frozenset()
+    evaluation_min: int = 0
+
+    def for_library(self, now: datetime) -> dcap_qvl.QuotePolicy:
+        """Return the library's strict policy plus what every server platform needs.
+
+        Genuine server platforms have several packages ("dynamic platform", "cached keys") and hyper-threading; the
+        strict policy alone refuses all of them.
+        """
+        policy = dcap_qvl.QuotePolicy.strict(int(now.timestamp()))
+        policy = policy.allow_dynamic_platform(True).allow_cached_keys(True).allow_smt(True)
+        for status in sorted(self.statuses - {UP_TO_DATE}):
+            policy = policy.allow_status(status)
+        if self.age_max_s:
+            policy = policy.platform_grace_period(self.age_max_s).qe_grace_period(self.age_max_s)
+        return policy.min_tcb_eval_data_number(self.evaluation_min)
+
+
+STRICT = TcbRules()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlatformClaims:
+    """What Intel says about the machine that made a quote.
+
+    Attributes:
+        tcb_status: Intel's word for platform, module and quoting enclave together, the worst.
+        advisories: Intel's names of known weaknesses at this level.
+        platform_id: SHA-256 over the processor's provisioning id, 32 bytes.
+        root: SPKI pin of the root that vouches.
+        not_after: first expiry among collateral and certificates.
+    """
+
+    tcb_status: str
+    advisories: tuple[str, ...]
+    platform_id: bytes
+    root: bytes
+    not_after: datetime
+
+
+def check_platform(
+    quote: bytes,
+    chain: tuple[bytes, ...],
+    collateral: Collateral,
+    *,
+    tee: str,
+    roots: frozenset[bytes],
+    now: datetime,
+    tcb: TcbRules,
+    log: CheckLog,
+) -> PlatformClaims:
+    """Check everything about a quote but what the guest or enclave in it is.
+
+    1. Every chain ends in the same root, and its key is pinned; one CA issued PCK certificate and CRL.
+    2. The collateral is for this kind of TEE.
+    3. Signatures, revocation, validity and TCB level, by Intel's rules, with statuses of the policy only.
+    4. The collateral is for this processor's provisioning enclave.
+    5. A level that is not up to date is young enough, and only named weaknesses are known against it.
+
+    Args:
+        quote: the quote, cut to its true length.
+        chain: the PCK chain in it.
+        collateral: what Intel publishes.
+        tee: "tdx" or "sgx".
+        roots: SPKI pins trusted as Intel's root.
+        now: the verifier's time, UTC.
+        tcb: firmware accepted.
+        log: where the checks go.
+
+    Raises:
+        AttestationError: a subclass named after what failed.
+    """
+    pin = _check_chains(chain, collateral, roots, tee, log)  # (1)
+    log.require(
+        f"{tee} collateral",
+        collateral.kind == tee,
+        seen=f"for {collateral.kind}",
+        required=f"for {tee}",
+        error=EndorsementMismatchError,
+    )  # (2)
+    claims = _ask_library(quote, chain, collateral, tee=tee, now=now, tcb=tcb, log=log)  # (3)
+    pck = claims["platform"]["pck"]
+    processor = bytes(pck["pce_id"]).hex()
+    log.require(
+        f"{tee} provisioning enclave",  # the library matches the processor family (FMSPC) only
+        processor == collateral.pce_id,
+        seen=collateral.pce_id,
+        required=f"pceId {processor} as in the PCK certificate",
+        error=TcbStatusError,
+    )  # (4)
+    status, advisories = claims["tcb"]["status"], tuple(claims["tcb"]["advisory_ids"])
+    if status != UP_TO_DATE:
+        _check_level(claims, advisories, tee=tee, now=now, tcb=tcb, log=log)  # (5)
+    return PlatformClaims(
+        tcb_status=status,
+        advisories=advisories,
+        platform_id=hashlib.sha256(_PLATFORM_TAG + tee.encode() + bytes(pck["ppid"])).digest(),
+        root=pin,
+        not_after=min(datetime.fromtimestamp(claims["earliest_expiration_date"], UTC), not_after(chain)),
+    )
+
+
+def _check_chains(
+    chain: tuple[bytes, ...], collateral: Collateral, roots: frozenset[bytes], tee: str, log: CheckLog
+) -> bytes:
+    """Return the pin of the one root all four chains end in."""
+    root = chain[-1]
+    log.require(
+        f"{tee} one root",
+        all(other[-1] == root for other in collateral.chains),
+        seen="chains of quote and collateral",
+        required="the same root certificate at the end of each",
+        error=UntrustedRootError,
+    )
+    log.require(
+        f"{tee} one platform CA",
+        collateral.pck_crl_chain == chain[1:],  # the library takes the quote's and never looks at this one
+        seen="issuers of PCK certificate and revocation list",
+        required="the same chain",
+        error=EndorsementMismatchError,
+    )
+    try:
+        pin = check_root(root, roots)
+    except AttestationError as error:
+        log.require(f"{tee} root", False, seen=str(error), required="a pinned root", error=type(error))
+        raise
+    log.require(f"{tee} root", True, seen=pin.hex(), required="a pinned root", error=UntrustedRootError)
+    return pin
+
+
+def _ask_library(
+    quote: bytes,
+    chain: tuple[bytes, ...],
+    collateral: Collateral,
+    *,
+    tee: str,
+    now: datetime,
+    tcb: TcbRules,
+    log: CheckLog,
+) -> dict[str, Any]:
+    """Return the library's claims; its refusals are ValueErrors, named here."""
+    verifier = dcap_qvl.QuoteVerifier(chain[-1])
+    try:
+        result = verifier.verify_with_policy(quote, collateral.bundle, int(now.timestamp()), tcb.for_library(now))
+    except ValueError as error:
+        kind, why = explain(str(error), chain, collateral, now)
+        log.require(f"{tee} quote", False, seen=why, required=_RULES, error=kind)
+        raise
+    claims: dict[str, Any] = json.loads(result.to_json())
+    log.require(f"{tee} quote", True, seen=claims["tcb"]["status"], required=_RULES, error=EvidenceSignatureError)
+    return claims
+
+
+def _check_level(
+    claims: dict[str, Any],
+    advisories: tuple[str, ...],
+    *,
+    tee: str,
+    now: datetime,
+    tcb: TcbRules,
+    log: CheckLog,
+) -> None:
+    """Check a level that is not up to date, which the policy named.
+
+    The library looks at the age of "OutOfDate" levels only, and at no list of known weaknesses.
+    """
+    levels = [part["tcb_level"] for part in (claims["platform"], claims["qe"])]  # the module's is in the platform's
+    oldest = min(datetime.fromisoformat(level["tcbDate"]) for level in levels if level["tcbStatus"] != UP_TO_DATE)
+    age_s = int((now - oldest).total_seconds())
+    log.require(
+        f"{tee} tcb age",
+        age_s <= tcb.age_max_s,
+        seen=f"level of {oldest.date()}, {age_s} s old",
+        required=f"at most {tcb.age_max_s} s for a level that is not {UP_TO_DATE}",
+        error=TcbStatusError,
+    )
+    unnamed = sorted(set(advisories) - tcb.advisories)
+    log.require(
+        f"{tee} tcb advisories",
+        not unnamed,
+        seen=", ".join(advisories) or "none",
+        required=f"none but the policy's{': not ' + ', '.join(unnamed) if unnamed else ''}",
+        error=TcbStatusError,
+    )
