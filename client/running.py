@@ -7,10 +7,13 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
 
+from attestation.errors import FloorFileError
+from attestation.floor_store import FloorStore
 from client.asking import Client, now_utc
 from client.config import ClientConfig
 from client.errors import ConfigError
@@ -48,10 +51,10 @@ async def open_client(
         except OSError as error:
             raise ConfigError(f"cannot read the policy {config.policy}: {error.strerror}") from error
         await registry.start()
-        verifier = Verifier(policy, clock=clock, random=os.urandom)
+        config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        verifier = Verifier(policy, floors=_open_floors(config.state), clock=clock, random=os.urandom)
         transport = Transport(read_timeout_s=config.read_timeout_s, attested=verifier.tls_context)
         stack.push_async_callback(transport.close)
-        config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         receipts = ReceiptStore(config.state / "receipts.sqlite")
         stack.callback(receipts.close)
         leases = LeaseManager(
@@ -80,6 +83,13 @@ async def open_client(
             kept=IdempotencyCache(clock),
             random=os.urandom,
         )
+
+
+def _open_floors(state: Path) -> FloorStore:
+    try:
+        return FloorStore(state / "floors")
+    except FloorFileError as error:
+        raise ConfigError(str(error)) from error
 
 
 def bind(listen: tuple[str, int]) -> socket.socket:

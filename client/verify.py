@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from attestation.errors import AttestationError, PolicyError
 from attestation.evidence import parse_evidence
+from attestation.floor_store import FloorStore
 from attestation.merkle import NONCE_SIZE
 from attestation.nvidia import ChainCache
 from attestation.policy import AppraisalPolicy, ReferenceValues
@@ -71,9 +72,15 @@ class Verifier:
     """Challenges hosts and keeps their verdicts until they end or the registry changes."""
 
     def __init__(
-        self, policy: AppraisalPolicy, *, clock: Callable[[], datetime], random: Callable[[int], bytes]
+        self,
+        policy: AppraisalPolicy,
+        *,
+        floors: FloorStore,
+        clock: Callable[[], datetime],
+        random: Callable[[int], bytes],
     ) -> None:
         self.policy = policy
+        self._floors = floors
         self._clock, self._random = clock, random
         self._verdicts: dict[bytes, Verdict] = {}
         self._refusals: list[Refusal] = []
@@ -141,11 +148,19 @@ class Verifier:
         except PeerRefusedError as error:
             raise self._refuse(host_id, f"in the TLS handshake: {error}") from error
         try:
-            verdict = verify(parse_evidence(data), policy, nonce=nonce, now=self._clock(), chains=self._chains)
+            verdict = verify(
+                parse_evidence(data),
+                policy,
+                nonce=nonce,
+                now=self._clock(),
+                chains=self._chains,
+                floors=self._floors.floors,
+            )
         except AttestationError as error:
             raise self._refuse(host_id, f"{type(error).__name__}: {error}") from error
         if verdict.host_id != host_id:
             raise self._refuse(host_id, f"the evidence is of host {verdict.host_id.hex()}: the gateway or relay lies")
+        self._floors.raise_by(verdict.marks)
         if policy == self._in_force:
             self._keep(verdict)
         return verdict

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from attestation.errors import AttestationError
 from attestation.evidence import parse_evidence
+from attestation.floors import Floors
 from attestation.policy import AppraisalPolicy, ReferenceValues
 from attestation.transparency.logged import LoggedValues
 from attestation.verdict import Check
@@ -70,7 +71,7 @@ class Admission:
 
 
 def appraise(
-    data: bytes, policy: AppraisalPolicy, terms: NetworkTerms, *, nonce: bytes, now: datetime
+    data: bytes, policy: AppraisalPolicy, terms: NetworkTerms, *, nonce: bytes, now: datetime, floors: Floors
 ) -> Admitted | Refused:
     """Turn a host's answer to a challenge into the event for its record.
 
@@ -80,12 +81,13 @@ def appraise(
         terms: what the on-chain registry allows.
         nonce: the 32 bytes we sent.
         now: our time.
+        floors: how new vendors' lists have been.
     """
     try:
-        verdict = verify(parse_evidence(data), terms.restrict(policy), nonce=nonce, now=now)
+        verdict = verify(parse_evidence(data), terms.restrict(policy), nonce=nonce, now=now, floors=floors)
     except AttestationError as error:
         return Refused(error=type(error).__name__, reason=str(error), checks=error.checks, at=now)
-    return Admitted(capability=Capability.from_verdict(verdict), at=now)
+    return Admitted(capability=Capability.from_verdict(verdict), at=now, marks=verdict.marks)
 
 
 def check_still_allowed(capability: Capability, terms: NetworkTerms, *, now: datetime) -> Refused | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from attestation.floors import NO_FLOORS, Floors
 from attestation.verdict import Check
 from cluster.capability import Capability
 from cluster.model import HostHints, Load, ModelOffer
@@ -75,6 +76,7 @@ class Admitted:
 
     capability: Capability
     at: datetime
+    marks: Floors = NO_FLOORS  # how new the vendor's lists behind it are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

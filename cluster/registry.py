@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
+from attestation.floor_store import FloorStore
 from attestation.policy import AppraisalPolicy
 from cluster.address_book import AddressBook, HostKey
 from cluster.admission import (
@@ -64,6 +65,7 @@ class Registry:
         gate: EnclaveGate,
         routes: Routes,
         book: AddressBook,
+        floors: FloorStore,
         policy: AppraisalPolicy,
         terms: NetworkTerms,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -71,6 +73,7 @@ class Registry:
         self._gate = gate
         self._routes = routes
         self._book = book
+        self._floors = floors
         self._policy = policy
         self._terms = terms
         self._clock = clock
@@ -207,7 +210,11 @@ class Registry:
             data = await self._gate.fetch_evidence(address, nonce)
         except EnclaveControlError as error:
             return Refused(error=type(error).__name__, reason=str(error), checks=(), at=self._clock())
-        return appraise(data, self._policy, self._terms, nonce=nonce, now=self._clock())
+        floors, now = self._floors.floors, self._clock()
+        event = appraise(data, self._policy, self._terms, nonce=nonce, now=now, floors=floors)
+        if isinstance(event, Admitted):
+            self._floors.raise_by(event.marks)  # nothing waited since they were read
+        return event
 
     async def _settle(self, address: str, hints: HostHints, event: Admitted | Refused) -> HostRecord:
         """Apply the outcome of a challenge to the record at `address`, or to a new one."""

@@ -10,6 +10,7 @@ import ray
 from pytoniq_core import Address
 
 from attestation.errors import AttestationError, EndorsementFetchError
+from attestation.floor_store import FloorStore
 from attestation.transparency.logged import LoggedValues
 from attestation.transparency.reader import LogReader
 from billing.errors import BillingError, ChainError
@@ -55,6 +56,7 @@ class RegistryActor:
             gate=HttpEnclaveGate(),
             routes=RelayRoutes(),
             book=AddressBook(config.state / "hosts.jsonl"),
+            floors=FloorStore(config.state / "floors"),
             policy=config.policy,
             terms=terms,
         )

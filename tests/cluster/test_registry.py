@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from attestation.floor_store import FloorStore
 from attestation.roots import PRODUCTION
 from attestation.verdict import Tier
 from cluster.address_book import AddressBook, HostKey
@@ -29,7 +30,8 @@ class World:
 
     def start(self, **changes) -> Registry:
         parts = {"policy": POLICY, "terms": TERMS, **changes}
-        return Registry(gate=self.gate, routes=self.routes, book=AddressBook(self.path), clock=self.clock, **parts)
+        kept = {"book": AddressBook(self.path), "floors": FloorStore(self.path.with_name("floors"))}
+        return Registry(gate=self.gate, routes=self.routes, clock=self.clock, **kept, **parts)
 
     def state(self, index: int = 0) -> HostState:
         return self.registry.snapshot().hosts[index].state
