@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hmac import compare_digest
 
-from attestation import merkle, nvidia, ocsp, snp, tdx
+from attestation import merkle, nvidia, ocsp
 from attestation.chain_cache import ChainCache
+from attestation.cpu import CpuClaims, check_cpu, check_measurement
 from attestation.errors import (
     AttestationError,
     BindingMismatchError,
@@ -16,23 +17,18 @@ from attestation.errors import (
     FreshnessError,
     GpuBindingError,
     GpuStateError,
-    MeasurementNotAllowedError,
     ModelNotAllowedError,
     RevokedError,
     RimMismatchError,
     TierError,
 )
-from attestation.evidence import Evidence, GpuEvidence, SnpEvidence, TdxEvidence
-from attestation.floors import Floors, Mark
+from attestation.evidence import Evidence, GpuEvidence
+from attestation.floors import Floors
 from attestation.log_appraisal import check_logs
 from attestation.policy import AppraisalPolicy
 from attestation.roots import trust_domain
-from attestation.td_image import check_image
-from attestation.tdx_quote import TdBody
 from attestation.transcript import CcState, Transcript, gpu_nonce, gpu_report_digest
-from attestation.verdict import Check, CheckLog, GpuClaims, TeeKind, Tier, Verdict
-
-_PLATFORM_TAG = b"chrysalis/1 platform"
+from attestation.verdict import Check, CheckLog, GpuClaims, Tier, Verdict
 
 
 def verify(
@@ -82,23 +78,6 @@ def verify(
         raise error.with_checks(_completed(error, log)) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cpu:
-    """The CPU's claims, whichever vendor made them; `body` only of TDX."""
-
-    tee: TeeKind
-    body: TdBody | None
-    report_data: bytes
-    measurement: bytes
-    tcb_status: str
-    signing_key: str
-    advisories: tuple[str, ...]
-    platform_id: bytes
-    trust_domain: str
-    not_after: datetime
-    marks: Floors
-
-
 def _verify(
     evidence: Evidence,
     policy: AppraisalPolicy,
@@ -113,9 +92,9 @@ def _verify(
     _check_freshness(evidence, nonce, log)  # (1)
     if evidence.cpu is None:
         return _appraise_open_host(evidence, policy, now, log)
-    cpu = _check_cpu(evidence.cpu, policy, now=now, chains=chains, log=log)  # (2)
-    _check_floors(cpu.marks, floors, policy, log)
-    _check_measurement(cpu, policy, log)  # (3)
+    cpu = check_cpu(evidence.cpu, policy, now=now, chains=chains, floors=floors, log=log)  # (2)
+    _check_not_denied("platform", cpu.platform_id, policy, log)
+    check_measurement(cpu, policy, log)  # (3)
     _check_binding(cpu, transcript, log)  # (4)
     check_logs(evidence.cpu, cpu.body.rtmrs if cpu.body else None, transcript, policy, log)  # (5)
     gpus = _check_gpus(evidence, policy, now=now, chains=chains, log=log)  # (6)
@@ -211,66 +190,6 @@ def _appraise_open_host(evidence: Evidence, policy: AppraisalPolicy, now: dateti
     )
 
 
-def _check_cpu(
-    evidence: TdxEvidence | SnpEvidence,
-    policy: AppraisalPolicy,
-    *,
-    now: datetime,
-    chains: ChainCache | None,
-    log: CheckLog,
-) -> _Cpu:
-    if isinstance(evidence, TdxEvidence):
-        cpu = _check_tdx(evidence, policy, now, log)
-    else:
-        cpu = _check_snp(evidence, policy, now=now, chains=chains, log=log)
-    _check_not_denied("platform", cpu.platform_id, policy, log)
-    return cpu
-
-
-def _check_tdx(evidence: TdxEvidence, policy: AppraisalPolicy, now: datetime, log: CheckLog) -> _Cpu:
-    claims = tdx.check_quote(
-        evidence, roots=policy.pins("intel"), now=now, tcb=policy.tcb_rules, rules=policy.tdx_rules
-    )
-    log.extend(claims.checks)
-    return _Cpu(
-        tee=TeeKind.TDX,
-        body=claims.body,
-        report_data=claims.report_data,
-        measurement=claims.measurement_id,
-        tcb_status=claims.platform.tcb_status,
-        signing_key="PCK",
-        advisories=claims.platform.advisories,
-        platform_id=claims.platform.platform_id,
-        trust_domain=trust_domain("intel", claims.platform.root),
-        not_after=claims.platform.not_after,
-        marks=claims.marks,
-    )
-
-
-def _check_snp(
-    evidence: SnpEvidence, policy: AppraisalPolicy, *, now: datetime, chains: ChainCache | None, log: CheckLog
-) -> _Cpu:
-    claims = snp.check_report(
-        evidence, roots=policy.pins("amd"), floor=policy.snp_floor, rules=policy.snp_rules, now=now, cache=chains
-    )
-    log.extend(claims.checks)
-    return _Cpu(
-        tee=TeeKind.SEV_SNP,
-        body=None,
-        report_data=claims.report_data,
-        measurement=claims.measurement_id,
-        tcb_status=claims.tcb_status,
-        signing_key=f"VLEK of {claims.provider}" if claims.provider else str(claims.signing_key),
-        advisories=(),
-        platform_id=hashlib.sha256(_PLATFORM_TAG + b"sev-snp" + claims.chip_id).digest(),
-        trust_domain=trust_domain("amd", claims.root),
-        not_after=claims.not_after,
-        marks=Floors.of(
-            [Mark(series=f"amd/{claims.root.hex()}/crl", number=claims.crl_number or 0, issued=claims.crl_issued)]
-        ),
-    )
-
-
 def _check_not_denied(what: str, identity: bytes, policy: AppraisalPolicy, log: CheckLog) -> None:
     log.require(
         f"{what} not denied",
@@ -281,27 +200,7 @@ def _check_not_denied(what: str, identity: bytes, policy: AppraisalPolicy, log: 
     )
 
 
-def _check_floors(marks: Floors, floors: Floors | None, policy: AppraisalPolicy, log: CheckLog) -> None:
-    if floors is None:
-        log.skip("endorsements not rolled back", why="a verifier that remembers how new they were")
-    else:
-        floors.check(marks, lag_max_s=policy.collateral_lag_max_s, log=log)
-
-
-def _check_measurement(cpu: _Cpu, policy: AppraisalPolicy, log: CheckLog) -> None:
-    if cpu.body is not None:
-        check_image(cpu.body, policy.images, policy.reference.measurements, log)
-        return
-    log.require(
-        "image",
-        cpu.measurement in policy.reference.measurements,
-        seen=cpu.measurement.hex(),
-        required=f"one of {len(policy.reference.measurements)} allowed measurement ids",
-        error=MeasurementNotAllowedError,
-    )
-
-
-def _check_binding(cpu: _Cpu, transcript: Transcript, log: CheckLog) -> None:
+def _check_binding(cpu: CpuClaims, transcript: Transcript, log: CheckLog) -> None:
     want = transcript.report_data()
     log.require(
         "binding",
