@@ -8,6 +8,8 @@ decoding refuses every other: bytes nobody signed cannot hide in a document.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from operator import itemgetter
 from typing import TypeAlias
 
 from attestation.errors import MalformedEvidenceError
@@ -17,6 +19,7 @@ Value: TypeAlias = "int | bytes | str | bool | Sequence[Value] | Mapping[str, Va
 SIZE_MAX = 1 << 20  # bytes; ten times the evidence of an eight-GPU host
 DEPTH_MAX = 8
 _UINT, _BYTES, _TEXT, _ARRAY, _MAP, _SIMPLE = 0, 2, 3, 4, 5, 7
+_first = itemgetter(0)
 _CONSTANTS: dict[int, bool | None] = {0xF4: False, 0xF5: True, 0xF6: None}
 _SIMPLES = {value: bytes([byte]) for byte, value in _CONSTANTS.items()}
 
@@ -27,20 +30,9 @@ def encode(value: Value) -> bytes:
     Raises:
         ValueError: a type or a number the subset does not have.
     """
-    if value is None or isinstance(value, bool):
-        return _SIMPLES[value]
-    if isinstance(value, int):
-        return _head(_UINT, value)
-    if isinstance(value, bytes):
-        return _head(_BYTES, len(value)) + value
-    if isinstance(value, str):
-        return _head(_TEXT, len(value.encode())) + value.encode()
-    if isinstance(value, Mapping):
-        pairs = sorted((encode(key), encode(item)) for key, item in value.items())
-        return _head(_MAP, len(pairs)) + b"".join(key + item for key, item in pairs)
-    if isinstance(value, Sequence):
-        return _head(_ARRAY, len(value)) + b"".join(map(encode, value))
-    raise ValueError(f"not encodable: {type(value).__name__}")
+    parts: list[bytes] = []
+    _append(value, parts)
+    return b"".join(parts)
 
 
 def decode(data: bytes, *, size_max: int = SIZE_MAX) -> Value:
@@ -58,13 +50,51 @@ def decode(data: bytes, *, size_max: int = SIZE_MAX) -> Value:
     return value
 
 
+def _append(value: Value, parts: list[bytes]) -> None:
+    """Add the encoding of `value`; the order of the tests is that of their frequency."""
+    if isinstance(value, bytes):
+        parts += (_head(_BYTES, len(value)), value)
+    elif isinstance(value, str):
+        parts.append(_text(value))
+    elif value is None or isinstance(value, bool):
+        parts.append(_SIMPLES[value])
+    elif isinstance(value, int):
+        parts.append(_head(_UINT, value))
+    elif isinstance(value, dict | Mapping):  # asking for dict first saves the slow question
+        keyed = sorted([(_key(key), item) for key, item in value.items()], key=_first)
+        parts.append(_head(_MAP, len(keyed)))
+        for key, item in keyed:
+            parts.append(key)
+            _append(item, parts)
+    elif isinstance(value, list | tuple | Sequence):
+        parts.append(_head(_ARRAY, len(value)))
+        for item in value:
+            _append(item, parts)
+    else:
+        raise ValueError(f"not encodable: {type(value).__name__}")
+
+
+@lru_cache(maxsize=256)  # the keys of our documents are a few dozen words
+def _key(text: str) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError(f"map key is no text: {type(text).__name__}")  # noqa: TRY004  (as for every other type)
+    return _text(text)
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return _head(_TEXT, len(data)) + data
+
+
 def _head(major: int, number: int) -> bytes:
+    if 0 <= number < 24:
+        return bytes((major << 5 | number,))
+    if 0 < number < 1 << 8:
+        return bytes((major << 5 | 24, number))
     if number < 0 or number >= 1 << 64:
         raise ValueError(f"not an unsigned 64-bit number: {number}")
-    if number < 24:
-        return bytes([major << 5 | number])
-    size = next(size for size in (1, 2, 4, 8) if number < 1 << 8 * size)
-    return bytes([major << 5 | 23 + size.bit_length()]) + number.to_bytes(size, "big")
+    size = 2 if number < 1 << 16 else 4 if number < 1 << 32 else 8
+    return bytes((major << 5 | 23 + size.bit_length(),)) + number.to_bytes(size, "big")
 
 
 def _decode(data: bytes, at: int, depth: int) -> tuple[Value, int]:

@@ -9,10 +9,9 @@ level is and what is known against it.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
+from functools import lru_cache
 
 import dcap_qvl
 
@@ -24,6 +23,7 @@ from attestation.errors import (
     TcbStatusError,
     UntrustedRootError,
 )
+from attestation.intel_claims import LibraryClaims, read_claims
 from attestation.intel_refusal import explain
 from attestation.verdict import CheckLog
 from attestation.x509 import check_root, not_after
@@ -55,16 +55,21 @@ class TcbRules:
         Genuine server platforms have several packages ("dynamic platform", "cached keys") and hyper-threading; the
         strict policy alone refuses all of them.
         """
-        policy = dcap_qvl.QuotePolicy.strict(int(now.timestamp()))
-        policy = policy.allow_dynamic_platform(True).allow_cached_keys(True).allow_smt(True)
-        for status in sorted(self.statuses - {UP_TO_DATE}):
-            policy = policy.allow_status(status)
-        if self.age_max_s:
-            policy = policy.platform_grace_period(self.age_max_s).qe_grace_period(self.age_max_s)
-        return policy.min_tcb_eval_data_number(self.evaluation_min)
+        return _library_policy(self, int(now.timestamp()))
 
 
 STRICT = TcbRules()
+
+
+@lru_cache(maxsize=16)  # one for each second; the library's policies are values
+def _library_policy(rules: TcbRules, now_s: int) -> dcap_qvl.QuotePolicy:
+    policy = dcap_qvl.QuotePolicy.strict(now_s)
+    policy = policy.allow_dynamic_platform(True).allow_cached_keys(True).allow_smt(True)
+    for status in sorted(rules.statuses - {UP_TO_DATE}):
+        policy = policy.allow_status(status)
+    if rules.age_max_s:
+        policy = policy.platform_grace_period(rules.age_max_s).qe_grace_period(rules.age_max_s)
+    return policy.min_tcb_eval_data_number(rules.evaluation_min)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +132,7 @@ def check_platform(
         error=EndorsementMismatchError,
     )  # (2)
     claims = _ask_library(quote, chain, collateral, tee=tee, now=now, tcb=tcb, log=log)  # (3)
-    pck = claims["platform"]["pck"]
-    processor = bytes(pck["pce_id"]).hex()
+    processor = claims.pce_id.hex()
     log.require(
         f"{tee} provisioning enclave",  # the library matches the processor family (FMSPC) only
         processor == collateral.pce_id,
@@ -136,15 +140,14 @@ def check_platform(
         required=f"pceId {processor} as in the PCK certificate",
         error=TcbStatusError,
     )  # (4)
-    status, advisories = claims["tcb"]["status"], tuple(claims["tcb"]["advisory_ids"])
-    if status != UP_TO_DATE:
-        _check_level(claims, advisories, tee=tee, now=now, tcb=tcb, log=log)  # (5)
+    if claims.status != UP_TO_DATE:
+        _check_level(claims, tee=tee, now=now, tcb=tcb, log=log)  # (5)
     return PlatformClaims(
-        tcb_status=status,
-        advisories=advisories,
-        platform_id=hashlib.sha256(_PLATFORM_TAG + tee.encode() + bytes(pck["ppid"])).digest(),
+        tcb_status=claims.status,
+        advisories=claims.advisories,
+        platform_id=hashlib.sha256(_PLATFORM_TAG + tee.encode() + claims.ppid).digest(),
         root=pin,
-        not_after=min(datetime.fromtimestamp(claims["earliest_expiration_date"], UTC), not_after(chain)),
+        not_after=min(claims.expires, not_after(chain)),
     )
 
 
@@ -185,7 +188,7 @@ def _ask_library(
     now: datetime,
     tcb: TcbRules,
     log: CheckLog,
-) -> dict[str, Any]:
+) -> LibraryClaims:
     """Return the library's claims; its refusals are ValueErrors, named here."""
     verifier = dcap_qvl.QuoteVerifier(chain[-1])
     try:
@@ -194,26 +197,17 @@ def _ask_library(
         kind, why = explain(str(error), chain, collateral, now)
         log.require(f"{tee} quote", False, seen=why, required=_RULES, error=kind)
         raise
-    claims: dict[str, Any] = json.loads(result.to_json())
-    log.require(f"{tee} quote", True, seen=claims["tcb"]["status"], required=_RULES, error=EvidenceSignatureError)
+    claims = read_claims(result.to_json())
+    log.require(f"{tee} quote", True, seen=claims.status, required=_RULES, error=EvidenceSignatureError)
     return claims
 
 
-def _check_level(
-    claims: dict[str, Any],
-    advisories: tuple[str, ...],
-    *,
-    tee: str,
-    now: datetime,
-    tcb: TcbRules,
-    log: CheckLog,
-) -> None:
+def _check_level(claims: LibraryClaims, *, tee: str, now: datetime, tcb: TcbRules, log: CheckLog) -> None:
     """Check a level that is not up to date, which the policy named.
 
     The library looks at the age of "OutOfDate" levels only, and at no list of known weaknesses.
     """
-    levels = [part["tcb_level"] for part in (claims["platform"], claims["qe"])]  # the module's is in the platform's
-    oldest = min(datetime.fromisoformat(level["tcbDate"]) for level in levels if level["tcbStatus"] != UP_TO_DATE)
+    oldest = min(date for status, date in claims.levels() if status != UP_TO_DATE)
     age_s = int((now - oldest).total_seconds())
     log.require(
         f"{tee} tcb age",
@@ -222,11 +216,11 @@ def _check_level(
         required=f"at most {tcb.age_max_s} s for a level that is not {UP_TO_DATE}",
         error=TcbStatusError,
     )
-    unnamed = sorted(set(advisories) - tcb.advisories)
+    unnamed = sorted(set(claims.advisories) - tcb.advisories)
     log.require(
         f"{tee} tcb advisories",
         not unnamed,
-        seen=", ".join(advisories) or "none",
+        seen=", ".join(claims.advisories) or "none",
         required=f"none but the policy's{': not ' + ', '.join(unnamed) if unnamed else ''}",
         error=TcbStatusError,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from hmac import compare_digest
 
 from attestation.ccel import parse_ccel, replay_ccel
@@ -84,10 +85,9 @@ def _check_firmware_log(
         required="a log, by the policy",
         error=EventLogMismatchError,
     )
-    events = parse_ccel(evidence.ccel)
-    *replayed, rest = replay_ccel(events)
+    (*replayed, rest), counts = _replay_firmware(evidence.ccel)
     for number, want in enumerate(replayed):
-        count = sum(event.rtmr == number for event in events)
+        count = counts[number]
         log.require(
             f"{_REPLAY} to rtmr{number}",
             compare_digest(rtmrs[number], want),
@@ -98,10 +98,17 @@ def _check_firmware_log(
     log.require(
         f"{_REPLAY} to rtmr3",
         rest == EMPTY_REGISTER,
-        seen=f"{sum(event.rtmr == 3 for event in events)} events of the firmware's log for rtmr3",
+        seen=f"{counts[3]} events of the firmware's log for rtmr3",
         required="none",
         error=EventLogMismatchError,
     )
+
+
+@lru_cache(maxsize=16)  # hosts of one image and machine type send the same bytes; the answer depends on them alone
+def _replay_firmware(ccel: bytes) -> tuple[tuple[bytes, bytes, bytes, bytes], tuple[int, ...]]:
+    """Return the registers after a firmware log, and how many events it has for each."""
+    events = parse_ccel(ccel)
+    return replay_ccel(events), tuple(sum(event.rtmr == number for event in events) for number in range(4))
 
 
 def _check_image_configs(seen: set[bytes], policy: AppraisalPolicy, log: CheckLog) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from attestation.errors import GuestPolicyError, PolicyError, TcbStatusError
 from attestation.tdx_quote import TdBody
@@ -89,6 +90,7 @@ def check_guest(body: TdBody, rules: TdxRules, log: CheckLog) -> None:
     )
 
 
+@lru_cache(maxsize=64)  # a fleet has two or three
 def _attribute_names(attributes: int) -> str:
     named = [name for bit, name in _NAMES.items() if attributes & bit]
     unknown = attributes & ~sum(_NAMES)

@@ -94,7 +94,7 @@ class Transcript:
 
     def report_data(self) -> bytes:
         """Return the 64 bytes the CPU report must carry."""
-        return self.digest() + _TEE_TAG
+        return report_data_of(self.digest())
 
     def to_fields(self) -> dict[str, cbor.Value]:
         """Return the CBOR map of this transcript."""
@@ -109,6 +109,11 @@ class Transcript:
             "cc": [str(state) for state in self.cc],
             "gpus": list(self.gpus),
         }
+
+
+def report_data_of(digest: bytes) -> bytes:
+    """Return the 64 bytes a CPU report must carry for a transcript with this digest, 48 bytes."""
+    return digest + _TEE_TAG
 
 
 def gpu_nonce(base_digest: bytes, index: int) -> bytes:

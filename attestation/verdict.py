@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from attestation.errors import AttestationError
 from attestation.floors import NO_FLOORS, Floors
@@ -34,9 +34,8 @@ class Tier(StrEnum):
         return order.index(self) <= order.index(required)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One rule, what was seen and what was wanted."""
+class Check(NamedTuple):
+    """One rule, what was seen and what was wanted; an appraisal makes dozens of them."""
 
     name: str
     seen: str
@@ -61,13 +60,13 @@ class CheckLog:
         Raises:
             AttestationError: `error`, carrying every check so far, when `ok` is false.
         """
-        self._checks.append(Check(name=name, seen=seen, required=required, outcome="held" if ok else "failed"))
+        self._checks.append(Check(name, seen, required, "held" if ok else "failed"))
         if not ok:
             raise error(f"{name}: {seen}; required: {required}", self.checks)
 
     def skip(self, name: str, *, why: str) -> None:
         """Record that a check has nothing to look at in this evidence."""
-        self._checks.append(Check(name=name, seen="-", required=why, outcome="not applicable"))
+        self._checks.append(Check(name, "-", why, "not applicable"))
 
     def extend(self, checks: tuple[Check, ...]) -> None:
         """Take over checks that a vendor module ran."""

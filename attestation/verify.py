@@ -27,7 +27,7 @@ from attestation.floors import Floors
 from attestation.log_appraisal import check_logs
 from attestation.policy import AppraisalPolicy
 from attestation.roots import trust_domain
-from attestation.transcript import CcState, Transcript, gpu_nonce, gpu_report_digest
+from attestation.transcript import CcState, Transcript, gpu_nonce, gpu_report_digest, report_data_of
 from attestation.verdict import Check, CheckLog, GpuClaims, Tier, Verdict
 
 
@@ -95,7 +95,8 @@ def _verify(
     cpu = check_cpu(evidence.cpu, policy, now=now, chains=chains, floors=floors, log=log)  # (2)
     _check_not_denied("platform", cpu.platform_id, policy, log)
     check_measurement(cpu, policy, log)  # (3)
-    _check_binding(cpu, transcript, log)  # (4)
+    digest = transcript.digest()
+    _check_binding(cpu, digest, log)  # (4)
     check_logs(evidence.cpu, cpu.body.rtmrs if cpu.body else None, transcript, policy, log)  # (5)
     gpus = _check_gpus(evidence, policy, now=now, chains=chains, log=log)  # (6)
     _check_models(transcript, policy, log)  # (7)
@@ -122,7 +123,7 @@ def _verify(
         payee=transcript.payee,
         models=transcript.models,
         engine=transcript.engine,
-        transcript_digest=transcript.digest(),
+        transcript_digest=digest,
         verified_at=now,
         not_after=min(ends),
         marks=cpu.marks,
@@ -200,8 +201,8 @@ def _check_not_denied(what: str, identity: bytes, policy: AppraisalPolicy, log: 
     )
 
 
-def _check_binding(cpu: CpuClaims, transcript: Transcript, log: CheckLog) -> None:
-    want = transcript.report_data()
+def _check_binding(cpu: CpuClaims, digest: bytes, log: CheckLog) -> None:
+    want = report_data_of(digest)
     log.require(
         "binding",
         compare_digest(cpu.report_data, want),
@@ -225,7 +226,7 @@ def _check_gpus(
         log.skip("gpus", why="the host has none")
     rims = nvidia.load_rims(_check_rims(evidence, policy, log))
     answers = [ocsp.parse_ocsp(answer) for answer in evidence.ocsp]
-    base = transcript.base_digest()
+    base = transcript.base_digest() if evidence.gpus else b""
     claims: list[nvidia.NvidiaClaims] = []
     for index, (gpu, state) in enumerate(zip(evidence.gpus, transcript.cc, strict=True)):
         one = nvidia.check_report(

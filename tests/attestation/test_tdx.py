@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
+import dcap_qvl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from attestation.collateral import encode_collateral, parse_collateral
 from attestation.errors import AttestationError, MalformedEvidenceError
 from attestation.evidence import TdxEvidence
 from attestation.intel import TcbRules
+from attestation.intel_claims import read_claims
 from attestation.roots import INTEL_SGX_ROOT, PRODUCTION
 from attestation.sim.collateral import SIMULATED_ADVISORY, CollateralFaults
 from attestation.sim.intel import SimulatedIntel
@@ -197,6 +199,26 @@ NAMED = TcbRules(
 def _published(platform: SimulatedTdxPlatform, faults: CollateralFaults) -> TdxEvidence:
     collateral = vendors().intel.collateral(platform, NOW, faults)
     return platform.with_collateral(collateral).evidence(platform.quote(REPORT_DATA, image=IMAGE))
+
+
+@pytest.mark.parametrize("faults", [CollateralFaults(), CollateralFaults(advisories=('","pck":{', '"tcb":{')), WEAK])
+def test_claims_read_in_part_are_those_of_the_whole(platform: SimulatedTdxPlatform, faults: CollateralFaults) -> None:
+    evidence = _published(platform, faults)
+    root, now = parse_quote(evidence.quote).chain[-1], int(NOW.timestamp())
+    bundle = dcap_qvl.QuoteCollateralV3.from_json(evidence.collateral)
+    verifier = dcap_qvl.QuoteVerifier(root)
+    text = verifier.verify_with_policy(evidence.quote, bundle, now, NAMED.for_library(NOW)).to_json()
+    whole, part = json.loads(text), read_claims(text)
+    assert (part.status, list(part.advisories)) == (whole["tcb"]["status"], whole["tcb"]["advisory_ids"])
+    assert list(part.ppid) == whole["platform"]["pck"]["ppid"]
+    assert list(part.pce_id) == whole["platform"]["pck"]["pce_id"]
+    assert part.expires.timestamp() == whole["earliest_expiration_date"]
+    assert dict(part.levels())["UpToDate"] == datetime.fromisoformat(faults.tcb_date)
+
+
+def test_claims_of_another_library_are_an_error_and_not_an_empty_answer() -> None:
+    with pytest.raises(ValueError, match="not found"):
+        read_claims('{"claims_version":2}')
 
 
 def test_a_status_with_age_and_weaknesses_the_policy_names_is_accepted(platform: SimulatedTdxPlatform) -> None:
