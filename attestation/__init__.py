@@ -4,9 +4,12 @@ from attestation.collect import Attestation, Attester, NoTee, extend_named
 from attestation.errors import AttestationError, AttesterError, MalformedEvidenceError, PolicyError
 from attestation.eventlog import EventKind, LogEvent
 from attestation.evidence import Evidence, GpuEvidence, SnpEvidence, TdxEvidence, encode_evidence, parse_evidence
+from attestation.floors import Floors, Mark
 from attestation.merkle import InclusionProof, inclusion_proof, inclusion_proofs, nonce_root
 from attestation.policy import AppraisalPolicy, ReferenceValues, SnpTcb, SnpTcbFloor
 from attestation.roots import TrustedRoots, UnsafeSimulatedRoots
+from attestation.sgx import EnclaveReference, SgxClaims, SgxEvidence, check_sgx_quote
+from attestation.td_image import ImageReference
 from attestation.transcript import CcState, Transcript, gpu_nonce, host_id
 from attestation.verdict import Check, GpuClaims, TeeKind, Tier, Verdict
 from attestation.verify import verify
@@ -19,16 +22,22 @@ __all__ = [
     "AttesterError",
     "CcState",
     "Check",
+    "EnclaveReference",
     "EventKind",
     "Evidence",
+    "Floors",
     "GpuClaims",
     "GpuEvidence",
+    "ImageReference",
     "InclusionProof",
     "LogEvent",
     "MalformedEvidenceError",
+    "Mark",
     "NoTee",
     "PolicyError",
     "ReferenceValues",
+    "SgxClaims",
+    "SgxEvidence",
     "SnpEvidence",
     "SnpTcb",
     "SnpTcbFloor",
@@ -39,6 +48,7 @@ __all__ = [
     "TrustedRoots",
     "UnsafeSimulatedRoots",
     "Verdict",
+    "check_sgx_quote",
     "encode_evidence",
     "extend_named",
     "gpu_nonce",

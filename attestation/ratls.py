@@ -40,6 +40,7 @@ from attestation.errors import (
     TlsKeyUnboundError,
 )
 from attestation.evidence import EVIDENCE_SIZE_MAX, Evidence, parse_evidence
+from attestation.floors import Floors
 from attestation.nvidia import ChainCache
 from attestation.policy import AppraisalPolicy
 from attestation.verdict import CheckLog, Verdict
@@ -176,6 +177,7 @@ def check_certificate(
     now: datetime,
     host_id: bytes | None = None,
     chains: ChainCache | None = None,
+    floors: Floors | None = None,
 ) -> Peer:
     """Appraise the certificate of a TLS peer; that the peer holds its private key is the handshake's to show.
 
@@ -191,6 +193,7 @@ def check_certificate(
         now: our time, aware.
         host_id: the host that must be at the other end, 8 bytes; None takes any that the policy accepts.
         chains: GPU certificate chains that held before, when the caller keeps them.
+        floors: how new vendors' lists have been, when the caller keeps that.
 
     Raises:
         AttestationError: a subclass named after what failed.
@@ -198,7 +201,7 @@ def check_certificate(
     read = parse_certificate(data)  # (1)
     statement, log = read.statement, CheckLog()
     _check_window(statement, policy, now, log)  # (2)
-    verdict = verify(read.evidence, policy, nonce=statement.nonce, now=now, chains=chains)  # (3)
+    verdict = verify(read.evidence, policy, nonce=statement.nonce, now=now, chains=chains, floors=floors)  # (3)
     log.extend(verdict.checks)
     log.require(
         "TLS key",

@@ -34,6 +34,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from attestation.errors import AttestationError, FreshnessError, MalformedEvidenceError
+from attestation.floor_store import FloorStore
 from attestation.nvidia import ChainCache
 from attestation.policy import AppraisalPolicy
 from attestation.ratls import Peer, check_certificate, issuer
@@ -73,9 +74,23 @@ class TlsIdentity:
 class PeerCheck:
     """Appraises certificates under one policy; what held is kept until it ends."""
 
-    def __init__(self, policy: AppraisalPolicy, *, clock: Callable[[], datetime], host_id: bytes | None = None) -> None:
-        """With `host_id` only that host is taken; a client that knows whom it asks gives it."""
-        self._policy, self._clock, self._host_id = policy, clock, host_id
+    def __init__(
+        self,
+        policy: AppraisalPolicy,
+        *,
+        clock: Callable[[], datetime],
+        host_id: bytes | None = None,
+        floors: FloorStore | None = None,
+    ) -> None:
+        """Prepare for peers under one policy.
+
+        Args:
+            policy: what we accept.
+            clock: our time.
+            host_id: the only host that is taken; a client that knows whom it asks gives it.
+            floors: how new vendors' lists have been; raised by every peer that holds.
+        """
+        self._policy, self._clock, self._host_id, self._floors = policy, clock, host_id, floors
         self._chains, self._peers = ChainCache(), dict[bytes, Peer]()
 
     def __call__(self, certificate: bytes) -> Peer:
@@ -88,7 +103,12 @@ class PeerCheck:
         known = self._peers.get(name)
         if known is not None and known.verdict.verified_at <= now < known.verdict.not_after:
             return known
-        peer = check_certificate(certificate, self._policy, now=now, host_id=self._host_id, chains=self._chains)
+        floors = self._floors.floors if self._floors else None
+        peer = check_certificate(
+            certificate, self._policy, now=now, host_id=self._host_id, chains=self._chains, floors=floors
+        )
+        if self._floors:
+            self._floors.raise_by(peer.verdict.marks)
         while len(self._peers) >= PEERS_MAX:
             self._peers.pop(next(iter(self._peers)))
         self._peers[name] = peer

@@ -119,7 +119,7 @@ class Verifier:
         if context is None:
             while len(self._contexts) >= VERDICTS_MAX:
                 self._contexts.pop(next(iter(self._contexts)))
-            check = PeerCheck(self._appraisal(), clock=self._clock, host_id=host_id)
+            check = PeerCheck(self._appraisal(), clock=self._clock, host_id=host_id, floors=self._floors)
             context = self._contexts[host_id] = AttestedContext.client(check)
         return context
 

@@ -5,14 +5,18 @@ import pickle
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from attestation.errors import AttestationError, FreshnessError, HostMismatchError
+from attestation.errors import AttestationError, EndorsementRollbackError, FreshnessError, HostMismatchError
 from attestation.evidence import encode_evidence
+from attestation.floor_store import FloorStore
+from attestation.floors import Floors
 from attestation.ratls import LIFE_S, SKEW_S, build_certificate, check_certificate, issuer, parse_certificate
 from attestation.tls import AttestedContext, AttestedObject, PeerCheck, PeerRefusedError, TlsIdentity, peer_of
 from tests.attestation.certificates import Clock, check, member, policy, statement_for
@@ -406,3 +410,13 @@ def test_the_issuers_word_alone_is_worth_nothing() -> None:
         check_certificate(issuer(), policy(), now=NOW)
     with pytest.raises(FreshnessError):
         PeerCheck(policy(), clock=Clock())(replayed().certificate)
+
+
+def test_a_peer_with_older_lists_than_were_seen_is_refused(tmp_path: Path) -> None:
+    store = FloorStore(tmp_path / "floors")
+    peer = PeerCheck(policy(), clock=Clock(), floors=store)(member().identity().certificate)
+    assert store.floors == peer.verdict.marks
+    newer = [replace(mark, issued=mark.issued + timedelta(days=2)) for mark in peer.verdict.marks.marks]
+    store.raise_by(Floors.of(newer))
+    with pytest.raises(EndorsementRollbackError):
+        PeerCheck(policy(), clock=Clock(), floors=store)(member().identity().certificate)
