@@ -20,6 +20,7 @@ from attestation.errors import (
     AttestationError,
     EndorsementMismatchError,
     EvidenceSignatureError,
+    PolicyError,
     TcbStatusError,
     UntrustedRootError,
 )
@@ -29,6 +30,17 @@ from attestation.verdict import CheckLog
 from attestation.x509 import check_root, not_after
 
 UP_TO_DATE = "UpToDate"
+TCB_STATUSES = (  # Intel's words, best first; "Revoked" is never acceptable
+    UP_TO_DATE,
+    "SWHardeningNeeded",
+    "ConfigurationNeeded",
+    "ConfigurationAndSWHardeningNeeded",
+    "TDRelaunchAdvised",
+    "TDRelaunchAdvisedConfigurationNeeded",
+    "OutOfDate",
+    "OutOfDateConfigurationNeeded",
+)
+_KNOWN = frozenset(TCB_STATUSES)
 _PLATFORM_TAG = b"chrysalis/1 platform"
 _RULES = "signatures, chains, revocation lists, validity and TCB level hold"
 
@@ -48,6 +60,12 @@ class TcbRules:
     age_max_s: int = 0
     advisories: frozenset[str] = frozenset()
     evaluation_min: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.statuses <= _KNOWN:
+            raise PolicyError(f"unknown TCB status {min(self.statuses - _KNOWN)!r}")
+        if not self.statuses or min(self.age_max_s, self.evaluation_min) < 0:
+            raise PolicyError("want at least one TCB status, and no negative age or evaluation number")
 
     def for_library(self, now: datetime) -> dcap_qvl.QuotePolicy:
         """Return the library's strict policy plus what every server platform needs.

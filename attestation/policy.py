@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from attestation.errors import PolicyError
-from attestation.intel import TcbRules
+from attestation.intel import TCB_STATUSES, TcbRules
 from attestation.roots import PRODUCTION, TrustedRoots, UnsafeSimulatedRoots
 from attestation.snp_policy import (
     SnpGuestRules,
@@ -22,17 +22,6 @@ from attestation.tdx_rules import XFAM_KNOWN, TdxRules
 from attestation.verdict import Tier
 
 __all__ = ["TCB_STATUSES", "AppraisalPolicy", "ReferenceValues", "SnpTcb", "SnpTcbFloor"]
-
-TCB_STATUSES = (  # Intel's words, best first; "Revoked" is never acceptable
-    "UpToDate",
-    "SWHardeningNeeded",
-    "ConfigurationNeeded",
-    "ConfigurationAndSWHardeningNeeded",
-    "TDRelaunchAdvised",
-    "TDRelaunchAdvisedConfigurationNeeded",
-    "OutOfDate",
-    "OutOfDateConfigurationNeeded",
-)
 
 
 class Revocation(StrEnum):

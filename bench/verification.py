@@ -51,7 +51,7 @@ ROUNDS = 7
 NONCE = b"n" * 32
 NOW = datetime.now(UTC).replace(microsecond=0)
 TARGETS = {  # per second on one core
-    "TDX quote and collateral": 1200,
+    "TDX quote and collateral": 1400,  # the library alone: 1,450 on the machine of the bench
     "SEV-SNP report": 900,
     "SEV-SNP report, chain seen before": 2000,
 }

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from attestation import errors as refusals
 from attestation.collateral import encode_collateral, parse_collateral
-from attestation.errors import AttestationError, MalformedEvidenceError
+from attestation.errors import AttestationError, MalformedEvidenceError, PolicyError
 from attestation.evidence import TdxEvidence
 from attestation.intel import TcbRules
 from attestation.intel_claims import read_claims
@@ -252,6 +252,21 @@ def test_a_status_that_is_not_wholly_named_is_refused(
 ) -> None:
     with pytest.raises(refusals.TcbStatusError):
         _check(_published(platform, faults), tcb=rules)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"statuses": frozenset({"UpToDate", "Revoked"})},
+        {"statuses": frozenset({"Fine"})},
+        {"statuses": frozenset()},
+        {"age_max_s": -1},
+        {"evaluation_min": -1},
+    ],
+)
+def test_rules_that_name_no_good_firmware_are_a_mistake(fields: dict[str, object]) -> None:
+    with pytest.raises(PolicyError):
+        TcbRules(**fields)
 
 
 def test_a_weakness_known_against_an_up_to_date_level_does_not_refuse(platform: SimulatedTdxPlatform) -> None:
