@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from attestation.floor_store import FloorStore
 from cluster.address_book import AddressBook
 from cluster.fleet import HostState
 from cluster.model import HostHints
@@ -26,7 +27,8 @@ class MovesMeanwhile(RouteMap):
 async def test_an_enclave_that_moves_in_the_middle_of_a_round_does_not_end_the_loop(tmp_path) -> None:
     gate, routes, clock = Gate(a=OpenEnclave("a"), b=OpenEnclave("b")), MovesMeanwhile(), Clock()
     book = AddressBook(tmp_path / "book")
-    registry = Registry(gate=gate, routes=routes, book=book, policy=POLICY, terms=TERMS, clock=clock)
+    floors = FloorStore(tmp_path / "floors")
+    registry = Registry(gate=gate, routes=routes, book=book, policy=POLICY, terms=TERMS, clock=clock, floors=floors)
     for address in ("a", "b"):
         assert (await registry.admit(address, HostHints())).accepted
     gate.enclaves["c"] = gate.enclaves.pop("b")
