@@ -62,7 +62,8 @@ async def test_hosts_that_keep_the_registry_waiting_do_not_delay_the_renewal_of_
     monkeypatch.setattr("cluster.registry.CHALLENGES_MAX", 1)
     gate, clock = SilentAt(a=OpenEnclave("a")), Clock()
     book = AddressBook(tmp_path / "book")
-    registry = Registry(gate=gate, routes=RouteMap(), book=book, policy=POLICY, terms=TERMS, clock=clock)
+    floors = FloorStore(tmp_path / "floors")
+    registry = Registry(gate=gate, routes=RouteMap(), book=book, policy=POLICY, terms=TERMS, clock=clock, floors=floors)
     assert (await registry.admit("a", HostHints())).accepted
     gate.silent = "slow"
     waits = asyncio.create_task(registry.admit("slow", HostHints()))
