@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from attestation.eventlog import EventKind, LogEvent
-from attestation.evidence import Evidence, GpuEvidence, SnpEvidence, TdxEvidence
+from attestation.evidence import Evidence, GpuEvidence, SnpEvidence, SwitchEvidence, TdxEvidence
 from attestation.merkle import InclusionProof
 from attestation.transcript import Transcript
 
@@ -19,13 +19,15 @@ class Attestation:
         transcript: the transcript the hardware signed, with CC states and GPU digests.
         cpu: the CPU's report; None without a TEE.
         gpus: GPU reports in transcript order.
-        rims: reference manifests for these GPUs.
-        ocsp: the vendor's answers whether these GPUs were revoked.
+        switches: NVSwitch reports in transcript order.
+        rims: reference manifests for these devices.
+        ocsp: the vendor's answers whether these devices were revoked.
     """
 
     transcript: Transcript
     cpu: TdxEvidence | SnpEvidence | None
     gpus: tuple[GpuEvidence, ...] = ()
+    switches: tuple[SwitchEvidence, ...] = ()
     rims: tuple[bytes, ...] = ()
     ocsp: tuple[bytes, ...] = ()
 
@@ -36,6 +38,7 @@ class Attestation:
             inclusion=inclusion,
             cpu=self.cpu,
             gpus=self.gpus,
+            switches=self.switches,
             rims=self.rims,
             ocsp=self.ocsp,
         )
@@ -60,7 +63,7 @@ class Attester(Protocol):
         """Have the hardware sign a transcript; blocks for tens of milliseconds, one call at a time.
 
         Args:
-            base: nonces, keys, payee, models and engine; CC states and GPU digests are filled in here.
+            base: nonces, keys, payee, models and engine; CC states and device digests are filled in here.
 
         Raises:
             AttesterError: the hardware did not answer.

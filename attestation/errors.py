@@ -20,9 +20,10 @@ AttestationError                    asked, and no: nothing the evidence claims m
 ├── BindingMismatchError            the CPU report does not name this transcript
 ├── TlsKeyUnboundError              the attested receipt key did not sign this TLS key and time
 ├── HostMismatchError               the evidence holds, and is of another host than the one asked for
-├── GpuBindingError                 GPUs missing, foreign, doubled, reordered or answering another nonce
-├── GpuStateError                   confidential computing off, developer tools, debug, wrong mode
-├── RimMismatchError                GPU measurements without a pinned reference, or against it
+├── GpuBindingError                 GPUs or switches missing, foreign, doubled, reordered or answering another nonce
+├── GpuStateError                   confidential computing off, developer tools, debug, wrong or mixed modes
+├── TopologyError                   GPUs and switches do not make up an allowed set, or name others than each other
+├── RimMismatchError                GPU or switch measurements without a pinned reference, or against it
 ├── ModelNotAllowedError            a model manifest root is not one of the reference values
 ├── EngineNotAllowedError           the engine is not one of those that the policy names
 ├── RevocationUnknownError          the vendor's responder does not know the certificate, or was not asked
@@ -165,15 +166,19 @@ class HostMismatchError(AttestationError):
 
 
 class GpuBindingError(AttestationError):
-    """GPUs are missing, foreign, doubled, reordered, or answer another nonce."""
+    """GPUs or switches are missing, foreign, doubled, reordered, or answer another nonce."""
 
 
 class GpuStateError(AttestationError):
-    """A GPU has confidential computing off, developer tools on, or another mode than required."""
+    """A GPU has confidential computing off, developer tools on, or another mode than required; or a switch is open."""
+
+
+class TopologyError(AttestationError):
+    """GPUs and switches do not make up an allowed topology, or name others than each other."""
 
 
 class RimMismatchError(AttestationError):
-    """GPU measurements have no pinned reference manifest, or differ from it."""
+    """GPU or switch measurements have no pinned reference manifest, or differ from it."""
 
 
 class ModelNotAllowedError(AttestationError):

@@ -13,13 +13,13 @@ from attestation import cbor
 from attestation.errors import MalformedEvidenceError
 from attestation.eventlog import LogEvent, log_fields, parse_log
 from attestation.merkle import BATCH_MAX, InclusionProof
-from attestation.transcript import GPUS_MAX, TRANSCRIPT_VERSION, CcState, Transcript
+from attestation.transcript import GPUS_MAX, SWITCHES_MAX, TRANSCRIPT_VERSION, CcState, Transcript
 
-EVIDENCE_VERSION = 1
+EVIDENCE_VERSION = 2
 EVIDENCE_SIZE_MAX = cbor.SIZE_MAX
-CHAIN_MAX = 10  # certificates of one GPU; five today
-RIMS_MAX = 2 * GPUS_MAX
-OCSP_MAX = 3 * GPUS_MAX  # answers: one for each certificate that a vendor's key signed, of each GPU
+CHAIN_MAX = 10  # certificates of one GPU or switch; five today
+RIMS_MAX = 2 * GPUS_MAX + SWITCHES_MAX
+OCSP_MAX = 3 * (GPUS_MAX + SWITCHES_MAX)  # answers: one for each certificate of a device that a vendor's key signed
 _T = TypeVar("_T")
 
 
@@ -62,7 +62,7 @@ class SnpEvidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuEvidence:
-    """One GPU's signed measurements.
+    """One GPU's or switch's signed measurements.
 
     Attributes:
         report: SPDM GET_MEASUREMENTS request followed by the signed response.
@@ -71,6 +71,9 @@ class GpuEvidence:
 
     report: bytes
     chain: tuple[bytes, ...]
+
+
+SwitchEvidence = GpuEvidence  # the same two parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,14 +85,16 @@ class Evidence:
         inclusion: place of the challenger's nonce in the signed batch.
         cpu: the CPU's report; None on an open host.
         gpus: one entry for each GPU, in transcript order.
-        rims: reference manifests the GPU measurements are compared with, as the vendor signed them.
-        ocsp: the vendor's answers whether GPU certificates were revoked, DER; empty when it was not asked.
+        switches: one entry for each NVSwitch, in transcript order.
+        rims: reference manifests the measurements are compared with, as the vendor signed them.
+        ocsp: the vendor's answers whether certificates of these devices were revoked, DER; empty when not asked.
     """
 
     transcript: Transcript
     inclusion: InclusionProof
     cpu: TdxEvidence | SnpEvidence | None
     gpus: tuple[GpuEvidence, ...] = ()
+    switches: tuple[SwitchEvidence, ...] = ()
     rims: tuple[bytes, ...] = ()
     ocsp: tuple[bytes, ...] = ()
 
@@ -109,7 +114,8 @@ def encode_evidence(evidence: Evidence) -> bytes:
             "path": list(evidence.inclusion.path),
         },
         "cpu": _cpu_fields(evidence.cpu),
-        "gpus": [{"report": gpu.report, "chain": list(gpu.chain)} for gpu in evidence.gpus],
+        "gpus": [_device_fields(gpu) for gpu in evidence.gpus],
+        "switches": [_device_fields(switch) for switch in evidence.switches],
         "rims": list(evidence.rims),
     }
     if evidence.ocsp:
@@ -134,7 +140,8 @@ def parse_evidence(data: bytes) -> Evidence:
         transcript=_parse_transcript(_Fields(fields.take("transcript"), "transcript")),
         inclusion=_parse_inclusion(_Fields(fields.take("inclusion"), "inclusion")),
         cpu=_parse_cpu(fields.take("cpu")),
-        gpus=tuple(_parse_gpu(_Fields(item, "gpu")) for item in fields.array("gpus", GPUS_MAX)),
+        gpus=tuple(_parse_device(_Fields(item, "gpu")) for item in fields.array("gpus", GPUS_MAX)),
+        switches=tuple(_parse_device(_Fields(item, "switch")) for item in fields.array("switches", SWITCHES_MAX)),
         rims=fields.blobs("rims", RIMS_MAX),
         ocsp=fields.blobs_if_any("ocsp", OCSP_MAX),
     )
@@ -175,6 +182,7 @@ def _parse_transcript(fields: _Fields) -> Transcript:
         engine=fields.blob("engine"),
         cc=tuple(_built(CcState, item) for item in fields.array("cc", GPUS_MAX)),
         gpus=fields.blobs("gpus", GPUS_MAX),
+        switches=fields.blobs("switches", SWITCHES_MAX),
     )
     fields.end()
     return transcript
@@ -212,10 +220,14 @@ def _parse_cpu(value: cbor.Value) -> TdxEvidence | SnpEvidence | None:
     return cpu
 
 
-def _parse_gpu(fields: _Fields) -> GpuEvidence:
-    gpu = GpuEvidence(report=fields.blob("report"), chain=fields.blobs("chain", CHAIN_MAX))
+def _device_fields(device: GpuEvidence) -> cbor.Value:
+    return {"report": device.report, "chain": list(device.chain)}
+
+
+def _parse_device(fields: _Fields) -> GpuEvidence:
+    device = GpuEvidence(report=fields.blob("report"), chain=fields.blobs("chain", CHAIN_MAX))
     fields.end()
-    return gpu
+    return device
 
 
 def _built(build: Callable[..., _T], *args: object, **fields: object) -> _T:

@@ -1,6 +1,6 @@
-"""The certificates behind a GPU report: NVIDIA's device root -> family -> provisioner -> this GPU -> its firmware key.
+"""The certificates behind a GPU's or switch's report: NVIDIA's root -> family -> provisioner -> device -> firmware key.
 
-Source: NVIDIA's published device certificates (Hopper: five certificates, all P-384 with SHA-384).
+Source: NVIDIA's published device certificates (Hopper, Blackwell, LS10: five certificates, all P-384 with SHA-384).
 """
 
 from __future__ import annotations
@@ -16,28 +16,31 @@ from cryptography.hazmat.primitives.hashes import SHA384
 
 from attestation.certificate import Certificate, common_name
 from attestation.chain_cache import ChainCache
+from attestation.dice import DiceIdentity, read_identity
 from attestation.errors import (
     EndorsementExpiredError,
     EvidenceSignatureError,
     MalformedEvidenceError,
     UntrustedRootError,
 )
+from attestation.nvidia_facts import PDI_SIZE
 from attestation.verdict import CheckLog
 
 CHAIN_SIZES = (4, 5)
-FWID_SIZE = 48
-_FWID_OIDS = (bytes.fromhex("678105050401"), bytes.fromhex("67810505040101"))  # 2.23.133.5.4.1, Blackwell .1
+_AUTHORITIES = 2  # where the certificates begin that many devices share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GpuEndorsement:
-    """What NVIDIA's certificates say about the key that signs a GPU's reports.
+class DeviceEndorsement:
+    """What NVIDIA's certificates say about the key that signs a device's reports.
 
     Attributes:
         public_key: the firmware's key, P-384.
         model: chip, the first word of the leaf's common name ("GH100").
-        device_id: SHA-256 of the GPU's own key (second certificate); firmware updates do not change it.
-        fwid: digest of the firmware the leaf was made for, 48 bytes; None if the leaf does not say.
+        device_id: SHA-256 of the device's own key (second certificate); firmware updates do not change it.
+        pdi: per-device identifier, 8 bytes: by it switches name GPUs, and GPUs name switches. None if the serial number
+            of the device's certificate has another form.
+        identity: the firmware the leaf was made for; None if the leaf does not say.
         root: SHA-256 of the root key's SubjectPublicKeyInfo.
         not_before: start of the time in which all certificates are valid.
         not_after: its end.
@@ -46,15 +49,27 @@ class GpuEndorsement:
     public_key: ec.EllipticCurvePublicKey
     model: str
     device_id: bytes
-    fwid: bytes | None
+    pdi: bytes | None
+    identity: DiceIdentity | None
     root: bytes
     not_before: datetime
     not_after: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class _HeldAuthorities:
+    """Remembered for certificates from a provisioner to a root that name and sign each other."""
+
+
 def check_chain(
-    chain: Sequence[bytes], *, roots: frozenset[bytes], now: datetime, log: CheckLog, cache: ChainCache | None = None
-) -> GpuEndorsement:
+    chain: Sequence[bytes],
+    *,
+    roots: frozenset[bytes],
+    now: datetime,
+    log: CheckLog,
+    cache: ChainCache | None = None,
+    device: str = "GPU",
+) -> DeviceEndorsement:
     """Follow a chain from a pinned root key to the key that signs reports.
 
     1. Four or five certificates; the last one's key is pinned.
@@ -66,34 +81,36 @@ def check_chain(
         roots: SHA-256 of the SubjectPublicKeyInfo of each trusted root key.
         now: the verifier's time.
         log: collects the checks.
-        cache: chains that held before, if the caller keeps them.
+        cache: chains that held before, if the caller keeps them; devices share the certificates of their authorities.
+        device: what it is, in the names of the checks.
 
     Raises:
         MalformedEvidenceError, UntrustedRootError, EvidenceSignatureError, EndorsementExpiredError.
     """
     if len(chain) not in CHAIN_SIZES:
-        raise MalformedEvidenceError(f"GPU chain of {len(chain)} certificates, want one of {CHAIN_SIZES}")
-    fingerprint = sha256(b"".join(sha256(der).digest() for der in chain)).digest()
-    known = cache.get(fingerprint, GpuEndorsement) if cache is not None else None
+        raise MalformedEvidenceError(f"{device} chain of {len(chain)} certificates, want one of {CHAIN_SIZES}")
+    fingerprint, shared = _fingerprint(chain), _fingerprint(chain[_AUTHORITIES:])
+    known = cache.get(fingerprint, DeviceEndorsement) if cache is not None else None
+    held = cache.get(shared, _HeldAuthorities) if cache is not None else None
     certificates = [] if known else [Certificate.parse(der) for der in chain]
     endorsement = known or _read_endorsement(certificates)
     log.require(
-        "GPU root",
+        f"{device} root",
         endorsement.root in roots,
         seen=endorsement.root.hex(),
         required="a pinned NVIDIA root key",
         error=UntrustedRootError,
     )
-    broken = None if known else _first_broken_link(certificates)
+    broken = None if known else _first_broken_link(certificates, _AUTHORITIES if held else len(chain))
     log.require(
-        "GPU certificate chain",
+        f"{device} certificate chain",
         broken is None,
         seen=broken or f"{len(chain)} certificates",
         required="each named and signed by the next",
         error=EvidenceSignatureError,
     )
     log.require(
-        "GPU certificate validity",
+        f"{device} certificate validity",
         endorsement.not_before <= now <= endorsement.not_after,
         seen=f"{endorsement.not_before:%F %T} to {endorsement.not_after:%F %T}",
         required=f"valid at {now:%F %T}",
@@ -101,27 +118,30 @@ def check_chain(
     )
     if cache is not None:
         cache.put(fingerprint, endorsement)
+        cache.put(shared, _HeldAuthorities())
     return endorsement
 
 
-def _read_endorsement(chain: list[Certificate]) -> GpuEndorsement:
+def _read_endorsement(chain: list[Certificate]) -> DeviceEndorsement:
     leaf = chain[0]
-    return GpuEndorsement(
+    return DeviceEndorsement(
         public_key=_p384(leaf),
         model=common_name(leaf.subject).partition(" ")[0],
         device_id=sha256(chain[1].public_key_info).digest(),
-        fwid=_fwid(leaf),
+        pdi=_pdi(chain[1].serial),
+        identity=read_identity(leaf.extensions),
         root=sha256(chain[-1].public_key_info).digest(),
         not_before=max(certificate.not_before for certificate in chain),
         not_after=min(certificate.not_after for certificate in chain),
     )
 
 
-def _first_broken_link(chain: list[Certificate]) -> str | None:
-    """Say in words where the chain breaks; None when it holds."""
+def _first_broken_link(chain: list[Certificate], count: int) -> str | None:
+    """Say in words where the first `count` certificates of a chain break; None when they hold."""
     if chain[0].is_authority():
         return "the leaf is an authority"
-    for position, (certificate, issuer) in enumerate(zip(chain, [*chain[1:], chain[-1]], strict=True)):
+    links = list(zip(chain, [*chain[1:], chain[-1]], strict=True))
+    for position, (certificate, issuer) in enumerate(links[:count]):
         if certificate.issuer != issuer.subject or not issuer.is_authority():
             return f"certificate {position} is not named by an authority"
         try:
@@ -134,15 +154,20 @@ def _first_broken_link(chain: list[Certificate]) -> str | None:
 def _p384(certificate: Certificate) -> ec.EllipticCurvePublicKey:
     key = certificate.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
-        raise MalformedEvidenceError("a GPU certificate has no P-384 key")
+        raise MalformedEvidenceError("a device certificate has no P-384 key")
     return key
 
 
-def _fwid(leaf: Certificate) -> bytes | None:
-    """Return the tail of the DICE extension: it ends in the firmware's SHA-384."""
-    found = [leaf.extensions[oid] for oid in _FWID_OIDS if oid in leaf.extensions]
-    if not found:
+def _pdi(serial: int) -> bytes | None:
+    """Return the per-device identifier: the serial number of a device's certificate is one byte and this.
+
+    Measured on genuine chains: LS10 switches state the same identifier in their reports, and the eight that the
+    switches of an HGX name are those of its eight GPUs.
+    """
+    if not 8 * PDI_SIZE < serial.bit_length() <= 8 * (PDI_SIZE + 1):
         return None
-    if len(found[0]) < FWID_SIZE:
-        raise MalformedEvidenceError("GPU certificate's firmware extension is too short")
-    return found[0][-FWID_SIZE:]
+    return serial.to_bytes(PDI_SIZE + 1, "big")[1:]
+
+
+def _fingerprint(chain: Sequence[bytes]) -> bytes:
+    return sha256(b"".join(sha256(der).digest() for der in chain)).digest()

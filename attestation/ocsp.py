@@ -134,11 +134,17 @@ def parse_ocsp(data: bytes) -> OcspResponse:
 
 
 def check_revocation(
-    chain: Sequence[bytes], responses: Sequence[OcspResponse], *, policy: Revocation, now: datetime, log: CheckLog
+    chain: Sequence[bytes],
+    responses: Sequence[OcspResponse],
+    *,
+    policy: Revocation,
+    now: datetime,
+    log: CheckLog,
+    device: str = "GPU",
 ) -> datetime | None:
-    """Check that none of a GPU's certificates was revoked, as far as the policy wants to know.
+    """Check that none of a device's certificates was revoked, as far as the policy wants to know.
 
-    1. For each certificate but the first (the GPU made it itself) and the last (the root): all answers about it.
+    1. For each certificate but the first (the device made it itself) and the last (the root): all answers about it.
     2. None there: refused if the policy requires one.
     3. Signed by the issuer or its responder, and current.
     4. Every one of them says "good".
@@ -149,6 +155,7 @@ def check_revocation(
         policy: whether answers must be there.
         now: the verifier's time.
         log: collects the checks.
+        device: what it is, in the names of the checks.
 
     Returns:
         When the first answer runs out; None when there was none.
@@ -160,7 +167,7 @@ def check_revocation(
     ends: list[datetime] = []
     for position in range(1, len(certificates) - 1):
         certificate, issuer = certificates[position], certificates[position + 1]
-        name = f"GPU certificate {position} revocation"
+        name = f"{device} certificate {position} revocation"
         about = [
             (response, single)
             for response in responses

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from attestation.errors import PolicyError
+from attestation.gpu_policy import TOPOLOGIES, check_topology_names
 from attestation.intel import TCB_STATUSES, TcbRules
+from attestation.nvidia_facts import GpuFeature
 from attestation.roots import PRODUCTION, TrustedRoots, UnsafeSimulatedRoots
 from attestation.snp_policy import (
     SnpGuestRules,
@@ -78,6 +80,9 @@ class AppraisalPolicy:
         snp_identity: who must have signed the guest's ID block.
         snp_signing_keys: kinds of keys that may sign an SEV-SNP report; the chip's own by default.
         gpu_revocation: whether GPU evidence must carry OCSP answers.
+        gpu_modes: modes GPUs may run in; whatever stands here, a single GPU must be in single mode, and protected PCIe
+            needs a complete topology.
+        gpu_topologies: sets of GPUs and switches accepted in protected PCIe, names of `gpu_policy.TOPOLOGIES`.
         denied_platforms: platform ids refused whatever they prove, 32 bytes each.
         require_firmware_log: refuse TDX hosts that send no firmware event log.
         engines: SHA-256 of the only engines accepted, 32 bytes each; empty accepts any that the image carries.
@@ -105,6 +110,8 @@ class AppraisalPolicy:
     snp_identity: SnpIdentityRules = field(default_factory=SnpIdentityRules)
     snp_signing_keys: frozenset[SnpSigningKey] = frozenset({SnpSigningKey.VCEK})
     gpu_revocation: Revocation = Revocation.IF_PRESENT
+    gpu_modes: frozenset[GpuFeature] = frozenset(GpuFeature)
+    gpu_topologies: frozenset[str] = frozenset(TOPOLOGIES)
     denied_platforms: frozenset[bytes] = frozenset()
     require_firmware_log: bool = False
     engines: frozenset[bytes] = frozenset()
@@ -133,6 +140,7 @@ class AppraisalPolicy:
             raise PolicyError("required_tier 'open' also needs unsafe_accept_open_hosts: true")
         if not self.snp_signing_keys:
             raise PolicyError("snp_signing_keys: want VCEK, VLEK or both")
+        check_topology_names(self.gpu_topologies)
         for name in ("denied_platforms", "engines", "image_configs", "job_bundles"):
             if any(len(value) != 32 for value in getattr(self, name)):
                 raise PolicyError(f"{name}: every value must be 32 bytes")

@@ -10,6 +10,8 @@
     tcb_statuses: [UpToDate]
     images: [{name: v1.2, mr_td: <48 bytes hex>, rtmr0: <hex>, rtmr1: <hex>, rtmr2: <hex>}]   # explain refusals
     snp_floor: {milan: {bootloader: 4, tee: 0, snp: 22, microcode: 213}}   # and more: `attestation.snp_policy_file`
+    gpu_modes: [spt, mpt, ppcie]
+    gpu_topologies: [hgx-8x4]
 
 Only `reference` must be there, unless the values come from the registry: then it must not. The other keys are
 the fields of `AppraisalPolicy`.
@@ -21,6 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from attestation.errors import PolicyError
+from attestation.gpu_policy import read_modes, read_topologies
 from attestation.policy import AppraisalPolicy, ReferenceValues, Revocation
 from attestation.roots import PRODUCTION, VENDORS, TrustedRoots, UnsafeSimulatedRoots, parse_pins
 from attestation.snp_policy import SnpTcbFloor
@@ -142,6 +145,8 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "snp_identity": read_identity,
     "snp_signing_keys": read_signing_keys,
     "gpu_revocation": _revocation,
+    "gpu_modes": read_modes,
+    "gpu_topologies": read_topologies,
     "denied_platforms": lambda value: parse_pins(read_texts(value, "denied_platforms")),
     "require_firmware_log": lambda value: read_flag(value, "require_firmware_log"),
     "engines": lambda value: _only(value, "engines"),

@@ -22,10 +22,11 @@ from attestation import cbor, snp, tdx
 from attestation.collect import Attestation
 from attestation.errors import AttesterError
 from attestation.eventlog import EventKind, LogEvent
-from attestation.evidence import GpuEvidence, SnpEvidence, TdxEvidence
+from attestation.evidence import SnpEvidence, TdxEvidence
 from attestation.roots import UnsafeSimulatedRoots
 from attestation.sim.collateral import GOOD, LIFE, CollateralFaults
-from attestation.sim.faults import FIRMWARE_LOG_FAULTS, NEEDS_GPUS, RUNTIME_LOG_FAULTS, SNP_FAULTS, Fault
+from attestation.sim.devices import SimulatedDevices
+from attestation.sim.faults import FIRMWARE_LOG_FAULTS, NEEDS_GPUS, RUNTIME_LOG_FAULTS, SNP_FAULTS, SWITCH_FAULTS, Fault
 from attestation.sim.gpu import SimulatedGpu
 from attestation.sim.guest import SimulatedGuest, sent_firmware_log, sent_runtime_log
 from attestation.sim.intel import SimulatedIntel
@@ -33,10 +34,11 @@ from attestation.sim.nvidia import SimulatedNvidia
 from attestation.sim.sealing import sealing_key
 from attestation.sim.snp import SIMULATED_TCB, SimulatedAmd
 from attestation.sim.snp_platform import SimulatedSnpPlatform, SnpFaults
+from attestation.sim.switch import SimulatedSwitch
 from attestation.sim.tdx import DEBUG_GUEST, NO_FAULTS, SimulatedTdxPlatform, image_of
 from attestation.snp_policy import SnpTcb, SnpTcbFloor
 from attestation.tdx_quote import parse_quote
-from attestation.transcript import CcState, Transcript, gpu_nonce
+from attestation.transcript import Transcript
 from attestation.verdict import TeeKind
 
 __all__ = [
@@ -63,14 +65,16 @@ class SimulatedHost:
     Attributes:
         platform: the CPU.
         gpus: the GPUs, in device order.
+        switches: the switches between them, in device order; with any, the GPUs are in protected PCIe.
         image: SHA-256 standing for the image the guest booted.
-        ocsp: the vendor's answers whether the GPUs were revoked.
+        ocsp: the vendor's answers whether GPUs and switches were revoked.
         faults: what is wrong with the host.
         quote_latency_s: seconds a CPU report takes; reports of one host wait for each other.
     """
 
     platform: SimulatedTdxPlatform | SimulatedSnpPlatform
     gpus: tuple[SimulatedGpu, ...] = ()
+    switches: tuple[SimulatedSwitch, ...] = ()
     image: bytes = DEFAULT_IMAGE
     ocsp: tuple[bytes, ...] = ()
     faults: frozenset[Fault] = frozenset()
@@ -82,6 +86,8 @@ class SimulatedHost:
         for fault in self.faults:
             if len(self.gpus) < NEEDS_GPUS.get(fault, 0):
                 raise ValueError(f"fault {fault} needs {NEEDS_GPUS[fault]} GPUs, the host has {len(self.gpus)}")
+            if not self.switches and fault in SWITCH_FAULTS:
+                raise ValueError(f"fault {fault} needs switches, the host has none")
             if self.tee is not TeeKind.TDX and fault in FIRMWARE_LOG_FAULTS | RUNTIME_LOG_FAULTS:
                 raise ValueError(f"fault {fault} needs a TDX host: {self.tee} has no log to lie about")
             if self.tee is not TeeKind.SEV_SNP and fault in SNP_FAULTS:
@@ -101,8 +107,9 @@ class SimulatedHost:
         return snp.measurement_id(snp.parse_report(report))
 
     def rims(self) -> tuple[bytes, ...]:
-        """Return the reference manifests of the host's GPUs, each once."""
-        return tuple(dict.fromkeys(rim for gpu in self.gpus for rim in gpu.rims))
+        """Return the reference manifests of the host's GPUs and switches, each once."""
+        sets = (*(gpu.rims for gpu in self.gpus), *(switch.rims for switch in self.switches))
+        return tuple(dict.fromkeys(rim for rims in sets for rim in rims))
 
     def rim_digests(self) -> frozenset[bytes]:
         """Return the SHA-256 of those manifests: what governance would allow."""
@@ -130,20 +137,25 @@ class SimulatedHost:
 
     def attest(self, base: Transcript) -> Attestation:
         """Sign a transcript as real hardware would, faults included. Blocks for `quote_latency_s`."""
-        base = replace(base, cc=self._read_cc(), gpus=())
+        devices = SimulatedDevices(gpus=self.gpus, switches=self.switches, faults=self.faults)
+        base = replace(base.base(), cc=devices.cc())
         signed_base = base
         if self.faults & {Fault.WRONG_NONCE, Fault.REPLAYED_QUOTE}:
             signed_base = replace(base, nonce_root=secrets.token_bytes(32))
-        gpus = self._ask_gpus(signed_base.base_digest())
-        signed = signed_base.with_reports(tuple(gpu.report for gpu in gpus))
+        reports = devices.ask(signed_base.base_digest())
+        signed = signed_base.with_reports(
+            tuple(gpu.report for gpu in reports.gpus), tuple(switch.report for switch in reports.switches)
+        )
         with self._device:
             time.sleep(self.quote_latency_s)
             cpu = self._ask_cpu(signed.report_data())
         sent = replace(signed, nonce_root=base.nonce_root) if self._lies(Fault.REPLAYED_QUOTE) else signed
         if self._lies(Fault.SWAPPED_KEYS):
             sent = replace(sent, hpke=secrets.token_bytes(len(base.hpke)))
-        sent_gpus = self._tamper(gpus, signed_base)
-        return Attestation(transcript=sent, cpu=cpu, gpus=sent_gpus, rims=self.rims(), ocsp=self.ocsp)
+        reports = devices.tamper(reports, signed_base.base_digest())
+        return Attestation(
+            transcript=sent, cpu=cpu, gpus=reports.gpus, switches=reports.switches, rims=self.rims(), ocsp=self.ocsp
+        )
 
     def sealing_key(self, context: bytes) -> bytes:
         """See `attestation.sealed_state.SealingKeySource`; a lying host gets the key of what it really runs."""
@@ -158,6 +170,7 @@ class SimulatedHost:
             "tee": str(self.tee),
             "platform": self.platform.to_bytes(),
             "gpus": [gpu.to_bytes() for gpu in self.gpus],
+            "switches": [switch.to_bytes() for switch in self.switches],
             "image": self.image,
             "ocsp": list(self.ocsp),
             "faults": sorted(self.faults),
@@ -179,6 +192,7 @@ class SimulatedHost:
                 "tee": str(tee),
                 "platform": bytes(platform),
                 "gpus": [*gpus],
+                "switches": [*switches],
                 "image": bytes(image),
                 "ocsp": [*ocsp],
                 "faults": [*faults],
@@ -188,26 +202,13 @@ class SimulatedHost:
                 return cls(
                     platform=kind.from_bytes(platform),
                     gpus=tuple(SimulatedGpu.from_bytes(gpu) for gpu in gpus if isinstance(gpu, bytes)),
+                    switches=tuple(SimulatedSwitch.from_bytes(one) for one in switches if isinstance(one, bytes)),
                     image=image,
                     ocsp=tuple(answer for answer in ocsp if isinstance(answer, bytes)),
                     faults=frozenset(Fault(str(fault)) for fault in faults),
                     quote_latency_s=latency / 1e6,
                 )
         raise ValueError(f"{path} is not a saved simulated host; make a new one")
-
-    def _read_cc(self) -> tuple[CcState, ...]:
-        states = [CcState.ON] * len(self.gpus)
-        if self._lies(Fault.CC_OFF):
-            states[-1] = CcState.OFF
-        if self._lies(Fault.CC_DEVTOOLS):
-            states[-1] = CcState.DEVTOOLS
-        return tuple(states)
-
-    def _ask_gpus(self, base_digest: bytes) -> tuple[GpuEvidence, ...]:
-        devices = list(self.gpus)
-        if self._lies(Fault.DOUBLED_GPU):
-            devices[-1] = devices[0]
-        return tuple(gpu.attest(gpu_nonce(base_digest, index)) for index, gpu in enumerate(devices))
 
     def _ask_cpu(self, report_data: bytes) -> TdxEvidence | SnpEvidence:
         image = (
@@ -227,17 +228,6 @@ class SimulatedHost:
             vmpl=1 if self._lies(Fault.LOWER_PRIVILEGE) else 0,
         )
         return self.platform.evidence(self.platform.report(report_data, measurement=_launch_digest(image), faults=lies))
-
-    def _tamper(self, gpus: tuple[GpuEvidence, ...], base: Transcript) -> tuple[GpuEvidence, ...]:
-        """Return the reports as a lying host sends them, after the CPU has signed."""
-        if self._lies(Fault.REORDERED_GPUS):
-            gpus = gpus[::-1]
-        if self._lies(Fault.MISSING_GPU):
-            gpus = gpus[:-1]
-        if self._lies(Fault.SWAPPED_GPU_REPORT):
-            again = self.gpus[-1].attest(gpu_nonce(base.base_digest(), len(gpus) - 1))
-            gpus = (*gpus[:-1], again)
-        return gpus
 
     def _lies(self, fault: Fault) -> bool:
         return fault in self.faults
@@ -280,6 +270,7 @@ class SimulatedVendors:
         kind: TeeKind,
         *,
         gpus: int = 0,
+        switches: int = 0,
         image: bytes = DEFAULT_IMAGE,
         faults: Iterable[Fault] = (),
         quote_latency_s: float = QUOTE_LATENCY_S,
@@ -291,6 +282,7 @@ class SimulatedVendors:
         Args:
             kind: TEE of the CPU.
             gpus: number of GPUs.
+            switches: number of NVSwitches between them.
             image: SHA-256 of what the guest boots; the measurement follows from it.
             faults: what is to be wrong.
             quote_latency_s: seconds a CPU report takes.
@@ -302,9 +294,13 @@ class SimulatedVendors:
         devices = [self.nvidia.make_gpu() for _ in range(gpus)]
         if devices and Fault.FOREIGN_GPU in wrong:
             devices[-1] = SimulatedNvidia.create(moment).make_gpu()
+        between = [self.nvidia.make_switch() for _ in range(switches + (Fault.EXTRA_SWITCH in wrong))]
+        if between and Fault.FOREIGN_SWITCH in wrong:
+            between[-1] = SimulatedNvidia.create(moment).make_switch()
         return SimulatedHost(
             platform=self._make_tdx(moment, wrong) if kind is TeeKind.TDX else self._make_snp(moment, wrong, vlek),
             gpus=tuple(devices),
+            switches=tuple(between),
             image=image,
             faults=wrong,
             quote_latency_s=quote_latency_s,
@@ -316,7 +312,8 @@ class SimulatedVendors:
         Its GPUs get answers that they were not revoked. With faults this is a TCB recovery or a revocation that hits a
         running host. AMD publishes no status: there, `faults` can only make the list stale by its age.
         """
-        host = replace(host, ocsp=self.nvidia.responder.answers(*(gpu.chain for gpu in host.gpus), now=now))
+        chains = (*(gpu.chain for gpu in host.gpus), *(switch.chain for switch in host.switches))
+        host = replace(host, ocsp=self.nvidia.responder.answers(*chains, now=now))
         if isinstance(host.platform, SimulatedTdxPlatform):
             collateral = self.intel.collateral(host.platform, now, faults)
             return replace(host, platform=host.platform.with_collateral(collateral))

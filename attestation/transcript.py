@@ -1,7 +1,7 @@
-"""What one host binds together: fresh nonces, its keys, its payee, its models and its GPUs.
+"""What one host binds together: fresh nonces, its keys, its payee, its models, its GPUs and the switches between them.
 
-The digest of the transcript is the report_data of the CPU report; the digest without the GPU reports
-seeds the nonce of every GPU. Taking a device away, adding or swapping one changes the digest the CPU
+The digest of the transcript is the report_data of the CPU report; the digest without the device reports
+seeds the nonce of every GPU and switch. Taking a device away, adding or swapping one changes the digest the CPU
 signed. Byte layout: docs/protocol/transcript.md.
 """
 
@@ -13,17 +13,19 @@ from enum import StrEnum
 
 from attestation import cbor
 
-TRANSCRIPT_VERSION = 1
+TRANSCRIPT_VERSION = 2
 REPORT_DATA_SIZE = 64
 GPUS_MAX = 16
+SWITCHES_MAX = 8
 MODELS_MAX = 64
 HPKE_KEY_SIZE = 1216  # X-Wing: ML-KEM-768 encapsulation key 1184, X25519 public key 32
 RECEIPT_KEY_SIZE = 32
 PAYEE_SIZE = 33
 _DIGEST_SIZE = 32
-_GPU_DIGEST_SIZE = 48
+_REPORT_DIGEST_SIZE = 48
 _TEE_TAG = b"chrysalis/1 tee\0"
 _GPU_TAG = b"chrysalis/1 gpu"
+_SWITCH_TAG = b"chrysalis/1 switch"
 _HOST_TAG = b"chrysalis/1 host"
 
 
@@ -48,6 +50,7 @@ class Transcript:
         engine: digest of the enclave's code and engine versions, 32 bytes.
         cc: state of each GPU, in device order.
         gpus: SHA-384 of each GPU report, same order; empty while the reports do not exist yet.
+        switches: SHA-384 of each NVSwitch report, in device order; only beside GPUs.
     """
 
     nonce_root: bytes
@@ -58,6 +61,7 @@ class Transcript:
     engine: bytes
     cc: tuple[CcState, ...] = ()
     gpus: tuple[bytes, ...] = ()
+    switches: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
         _check_size("nonce_root", self.nonce_root, _DIGEST_SIZE)
@@ -67,25 +71,27 @@ class Transcript:
         _check_size("engine", self.engine, _DIGEST_SIZE)
         for root in self.models:
             _check_size("model root", root, _DIGEST_SIZE)
-        for digest in self.gpus:
-            _check_size("GPU report digest", digest, _GPU_DIGEST_SIZE)
+        for digest in (*self.gpus, *self.switches):
+            _check_size("report digest", digest, _REPORT_DIGEST_SIZE)
         if len(self.models) > MODELS_MAX or list(self.models) != sorted(set(self.models)):
             raise ValueError(f"models: want at most {MODELS_MAX} roots, sorted, without doubles")
         if len(self.cc) > GPUS_MAX or len(self.gpus) not in {0, len(self.cc)}:
             raise ValueError(f"{len(self.gpus)} GPU digests for {len(self.cc)} GPUs, at most {GPUS_MAX}")
+        if len(self.switches) > (SWITCHES_MAX if self.gpus else 0):
+            raise ValueError(f"{len(self.switches)} switches, want at most {SWITCHES_MAX}, and only beside GPU digests")
 
     def base(self) -> Transcript:
-        """Return the transcript as it stood before the GPUs reported."""
-        return replace(self, gpus=())
+        """Return the transcript as it stood before the GPUs and switches reported."""
+        return replace(self, gpus=(), switches=())
 
-    def with_reports(self, reports: tuple[bytes, ...]) -> Transcript:
-        """Return the transcript that names these GPU reports, in device order."""
-        return replace(self, gpus=tuple(gpu_report_digest(report) for report in reports))
+    def with_reports(self, gpus: tuple[bytes, ...], switches: tuple[bytes, ...] = ()) -> Transcript:
+        """Return the transcript that names these reports of GPUs and switches, in device order."""
+        return replace(self, gpus=tuple(map(report_digest, gpus)), switches=tuple(map(report_digest, switches)))
 
     def base_digest(self) -> bytes:
-        """Return the SHA-384 of everything but the GPU reports, 48 bytes."""
+        """Return the SHA-384 of everything but the reports of GPUs and switches, 48 bytes."""
         fields = self.to_fields()
-        del fields["gpus"]
+        del fields["gpus"], fields["switches"]
         return hashlib.sha384(cbor.encode(fields)).digest()
 
     def digest(self) -> bytes:
@@ -108,6 +114,7 @@ class Transcript:
             "engine": self.engine,
             "cc": [str(state) for state in self.cc],
             "gpus": list(self.gpus),
+            "switches": list(self.switches),
         }
 
 
@@ -126,8 +133,13 @@ def gpu_nonce(base_digest: bytes, index: int) -> bytes:
     return hashlib.sha256(_GPU_TAG + base_digest + index.to_bytes(2, "big")).digest()
 
 
-def gpu_report_digest(report: bytes) -> bytes:
-    """Return the digest by which a transcript names a GPU report, 48 bytes."""
+def switch_nonce(base_digest: bytes, index: int) -> bytes:
+    """Return the 32-byte nonce switch number `index` (from 0) must sign; arguments as for `gpu_nonce`."""
+    return hashlib.sha256(_SWITCH_TAG + base_digest + index.to_bytes(2, "big")).digest()
+
+
+def report_digest(report: bytes) -> bytes:
+    """Return the digest by which a transcript names the report of a GPU or switch, 48 bytes."""
     return hashlib.sha384(report).digest()
 
 

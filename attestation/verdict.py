@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from attestation.errors import AttestationError
 from attestation.floors import NO_FLOORS, Floors
+from attestation.nvidia_facts import GpuFeature
 from attestation.transcript import CcState, host_id
 
 Outcome = Literal["held", "failed", "not applicable"]
@@ -81,13 +82,30 @@ class GpuClaims:
         model: product as its certificate or reference manifest names it.
         driver: driver version.
         vbios: VBIOS version.
+        mode: how it is passed through to the guest.
         cc: confidential-computing state the measured guest read.
     """
 
     model: str
     driver: str
     vbios: str
+    mode: GpuFeature
     cc: CcState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchClaims:
+    """What one NVSwitch proved about itself.
+
+    Attributes:
+        model: product as its reference manifest names it.
+        bios: BIOS version.
+        pdi: per-device identifier, 8 bytes.
+    """
+
+    model: str
+    bios: str
+    pdi: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +123,7 @@ class Verdict:
         platform_id: stable name of the CPU (SHA-256 over vendor and hardware identity); empty on an open host.
         measurement: measurement id of the image, 32 bytes; empty on an open host.
         gpus: claims of each GPU, in transcript order.
+        switches: claims of each NVSwitch between them, in transcript order.
         hpke: X-Wing key to seal to, 1216 bytes.
         receipt: Ed25519 key that signs receipts, 32 bytes.
         payee: TON address to pay, 33 bytes.
@@ -124,6 +143,7 @@ class Verdict:
     platform_id: bytes
     measurement: bytes
     gpus: tuple[GpuClaims, ...]
+    switches: tuple[SwitchClaims, ...]
     hpke: bytes
     receipt: bytes
     payee: bytes
@@ -161,7 +181,17 @@ class Verdict:
             "platform_id": self.platform_id.hex(),
             "measurement": self.measurement.hex(),
             "gpus": [
-                {"model": gpu.model, "driver": gpu.driver, "vbios": gpu.vbios, "cc": str(gpu.cc)} for gpu in self.gpus
+                {
+                    "model": gpu.model,
+                    "driver": gpu.driver,
+                    "vbios": gpu.vbios,
+                    "mode": str(gpu.mode),
+                    "cc": str(gpu.cc),
+                }
+                for gpu in self.gpus
+            ],
+            "switches": [
+                {"model": switch.model, "bios": switch.bios, "pdi": switch.pdi.hex()} for switch in self.switches
             ],
             "hpke": self.hpke.hex(),
             "receipt": self.receipt.hex(),

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hmac import compare_digest
 
-from attestation import merkle, nvidia, ocsp
+from attestation import merkle
 from attestation.chain_cache import ChainCache
 from attestation.cpu import CpuClaims, check_cpu, check_measurement
+from attestation.devices import check_devices, check_not_denied
 from attestation.errors import (
     AttestationError,
     BindingMismatchError,
     EngineNotAllowedError,
     FreshnessError,
     GpuBindingError,
-    GpuStateError,
     ModelNotAllowedError,
-    RevokedError,
-    RimMismatchError,
     TierError,
 )
-from attestation.evidence import Evidence, GpuEvidence
+from attestation.evidence import Evidence
 from attestation.floors import Floors
 from attestation.log_appraisal import check_logs
 from attestation.policy import AppraisalPolicy
 from attestation.roots import trust_domain
-from attestation.transcript import CcState, Transcript, gpu_nonce, gpu_report_digest, report_data_of
-from attestation.verdict import Check, CheckLog, GpuClaims, Tier, Verdict
+from attestation.transcript import Transcript, report_data_of
+from attestation.verdict import Check, CheckLog, GpuClaims, SwitchClaims, Tier, Verdict
 
 
 def verify(
@@ -46,10 +42,11 @@ def verify(
     2. CPU: genuine TEE with acceptable firmware and guest settings; its platform is not denied.
        Its collateral and lists are not older than what the caller has seen.
     3. Image: the measurement is one of the reference values.
-    4. Binding: the CPU signed exactly this transcript, so its keys, payee, models and GPUs.
+    4. Binding: the CPU signed exactly this transcript, so its keys, payee, models, GPUs and switches.
     5. Logs: they explain the run-time registers, and what they say was loaded is allowed and what the transcript names.
-    6. GPUs: as many as the transcript names, in its order, each genuine, each answering its own nonce, none
-       twice, with measurements of an allowed manifest, all in confidential-computing mode, none revoked.
+    6. GPUs and switches: as many as the transcript names, in its order, each genuine, each answering its own nonce,
+       none twice, none revoked, with measurements of an allowed manifest, all in confidential-computing mode,
+       together one machine.
     7. Models: all of them are reference values; the engine is one that the policy names, if it names any.
     8. Tier: what all this is worth is enough for the policy.
 
@@ -93,18 +90,18 @@ def _verify(
     if evidence.cpu is None:
         return _appraise_open_host(evidence, policy, now, log)
     cpu = check_cpu(evidence.cpu, policy, now=now, chains=chains, floors=floors, log=log)  # (2)
-    _check_not_denied("platform", cpu.platform_id, policy, log)
+    check_not_denied("platform", cpu.platform_id, policy, log)
     check_measurement(cpu, policy, log)  # (3)
     digest = transcript.digest()
     _check_binding(cpu, digest, log)  # (4)
     check_logs(evidence.cpu, cpu.body.rtmrs if cpu.body else None, transcript, policy, log)  # (5)
-    gpus = _check_gpus(evidence, policy, now=now, chains=chains, log=log)  # (6)
+    devices = check_devices(evidence, policy, now=now, chains=chains, log=log)  # (6)
     _check_models(transcript, policy, log)  # (7)
     _check_engine(transcript, policy, log)
-    tier = Tier.CONFIDENTIAL if gpus else Tier.CONFIDENTIAL_CPU
+    tier = Tier.CONFIDENTIAL if devices.gpus else Tier.CONFIDENTIAL_CPU
     _check_tier(tier, policy, log)  # (8)
-    domains = [cpu.trust_domain, *(trust_domain("nvidia", gpu.root) for gpu in gpus)]
-    ends = [cpu.not_after, now + timedelta(seconds=policy.max_age_s), *(gpu.not_after for gpu in gpus)]
+    domains = [cpu.trust_domain, *(trust_domain("nvidia", root) for root in devices.roots)]
+    ends = [cpu.not_after, now + timedelta(seconds=policy.max_age_s), *devices.ends]
     return Verdict(
         tier=tier,
         tee=cpu.tee,
@@ -115,8 +112,11 @@ def _verify(
         platform_id=cpu.platform_id,
         measurement=cpu.measurement,
         gpus=tuple(
-            GpuClaims(model=gpu.model, driver=gpu.driver, vbios=gpu.vbios, cc=state)
-            for gpu, state in zip(gpus, transcript.cc, strict=True)
+            GpuClaims(model=gpu.model, driver=gpu.driver, vbios=gpu.vbios, mode=gpu.feature, cc=state)
+            for gpu, state in zip(devices.gpus, transcript.cc, strict=True)
+        ),
+        switches=tuple(
+            SwitchClaims(model=switch.model, bios=switch.bios, pdi=switch.pdi) for switch in devices.switches
         ),
         hpke=transcript.hpke,
         receipt=transcript.receipt,
@@ -157,7 +157,8 @@ def _appraise_open_host(evidence: Evidence, policy: AppraisalPolicy, now: dateti
         required="TDX or SEV-SNP, unless the policy says unsafe_accept_open_hosts",
         error=TierError,
     )
-    claimed = len(evidence.gpus) + len(evidence.rims) + len(evidence.ocsp) + len(transcript.cc) + len(transcript.gpus)
+    named = (transcript.cc, transcript.gpus, transcript.switches)
+    claimed = sum(map(len, (evidence.gpus, evidence.switches, evidence.rims, evidence.ocsp, *named)))
     log.require(
         "open host claims no hardware",
         claimed == 0,
@@ -179,6 +180,7 @@ def _appraise_open_host(evidence: Evidence, policy: AppraisalPolicy, now: dateti
         platform_id=b"",
         measurement=b"",
         gpus=(),
+        switches=(),
         hpke=transcript.hpke,
         receipt=transcript.receipt,
         payee=transcript.payee,
@@ -191,16 +193,6 @@ def _appraise_open_host(evidence: Evidence, policy: AppraisalPolicy, now: dateti
     )
 
 
-def _check_not_denied(what: str, identity: bytes, policy: AppraisalPolicy, log: CheckLog) -> None:
-    log.require(
-        f"{what} not denied",
-        identity not in policy.denied_platforms,
-        seen=identity.hex()[:16],
-        required=f"none of {len(policy.denied_platforms)} denied identities",
-        error=RevokedError,
-    )
-
-
 def _check_binding(cpu: CpuClaims, digest: bytes, log: CheckLog) -> None:
     want = report_data_of(digest)
     log.require(
@@ -210,81 +202,6 @@ def _check_binding(cpu: CpuClaims, digest: bytes, log: CheckLog) -> None:
         required=f"{want.hex()[:32]}: the digest of this transcript",
         error=BindingMismatchError,
     )
-
-
-def _check_gpus(
-    evidence: Evidence,
-    policy: AppraisalPolicy,
-    *,
-    now: datetime,
-    chains: ChainCache | None,
-    log: CheckLog,
-) -> list[nvidia.NvidiaClaims]:
-    transcript = evidence.transcript
-    _check_gpu_set(transcript, evidence.gpus, log)
-    if not evidence.gpus:
-        log.skip("gpus", why="the host has none")
-    rims = nvidia.load_rims(_check_rims(evidence, policy, log))
-    answers = [ocsp.parse_ocsp(answer) for answer in evidence.ocsp]
-    base = transcript.base_digest() if evidence.gpus else b""
-    claims: list[nvidia.NvidiaClaims] = []
-    for index, (gpu, state) in enumerate(zip(evidence.gpus, transcript.cc, strict=True)):
-        one = nvidia.check_report(
-            gpu, nonce=gpu_nonce(base, index), roots=policy.pins("nvidia"), rims=rims, now=now, cache=chains
-        )
-        log.extend(one.checks)
-        log.require(
-            f"gpu {index} confidential computing",
-            state is CcState.ON,
-            seen=str(state),
-            required="on",
-            error=GpuStateError,
-        )
-        _check_not_denied(f"gpu {index}", one.device_id, policy, log)
-        known_good = ocsp.check_revocation(gpu.chain, answers, policy=policy.gpu_revocation, now=now, log=log)
-        claims.append(replace(one, not_after=min(one.not_after, known_good or one.not_after)))
-    distinct = len({one.device_id for one in claims})
-    log.require(
-        "gpu identities",
-        distinct == len(claims),
-        seen=f"{distinct} distinct",
-        required=f"{len(claims)} distinct",
-        error=GpuBindingError,
-    )
-    return claims
-
-
-def _check_gpu_set(transcript: Transcript, gpus: tuple[GpuEvidence, ...], log: CheckLog) -> None:
-    log.require(
-        "gpu count",
-        len(gpus) == len(transcript.cc) == len(transcript.gpus),
-        seen=f"{len(gpus)} reports",
-        required=f"{len(transcript.cc)} as the transcript names",
-        error=GpuBindingError,
-    )
-    for index, (gpu, digest) in enumerate(zip(gpus, transcript.gpus, strict=True)):
-        seen = gpu_report_digest(gpu.report)
-        log.require(
-            f"gpu {index} in transcript",
-            compare_digest(seen, digest),
-            seen=seen.hex()[:32],
-            required=digest.hex()[:32],
-            error=GpuBindingError,
-        )
-
-
-def _check_rims(evidence: Evidence, policy: AppraisalPolicy, log: CheckLog) -> dict[bytes, bytes]:
-    """Return the manifests by digest; each must be allowed, and sent once."""
-    rims = {hashlib.sha256(rim).digest(): rim for rim in evidence.rims}
-    foreign = rims.keys() - policy.reference.rims
-    log.require(
-        "gpu manifests",
-        not foreign and len(rims) == len(evidence.rims),
-        seen=", ".join(sorted(digest.hex()[:16] for digest in rims)) or "none",
-        required=f"each once, each among {len(policy.reference.rims)} allowed",
-        error=RimMismatchError,
-    )
-    return rims
 
 
 def _check_models(transcript: Transcript, policy: AppraisalPolicy, log: CheckLog) -> None:

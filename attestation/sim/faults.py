@@ -20,6 +20,28 @@ class Fault(StrEnum):
     DOUBLED_GPU = "doubled-gpu"  # the first GPU also answers for the last
     CC_OFF = "cc-off"  # last GPU outside confidential-computing mode
     CC_DEVTOOLS = "cc-devtools"  # last GPU in developer-tools mode
+    ALTERED_GPU_FIRMWARE = (
+        "altered-gpu-firmware"  # last GPU runs firmware that no manifest describes, debug firmware say
+    )
+    MIXED_MODES = "mixed-modes"  # last GPU in the mode of several with encrypted links
+    GPU_OF_A_SET = "gpu-of-a-set"  # the GPUs, in protected PCIe, without any switch
+
+    MISSING_SWITCH = "missing-switch"  # leaves out one switch report
+    UNNAMED_SWITCH = "unnamed-switch"  # one switch is never asked, and not named
+    EXTRA_SWITCH = "extra-switch"  # one genuine switch too many
+    FOREIGN_SWITCH = "foreign-switch"  # one switch is no vendor's
+    OTHER_SWITCH = "other-switch"  # one switch is genuine, and of another machine
+    DOUBLED_SWITCH = "doubled-switch"  # the first switch also answers for the last
+    SWAPPED_SWITCH_REPORT = "swapped-switch-report"  # one switch report is replaced after signing
+    REORDERED_SWITCHES = "reordered-switches"  # switch reports in another order than signed
+    OPEN_SWITCH = "open-switch"  # last switch can be given other routes
+    ALTERED_SWITCH_FIRMWARE = "altered-switch-firmware"  # last switch runs firmware that no manifest describes
+    GPU_NAMES_OTHER_SWITCH = "gpu-names-other-switch"  # a link of the last GPU leads to another switch
+    SWITCH_NAMES_OTHER_GPU = "switch-names-other-gpu"  # a port of the last switch leads to another GPU
+    UNUSED_SWITCHES = "unused-switches"  # the GPUs each on its own, although there are switches
+    UNNAMED_GPU = "unnamed-gpu"  # the last GPU of a complete machine is never asked, and not named
+    GPU_AS_SWITCH = "gpu-as-switch"  # a GPU's report in the place of the last switch's
+
     STALE_COLLATERAL = "stale-collateral"  # endorsements have expired
     OUT_OF_DATE_TCB = "out-of-date-tcb"  # old firmware
     REVOKED_KEY = "revoked-key"  # the vendor revoked the platform's key
@@ -44,7 +66,30 @@ class Fault(StrEnum):
     UNALLOWED_BUNDLE = "unallowed-bundle"  # logged a job's code
 
 
+SWITCH_FAULTS = frozenset(
+    {
+        Fault.MISSING_SWITCH,
+        Fault.UNNAMED_SWITCH,
+        Fault.EXTRA_SWITCH,
+        Fault.FOREIGN_SWITCH,
+        Fault.OTHER_SWITCH,
+        Fault.DOUBLED_SWITCH,
+        Fault.SWAPPED_SWITCH_REPORT,
+        Fault.REORDERED_SWITCHES,
+        Fault.OPEN_SWITCH,
+        Fault.ALTERED_SWITCH_FIRMWARE,
+        Fault.GPU_NAMES_OTHER_SWITCH,
+        Fault.SWITCH_NAMES_OTHER_GPU,
+        Fault.UNUSED_SWITCHES,
+        Fault.UNNAMED_GPU,
+        Fault.GPU_AS_SWITCH,
+    }
+)
+
 NEEDS_GPUS = {
+    Fault.ALTERED_GPU_FIRMWARE: 1,
+    Fault.GPU_OF_A_SET: 1,
+    Fault.MIXED_MODES: 1,
     Fault.MISSING_GPU: 1,
     Fault.FOREIGN_GPU: 1,
     Fault.SWAPPED_GPU_REPORT: 1,

@@ -1,4 +1,4 @@
-"""Simulated GPU firmware: what a driver and a VBIOS measure as, and the manifests that say so.
+"""Simulated firmware of GPUs and switches: what it measures as, and the manifests that say so.
 
 Measurements follow from the version numbers alone, so the manifests of one firmware are the same bytes on every machine
 and can be named in a policy beforehand. They carry no XML signature: policies pin the file.
@@ -6,6 +6,7 @@ and can be named in a policy beforehand. They carry no XML signature: policies p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256, sha384
 from xml.sax.saxutils import quoteattr
@@ -13,6 +14,7 @@ from xml.sax.saxutils import quoteattr
 from attestation.rim import SHA384, SWID
 
 BLOCKS = 64
+SWITCH_BLOCKS = 31
 VBIOS_BLOCKS = (*range(7), *range(8, 13))  # as NVIDIA's published manifests for GH100 divide the indices
 DRIVER_BLOCKS = (7, *range(21, 41))
 _TWO_VALUES = 22  # an index for which the simulated manifest allows two values
@@ -37,13 +39,18 @@ class GpuFirmware:
     driver: str
     vbios: str
 
+    @property
+    def hopper(self) -> bool:
+        """Whether its reports and certificates are Hopper's; else they are Blackwell's."""
+        return self.chip.startswith("GH")
+
     def driver_manifest(self) -> bytes:
         """The driver's manifest, XML."""
-        return _manifest(self.chip, self.driver, DRIVER_BLOCKS)
+        return _manifest(self.chip, self.driver, DRIVER_BLOCKS, BLOCKS)
 
     def vbios_manifest(self) -> bytes:
         """The VBIOS's manifest, XML."""
-        return _manifest(self.chip, self.vbios, VBIOS_BLOCKS)
+        return _manifest(self.chip, self.vbios, VBIOS_BLOCKS, BLOCKS)
 
     def manifests(self) -> tuple[bytes, bytes]:
         """Both manifests, the driver's first."""
@@ -66,6 +73,29 @@ class GpuFirmware:
         return sha384(f"simulated firmware {self.chip} {self.vbios}".encode()).digest()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchFirmware:
+    """A switch's firmware, by version.
+
+    Attributes:
+        bios: BIOS version, five hexadecimal bytes.
+    """
+
+    bios: str
+
+    def manifest(self) -> bytes:
+        """The BIOS's manifest, XML."""
+        return _manifest("LS10", self.bios, range(SWITCH_BLOCKS), SWITCH_BLOCKS)
+
+    def measurements(self) -> tuple[bytes, ...]:
+        """SHA-384 of each of the 31 blocks of a switch running this firmware."""
+        return tuple(_value("LS10", self.bios, index) for index in range(SWITCH_BLOCKS))
+
+    def identity(self) -> bytes:
+        """The firmware's DICE identity (FWID), 48 bytes."""
+        return sha384(f"simulated firmware LS10 {self.bios}".encode()).digest()
+
+
 # Boards of the demo. Only the H100's board numbers are a real board's; versions are in no published release.
 GPU_MODELS = {
     "H100": GpuFirmware(
@@ -77,12 +107,15 @@ GPU_MODELS = {
 }
 
 
+SWITCH_FIRMWARE = SwitchFirmware(bios="96.10.FF.00.01")
+
+
 def _value(chip: str, version: str, index: int) -> bytes:
     return sha384(f"simulated measurement {chip} {version} {index}".encode()).digest()
 
 
-def _manifest(chip: str, version: str, active: tuple[int, ...]) -> bytes:
-    resources = "".join(_resource(chip, version, index, index in active) for index in range(BLOCKS))
+def _manifest(chip: str, version: str, active: Sequence[int], blocks: int) -> bytes:
+    resources = "".join(_resource(chip, version, index, index in active) for index in range(blocks))
     return (
         f'<SoftwareIdentity xmlns="{SWID}" xmlns:ns0="{SWID}" xmlns:ns2="{SHA384}" corpus="false"'
         f' name={quoteattr(chip)} patch="false" supplemental="false" tagId="simulated-{chip}-{version}"'

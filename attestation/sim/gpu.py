@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA384
 
 from attestation import cbor
+from attestation.certificate import Certificate
 from attestation.evidence import GpuEvidence
-from attestation.nvidia import NVDEC0_BLOCK, GpuFeature
+from attestation.nvidia_facts import PDI_SIZE, GpuFeature
+from attestation.nvidia_measurements import NVDEC0_BLOCK
 from attestation.sim.der import key_bytes, load_ec_key
 from attestation.sim.firmware import GpuFirmware
-from attestation.spdm import REQUEST_HEAD, RESPONSE_HEAD
+from attestation.sim.spdm import inverted, sign_report
 
 _FLAGS = {GpuFeature.SPT: b"\0\0", GpuFeature.MPT: b"\1\0", GpuFeature.PPCIE: b"\2\0"}
 _ON, _OFF = b"\xaa", b"\x55"
+_LINKS_OF_SWITCH = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,7 @@ class GpuFaults:
         driver, vbios: claim another version.
         identity: another firmware identity, 48 bytes; empty leaves it out, as drivers before 550 do.
         feature: pass-through mode.
+        switches: per-device identifiers of the switches at its links.
         protected_pcie: contradict the mode.
         video_decoder: whether the video decoder is on; then its block counts.
         opaque: fields put in place of the regular ones.
@@ -44,6 +45,7 @@ class GpuFaults:
     vbios: str | None = None
     identity: bytes | None = None
     feature: GpuFeature = GpuFeature.SPT
+    switches: tuple[bytes, ...] = ()
     protected_pcie: bool | None = None
     video_decoder: bool = False
     opaque: Mapping[int, bytes] | None = None
@@ -67,6 +69,11 @@ class SimulatedGpu:
     chain: tuple[bytes, ...]
 
     @property
+    def pdi(self) -> bytes:
+        """Its per-device identifier, 8 bytes."""
+        return pdi_of(self.chain)
+
+    @property
     def rims(self) -> tuple[bytes, bytes]:
         """Manifests of the driver and the VBIOS it runs."""
         return self.firmware.manifests()
@@ -78,23 +85,10 @@ class SimulatedGpu:
             nonce: 32 bytes.
             faults: what to get wrong.
         """
-        asked = nonce if faults.nonce is None else faults.nonce
-        if len(asked) != 32:
-            raise ValueError(f"nonce of {len(asked)} bytes, want 32")
-        blocks = self._measurements(faults)
-        record = b"".join(bytes([number, 1, 51, 0, 1, 48, 0]) + value for number, value in enumerate(blocks, 1))
-        fields = self._opaque(faults) | dict(faults.opaque or {})
-        opaque = b"".join(_u16(number) + _u16(len(value)) + value for number, value in fields.items())
-        signed = b"".join(
-            (
-                REQUEST_HEAD + asked + b"\0",
-                RESPONSE_HEAD + bytes([len(blocks)]) + len(record).to_bytes(3, "little") + record,
-                secrets.token_bytes(32) + _u16(len(opaque)) + opaque,
-            )
-        )
         key = ec.generate_private_key(ec.SECP384R1()) if faults.foreign_key else self.key
-        r, s = decode_dss_signature(key.sign(signed, ec.ECDSA(SHA384())))
-        return GpuEvidence(report=signed + r.to_bytes(48, "big") + s.to_bytes(48, "big"), chain=self.chain)
+        asked = nonce if faults.nonce is None else faults.nonce
+        fields = self._opaque(faults) | dict(faults.opaque or {})
+        return GpuEvidence(report=sign_report(key, asked, self._measurements(faults), fields), chain=self.chain)
 
     def to_bytes(self) -> bytes:
         """Return everything, the GPU's private key included."""
@@ -120,16 +114,13 @@ class SimulatedGpu:
         blocks = list(self.firmware.measurements())
         if not faults.video_decoder:
             blocks[NVDEC0_BLOCK] = bytes(48)
-        for index in faults.altered_blocks:
-            blocks[index] = bytes(byte ^ 0xFF for byte in blocks[index])
-        return blocks
+        return inverted(blocks, faults.altered_blocks)
 
     def _opaque(self, faults: GpuFaults) -> dict[int, bytes]:
-        """Return the vendor's fields, in the order Hopper drivers write them."""
+        """Return the vendor's fields, in the order drivers write them."""
         firmware = self.firmware
         vbios = bytes.fromhex((faults.vbios or firmware.vbios).replace(".", ""))
         identity = firmware.identity() if faults.identity is None else faults.identity
-        protected = faults.feature is GpuFeature.PPCIE if faults.protected_pcie is None else faults.protected_pcie
         fields = {
             6: vbios[3::-1] + vbios[4:] + bytes(3),
             14: b"\xb1\x03\0\0",  # board id
@@ -144,14 +135,32 @@ class SimulatedGpu:
             13: bytes.fromhex("00c00100"),  # size of the protected memory region
             11: _ON if faults.video_decoder else _OFF,
             20: identity,
-            21: _ON if protected else _OFF,
-            34: b"\1\0",  # version of the opaque data
-            36: _FLAGS[faults.feature],
+            **(self._hopper_mode(faults) if firmware.hopper else self._blackwell_mode(faults)),
         }
         if not identity:
             del fields[20]
         return fields
 
+    def _hopper_mode(self, faults: GpuFaults) -> dict[int, bytes]:
+        ppcie = faults.feature is GpuFeature.PPCIE
+        protected = ppcie if faults.protected_pcie is None else faults.protected_pcie
+        links = b"".join(pdi[::-1] * _LINKS_OF_SWITCH for pdi in faults.switches)
+        return {
+            21: _ON if protected else _OFF,
+            **({22: links} if faults.switches else {}),
+            34: b"\1\0",  # version of the opaque data
+            36: _FLAGS[faults.feature],
+        }
 
-def _u16(number: int) -> bytes:
-    return number.to_bytes(2, "little")
+    def _blackwell_mode(self, faults: GpuFaults) -> dict[int, bytes]:
+        return {
+            33: b"\7\7",  # which parts of the GPU are enabled
+            34: b"\1\0",
+            35: self.firmware.chip.encode() + b"\0",
+            36: _FLAGS[faults.feature],
+        }
+
+
+def pdi_of(chain: Sequence[bytes]) -> bytes:
+    """Return the per-device identifier in a device's certificates, 8 bytes."""
+    return Certificate.parse(chain[1]).serial.to_bytes(PDI_SIZE + 1, "big")[1:]

@@ -1,4 +1,4 @@
-"""A simulated NVIDIA: a device root of its own, and GPUs certified under it.
+"""A simulated NVIDIA: a device root of its own, and GPUs and switches certified under it.
 
 Every certificate says "Simulated" in its subject. Only a policy that names the simulated root accepts any of it.
 """
@@ -19,14 +19,19 @@ from cryptography.x509.oid import NameOID
 
 from attestation import cbor
 from attestation.certificate import Certificate
-from attestation.sim.der import identifier, integer, key_bytes, load_ec_key, octets, sequence
-from attestation.sim.firmware import GPU_MODELS, GpuFirmware
+from attestation.nvidia_facts import PDI_SIZE
+from attestation.sim.der import element, identifier, integer, key_bytes, load_ec_key, octets, sequence
+from attestation.sim.firmware import GPU_MODELS, SWITCH_FIRMWARE, GpuFirmware, SwitchFirmware
 from attestation.sim.gpu import NO_FAULTS, GpuFaults, SimulatedGpu
 from attestation.sim.ocsp import SimulatedResponder
+from attestation.sim.switch import SimulatedSwitch
 
 __all__ = ["GPU_MODELS", "NO_FAULTS", "GpuFaults", "GpuFirmware", "SimulatedGpu", "SimulatedNvidia"]
 
-_FWID_EXTENSION = x509.ObjectIdentifier("2.23.133.5.4.1")
+_DEVICE_ID = x509.ObjectIdentifier("2.23.133.5.4.1")
+_TCB_INFO = x509.ObjectIdentifier("2.23.133.5.4.1.1")
+_CLOSED = b"\0\x80\0\0\1"  # bit string: not configured, of fixed width, as on genuine Blackwell
+_DEBUG = b"\0\x90\0\0\1"  # and in debug mode
 _ROOT = "Simulated Device Identity CA"
 _FAMILY = "Simulated GPU Identity"
 _PROVISIONER = "Simulated GPU Provisioner ICA 1"
@@ -75,6 +80,7 @@ class SimulatedNvidia:
         firmware: GpuFirmware | None = None,
         not_after: datetime = _FOREVER,
         identity: bytes | None = None,
+        debug: bool = False,
     ) -> SimulatedGpu:
         """Make a GPU this vendor endorses.
 
@@ -83,30 +89,55 @@ class SimulatedNvidia:
             firmware: run this in place of the model's.
             not_after: end of the firmware certificate.
             identity: firmware identity in the certificate if it is not to be the firmware's; empty leaves it out.
+            debug: it was in debug mode when it made its firmware key; only Blackwell's certificates say so.
         """
         if model not in GPU_MODELS:
             raise ValueError(f"unknown GPU model {model!r}, want one of {', '.join(GPU_MODELS)}")
         runs = firmware or GPU_MODELS[model]
-        device, leaf = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
-        serial = secrets.token_hex(9).upper()
-        device_name = _name(f"{runs.chip} A01 GSP BROM", serial)
         fwid = runs.identity() if identity is None else identity
+        flags = None if runs.hopper else _DEBUG if debug else _CLOSED
+        key, chain = self._certify(runs.chip, "GSP", 0x41, fwid, not_after=not_after, flags=flags)
+        return SimulatedGpu(firmware=runs, key=key, chain=chain)
+
+    def make_switch(self, *, firmware: SwitchFirmware = SWITCH_FIRMWARE) -> SimulatedSwitch:
+        """Make an NVSwitch this vendor endorses."""
+        key, chain = self._certify("LS_10", "FSP", 0x50, firmware.identity(), not_after=_FOREVER, flags=None)
+        return SimulatedSwitch(firmware=firmware, key=key, chain=chain)
+
+    def _certify(
+        self, chip: str, unit: str, prefix: int, fwid: bytes, *, not_after: datetime, flags: bytes | None
+    ) -> tuple[ec.EllipticCurvePrivateKey, tuple[bytes, ...]]:
+        """Return a new device's firmware key and its certificates.
+
+        Args:
+            chip: chip, as genuine certificates name it.
+            unit: which processor on it signs.
+            prefix: first byte of the device's serial number; a random identifier follows.
+            fwid: firmware identity; empty leaves it out.
+            not_after: end of the firmware certificate.
+            flags: of the device's state, as Blackwell's certificates have them.
+        """
+        device, leaf = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
+        serial = int.from_bytes(bytes([prefix]) + secrets.token_bytes(PDI_SIZE), "big")
+        device_name = _name(f"{chip} A01 {unit} BROM", f"{serial:X}")
+        leaf_name = _name(f"{chip} A01 {unit} FMC LF", secrets.token_hex(20).upper())
+        extension = _device_id(device.public_key(), fwid) if flags is None else _tcb_info(fwid, flags)
         certificates = (
             _sign(
-                _builder(_name(f"{runs.chip} A01 GSP FMC LF", secrets.token_hex(20).upper()), leaf, self.issued)
-                .issuer_name(device_name)
-                .not_valid_after(not_after),
+                _builder(leaf_name, leaf, self.issued).issuer_name(device_name).not_valid_after(not_after),
                 device,
                 authority=False,
-                extension=_fwid_extension(device.public_key(), fwid) if fwid else None,
+                extension=extension if fwid else None,
             ),
             _sign(
-                _builder(device_name, device, self.issued).issuer_name(_name(_PROVISIONER)).not_valid_after(_FOREVER),
+                _builder(device_name, device, self.issued, serial)
+                .issuer_name(_name(_PROVISIONER))
+                .not_valid_after(_FOREVER),
                 self.provisioner_key,
                 authority=True,
             ),
         )
-        return SimulatedGpu(firmware=runs, key=leaf, chain=(*certificates, *self.authorities))
+        return leaf, (*certificates, *self.authorities)
 
     def to_bytes(self) -> bytes:
         """Return the whole vendor, the provisioner's private key included."""
@@ -152,12 +183,14 @@ def _name(common: str, serial: str | None = None) -> x509.Name:
     return x509.Name(attributes)
 
 
-def _builder(subject: x509.Name, key: ec.EllipticCurvePrivateKey, issued: datetime) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, key: ec.EllipticCurvePrivateKey, issued: datetime, serial: int | None = None
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(x509.random_serial_number() if serial is None else serial)
         .not_valid_before(issued)
     )
 
@@ -199,8 +232,19 @@ def _certificate(
     return _sign(builder, issuer_key, authority=True)
 
 
-def _fwid_extension(device: ec.EllipticCurvePublicKey, fwid: bytes) -> x509.UnrecognizedExtension:
-    """Return the DICE extension: version, the device's key, and the firmware's SHA-384."""
+def _device_id(device: ec.EllipticCurvePublicKey, fwid: bytes) -> x509.UnrecognizedExtension:
+    """Return Hopper's DICE extension: version, the device's key, and the firmware's SHA-384."""
     key = device.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    digest = sequence(identifier("2.16.840.1.101.3.4.2.2"), octets(fwid))  # SHA-384
-    return x509.UnrecognizedExtension(_FWID_EXTENSION, sequence(integer(1), key, digest))
+    return x509.UnrecognizedExtension(_DEVICE_ID, sequence(integer(1), key, _fwid(fwid)))
+
+
+def _tcb_info(fwid: bytes, flags: bytes) -> x509.UnrecognizedExtension:
+    """Return Blackwell's DICE extension: vendor, model, version, numbers, digests of two firmware parts, flags."""
+    texts = (element(0x80, b"Simulated"), element(0x81, b"GB100 A01 GSP"), element(0x82, b"01"))
+    numbers = (element(tag, b"\0") for tag in (0x83, 0x84, 0x85))
+    digests = element(0xA6, _fwid(fwid) + _fwid(bytes(48)))
+    return x509.UnrecognizedExtension(_TCB_INFO, sequence(*texts, *numbers, digests, element(0x87, flags)))
+
+
+def _fwid(digest: bytes) -> bytes:
+    return sequence(identifier("2.16.840.1.101.3.4.2.2"), octets(digest))  # SHA-384

@@ -33,7 +33,7 @@ Edit = Callable[[dict[str, Any]], object]
 @pytest.mark.parametrize(
     "edit",
     [
-        pytest.param(lambda d: d.update(v=2), id="unknown-version"),
+        pytest.param(lambda d: d.update(v=3), id="unknown-version"),
         pytest.param(lambda d: d.update(v=True), id="version-that-is-no-number"),
         pytest.param(lambda d: d.update(extra=1), id="unknown-field"),
         pytest.param(lambda d: d.pop("rims"), id="missing-field"),
@@ -57,7 +57,7 @@ Edit = Callable[[dict[str, Any]], object]
         pytest.param(lambda d: d.update(gpus=d["gpus"] * 17), id="too-many-gpus"),
         pytest.param(lambda d: d["gpus"][0].update(chain=[b""] * 11), id="endless-chain"),
         pytest.param(lambda d: d["gpus"][0].update(extra=0), id="unknown-gpu-field"),
-        pytest.param(lambda d: d.update(rims=[b""] * 33), id="too-many-manifests"),
+        pytest.param(lambda d: d.update(rims=[b""] * 41), id="too-many-manifests"),
     ],
 )
 def test_refused(edit: Edit) -> None:

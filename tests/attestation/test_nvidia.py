@@ -31,13 +31,14 @@ from attestation.nvidia import (
     GpuFacts,
     GpuFeature,
     NvidiaClaims,
+    check_firmware,
     check_measurements,
     check_report,
     check_signed,
     load_rims,
     read_facts,
 )
-from attestation.nvidia_chain import GpuEndorsement, check_chain
+from attestation.nvidia_chain import DeviceEndorsement, check_chain
 from attestation.rim import parse_rim
 from attestation.roots import NVIDIA_DEVICE_ROOT
 from attestation.sim.firmware import GPU_MODELS
@@ -75,13 +76,14 @@ def _genuine(name: str) -> list[GpuEvidence]:
     ]
 
 
-def _accept(evidence: GpuEvidence, now: datetime = NOW) -> tuple[GpuEndorsement, SpdmReport, GpuFacts]:
+def _accept(evidence: GpuEvidence, now: datetime = NOW) -> tuple[DeviceEndorsement, SpdmReport, GpuFacts]:
     """Everything but the measurements: the manifests of the genuine reports' versions are not among the vectors."""
     log = CheckLog()
     endorsement = check_chain(evidence.chain, roots=frozenset({NVIDIA_DEVICE_ROOT}), now=now, log=log)
     report = parse_spdm(evidence.report)
     facts = read_facts(report)
-    check_signed(report, facts, endorsement, nonce=evidence.report[4:36], log=log)
+    check_signed(report, endorsement, nonce=evidence.report[4:36], log=log)
+    check_firmware(facts.fwid, endorsement, log=log)
     return endorsement, report, facts
 
 
@@ -144,7 +146,8 @@ def test_one_flipped_bit_in_a_genuine_report_is_refused(bit: int) -> None:
     endorsement = check_chain(genuine.chain, roots=frozenset({NVIDIA_DEVICE_ROOT}), now=NOW, log=log)
     with pytest.raises(AttestationError):
         report = parse_spdm(altered.report)
-        check_signed(report, read_facts(report), endorsement, nonce=genuine.report[4:36], log=log)
+        read_facts(report)
+        check_signed(report, endorsement, nonce=genuine.report[4:36], log=log)
 
 
 def test_an_honest_gpu_is_accepted(evidence: GpuEvidence) -> None:
@@ -152,13 +155,50 @@ def test_an_honest_gpu_is_accepted(evidence: GpuEvidence) -> None:
     assert (claims.model, claims.driver, claims.vbios) == ("GH100", FIRMWARE.driver, FIRMWARE.vbios)
     assert (claims.feature, claims.root) == (GpuFeature.SPT, nvidia().root)
     assert claims.rims == tuple(RIMS)
-    assert all(check.outcome == "held" for check in claims.checks)
+    told = {check.name for check in claims.checks if check.outcome != "held"}
+    assert told == {"GPU key made in a closed state"}, "Hopper's certificates do not say so"
 
 
 def test_a_gpu_of_another_model_is_accepted_with_its_own_manifests() -> None:
     other = nvidia().make_gpu("B200")
     claims = _check(other.attest(NONCE), rims={sha256(rim).digest(): rim for rim in other.rims})
     assert claims.model == "GB100"
+    assert all(check.outcome == "held" for check in claims.checks)
+
+
+def test_refused_blackwell_whose_key_was_made_in_debug_mode() -> None:
+    device = nvidia().make_gpu("B200", debug=True)
+    with pytest.raises(GpuStateError, match="debug"):
+        _check(device.attest(NONCE), rims={sha256(rim).digest(): rim for rim in device.rims})
+
+
+def test_refused_driver_manifest_of_the_chip_that_the_certificate_names_when_the_driver_names_another() -> None:
+    device = nvidia().make_gpu("B200")
+    report = device.attest(NONCE, GpuFaults(opaque={35: b"GB202\0"}))
+    with pytest.raises(RimMismatchError, match="manifest for GB202"):
+        _check(report, rims={sha256(rim).digest(): rim for rim in device.rims})
+
+
+def test_a_genuine_blackwell_holds_down_to_nvidias_root_and_tells_no_mode() -> None:
+    report = bytes.fromhex(vector("nvidia-gpu/blackwell_report.hex").read_text())
+    chain = _ders(vector("nvidia-gpu/blackwell_chain.pem").read_bytes())
+    endorsement, parsed, facts = _accept(GpuEvidence(report=report, chain=chain))
+    assert (endorsement.model, facts.driver, facts.vbios_manifest) == (
+        "GB100",
+        "575.32",
+        "NV_GPU_VBIOS_G525_0220_886_970088000F",
+    )
+    assert endorsement.identity.open_states == ()
+    assert (facts.feature, facts.chip, len(parsed.measurements)) == (None, None, 64)
+    with pytest.raises(GpuStateError, match="none told by this driver"):
+        check_report(
+            GpuEvidence(report=report, chain=chain),
+            nonce=parsed.nonce,
+            roots=frozenset({NVIDIA_DEVICE_ROOT}),
+            rims=(),
+            now=NOW,
+            features=frozenset(GpuFeature),
+        )
 
 
 def test_the_device_identity_outlives_a_firmware_update(evidence: GpuEvidence) -> None:
@@ -183,6 +223,8 @@ def test_manifests_may_be_read_once_for_many_gpus(evidence: GpuEvidence) -> None
         pytest.param({"feature": GpuFeature.PPCIE}, GpuStateError, id="unattested-switches-in-between"),
         pytest.param({"protected_pcie": True}, GpuStateError, id="mode-fields-that-contradict-each-other"),
         pytest.param({"opaque": {36: b"\7\0"}}, GpuStateError, id="unknown-mode"),
+        pytest.param({"opaque": {22: b"\1" * 7}}, MalformedEvidenceError, id="half-a-link"),
+        pytest.param({"opaque": {22: b"\1" * 8 * 65}}, MalformedEvidenceError, id="more-links-than-a-gpu-has"),
         pytest.param({"opaque": {11: b"\0"}}, GpuStateError, id="unknown-decoder-status-to-skip-a-measurement"),
         pytest.param({"opaque": {6: b"short"}}, MalformedEvidenceError, id="vbios-version-of-another-size"),
         pytest.param({"opaque": {3: b"\xff\xfe"}}, MalformedEvidenceError, id="driver-version-that-is-no-text"),

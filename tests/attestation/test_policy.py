@@ -6,6 +6,7 @@ import pytest
 
 from attestation import AppraisalPolicy, PolicyError, ReferenceValues, SnpTcb, Tier, TrustedRoots, UnsafeSimulatedRoots
 from attestation.intel import TcbRules
+from attestation.nvidia_facts import GpuFeature
 from attestation.roots import AMD_ARK_MILAN, INTEL_SGX_ROOT, NVIDIA_DEVICE_ROOT, PRODUCTION, trust_domain
 from attestation.tdx_rules import TdxRules
 
@@ -26,6 +27,8 @@ def test_a_policy_of_reference_values_alone_is_the_strict_one() -> None:
     assert (policy.max_age_s, policy.unsafe_accept_open_hosts) == (600, False)
     assert policy.snp_floor.of("Milan") is None
     assert policy.job_bundles == frozenset()
+    assert policy.gpu_modes == frozenset(GpuFeature)
+    assert policy.gpu_topologies == {"hgx-8x4"}
 
 
 def test_every_field_can_be_written() -> None:
@@ -44,6 +47,8 @@ def test_every_field_can_be_written() -> None:
         tdx_modules: ['{DIGEST_48}']
         images: [{{name: v1, mr_td: '{DIGEST_48}', rtmr0: '{DIGEST_48}', rtmr1: '{DIGEST_48}', rtmr2: '{DIGEST_48}'}}]
         snp_floor: {{milan: {{bootloader: 4, tee: 0, snp: 24, microcode: 219}}}}
+        gpu_modes: [spt]
+        gpu_topologies: []
         denied_platforms: ['{DIGEST}']
         require_firmware_log: true
         engines: ['{DIGEST}']
@@ -54,6 +59,7 @@ def test_every_field_can_be_written() -> None:
     )
     assert policy.roots == TrustedRoots(intel=frozenset({INTEL_SGX_ROOT}))
     assert policy.pins("amd") == frozenset()
+    assert (policy.gpu_modes, policy.gpu_topologies) == (frozenset({GpuFeature.SPT}), frozenset())
     assert policy.snp_floor.of("Milan") == SnpTcb(bootloader=4, tee=0, snp=24, microcode=219)
     lists = (policy.denied_platforms, policy.engines, policy.image_configs, policy.job_bundles)
     assert set(lists) == {frozenset({bytes.fromhex(DIGEST)})}
@@ -85,6 +91,9 @@ def test_a_simulated_policy_can_be_written_and_trusts_nobody_else() -> None:
         pytest.param("a: [", "not YAML", id="not-yaml"),
         pytest.param("max_age_s: 5", "no reference", id="no-reference-values"),
         pytest.param(REFERENCE + "max_age: 5", "unknown key 'max_age'", id="misspelt-key"),
+        pytest.param(REFERENCE + "gpu_modes: [sptt]", "want any of spt, mpt, ppcie", id="unknown-gpu-mode"),
+        pytest.param(REFERENCE + "gpu_modes: spt", "want a list", id="gpu-mode-that-is-no-list"),
+        pytest.param(REFERENCE + "gpu_topologies: [hgx]", "unknown 'hgx'", id="unknown-topology"),
         pytest.param(REFERENCE + "? [1, 2]\n: 5", "YAML", id="key-that-is-a-list"),
         pytest.param(REFERENCE + "7: 5", "unknown key '7'", id="key-that-is-a-number"),
         pytest.param(

@@ -11,7 +11,7 @@ import cbor2
 import pytest
 
 from attestation import CcState, NoTee, Transcript, encode_evidence, gpu_nonce, host_id, inclusion_proof, nonce_root
-from attestation.transcript import MODELS_MAX
+from attestation.transcript import MODELS_MAX, SWITCHES_MAX, switch_nonce
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol" / "transcript.md"
 NONCES = (b"\1" * 32, b"\2" * 32)
@@ -24,7 +24,7 @@ BASE = Transcript(
     engine=b"\6" * 32,
     cc=(CcState.ON, CcState.ON),
 )
-FULL = BASE.with_reports((b"report 0", b"report 1"))
+FULL = BASE.with_reports((b"report 0", b"report 1"), (b"report 2",))
 
 
 def _published() -> dict[str, bytes]:
@@ -39,6 +39,7 @@ def test_the_published_vector_is_what_the_code_computes() -> None:
         "base digest": FULL.base_digest(),
         "GPU nonce 0": gpu_nonce(FULL.base_digest(), 0),
         "GPU nonce 1": gpu_nonce(FULL.base_digest(), 1),
+        "switch nonce 0": switch_nonce(FULL.base_digest(), 0),
         "transcript digest": FULL.digest(),
         "report data": FULL.report_data(),
         "host id": host_id(FULL.hpke, FULL.receipt),
@@ -49,10 +50,10 @@ def test_the_published_vector_is_what_the_code_computes() -> None:
     }
 
 
-def _foreign_cbor(*, gpus: bool = True) -> bytes:
+def _foreign_cbor(*, reports: bool = True) -> bytes:
     """The page's words, followed with another encoder and hashes written out."""
     fields = {
-        "v": 1,
+        "v": 2,
         "nonce_root": _foreign_root(),
         "hpke": b"\3" * 1216,
         "receipt": b"\4" * 32,
@@ -61,8 +62,9 @@ def _foreign_cbor(*, gpus: bool = True) -> bytes:
         "engine": b"\6" * 32,
         "cc": ["on", "on"],
     }
-    if gpus:
+    if reports:
         fields["gpus"] = [hashlib.sha384(b"report 0").digest(), hashlib.sha384(b"report 1").digest()]
+        fields["switches"] = [hashlib.sha384(b"report 2").digest()]
     return cbor2.dumps(fields, canonical=True)
 
 
@@ -74,13 +76,14 @@ def _foreign_root() -> bytes:
 
 def test_the_page_can_be_followed_without_our_code() -> None:
     published = _published()
-    base_digest = hashlib.sha384(_foreign_cbor(gpus=False)).digest()
+    base_digest = hashlib.sha384(_foreign_cbor(reports=False)).digest()
     digest = hashlib.sha384(_foreign_cbor()).digest()
     assert published["nonce root"] == _foreign_root()
     assert published["base digest"] == base_digest
     assert published["transcript digest"] == digest
     assert published["report data"] == digest + b"chrysalis/1 tee\0"
     assert published["GPU nonce 1"] == hashlib.sha256(b"chrysalis/1 gpu" + base_digest + b"\0\1").digest()
+    assert published["switch nonce 0"] == hashlib.sha256(b"chrysalis/1 switch" + base_digest + b"\0\0").digest()
     assert published["host id"] == hashlib.sha256(b"chrysalis/1 host" + b"\3" * 1216 + b"\4" * 32).digest()[:8]
 
 
@@ -103,12 +106,18 @@ def test_every_field_changes_digest_and_gpu_nonces(change: dict[str, object]) ->
     assert changed.base_digest() != FULL.base_digest()
 
 
-def test_gpu_reports_change_the_digest_and_not_the_nonces_they_answer() -> None:
-    swapped = replace(FULL, gpus=FULL.gpus[::-1])
+@pytest.mark.parametrize("change", [{"gpus": FULL.gpus[::-1]}, {"switches": ()}, {"switches": FULL.gpus[:1]}])
+def test_reports_of_devices_change_the_digest_and_not_the_nonces_they_answer(change: dict[str, object]) -> None:
+    swapped = replace(FULL, **change)
     assert swapped.digest() != FULL.digest()
     assert swapped.base_digest() == FULL.base_digest() == BASE.base_digest()
+
+
+def test_every_device_answers_a_nonce_of_its_own() -> None:
+    base = BASE.base_digest()
+    nonces = [gpu_nonce(base, 0), gpu_nonce(base, 1), switch_nonce(base, 0), switch_nonce(base, 1)]
+    assert len(set(nonces)) == 4
     assert FULL.base() == BASE
-    assert gpu_nonce(BASE.base_digest(), 0) != gpu_nonce(BASE.base_digest(), 1)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +135,9 @@ def test_gpu_reports_change_the_digest_and_not_the_nonces_they_answer() -> None:
         {"gpus": (bytes(48),)},
         {"gpus": (bytes(47), bytes(48))},
         {"cc": (CcState.ON,) * 17, "gpus": ()},
+        {"switches": (bytes(47),)},
+        {"switches": (bytes(48),) * (SWITCHES_MAX + 1)},
+        {"gpus": (), "switches": (bytes(48),)},
     ],
 )
 def test_a_transcript_outside_its_limits_cannot_be_made(change: dict[str, object]) -> None:

@@ -49,12 +49,14 @@ from tests.attestation.hosts import (
     vendors,
 )
 from tests.attestation.test_log_appraisal import LOG_CHECKS, LOG_FAULTS
+from tests.attestation.test_topology import MACHINE_REFUSALS
 from tests.attestation.vendors import NOW
 
 KINDS = pytest.mark.parametrize("kind", list(TeeKind))
+HOPPER = "GPU key made in a closed state"  # its certificates do not tell
 NOTHING_TO_LOOK_AT = {
-    TeeKind.TDX: {"gpus", "endorsements not rolled back", "event log image configuration", "engine"},
-    TeeKind.SEV_SNP: {"gpus", "endorsements not rolled back", "engine", *LOG_CHECKS},
+    TeeKind.TDX: {"gpus", HOPPER, "endorsements not rolled back", "event log image configuration", "engine"},
+    TeeKind.SEV_SNP: {"gpus", HOPPER, "endorsements not rolled back", "engine", *LOG_CHECKS},
 }
 
 
@@ -110,6 +112,9 @@ def test_a_verdict_can_be_written_as_json_and_crosses_processes() -> None:
         (Fault.DOUBLED_GPU, refusals.GpuBindingError),
         (Fault.CC_OFF, refusals.GpuStateError),
         (Fault.CC_DEVTOOLS, refusals.GpuStateError),
+        (Fault.ALTERED_GPU_FIRMWARE, refusals.RimMismatchError),
+        (Fault.MIXED_MODES, refusals.GpuStateError),
+        (Fault.GPU_OF_A_SET, refusals.TopologyError),
         (Fault.STALE_COLLATERAL, refusals.EndorsementExpiredError),
         (Fault.OUT_OF_DATE_TCB, refusals.TcbStatusError),
         (Fault.REVOKED_KEY, refusals.RevokedError),
@@ -135,7 +140,9 @@ def test_refused_snp_host(fault: Fault, error: type[AttestationError]) -> None:
 
 def test_every_fault_of_the_simulator_is_tried_above() -> None:
     tried = next(mark for mark in test_refused.pytestmark if mark.args[0] == ("fault", "error")).args[1]
-    assert {fault for fault, _ in tried} | LOG_FAULTS.keys() | SNP_REFUSALS.keys() == set(Fault)
+    assert {fault for fault, _ in tried} | LOG_FAULTS.keys() | SNP_REFUSALS.keys() | MACHINE_REFUSALS.keys() == set(
+        Fault
+    )
 
 
 def test_a_nonce_of_somebody_else_is_refused() -> None:

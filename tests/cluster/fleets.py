@@ -3,6 +3,7 @@
 import hashlib
 from datetime import UTC, datetime, timedelta
 
+from attestation.nvidia_facts import GpuFeature
 from attestation.transcript import CcState
 from attestation.verdict import GpuClaims, TeeKind, Tier
 from billing.tariff import Tariff
@@ -25,7 +26,7 @@ def name_bytes(name: str, size: int) -> bytes:
 
 def capability(name: str = "a", **changes: object) -> Capability:
     tier = changes.get("tier", Tier.CONFIDENTIAL)
-    gpu = GpuClaims(model="GH100", driver="580.1", vbios="96.0", cc=CcState.ON)
+    gpu = GpuClaims(model="GH100", driver="580.1", vbios="96.0", mode=GpuFeature.SPT, cc=CcState.ON)
     values = {
         "host_id": name_bytes(name, 8),
         "tier": tier,
