@@ -1,5 +1,5 @@
 """`python -m attestation verify EVIDENCE --policy POLICY --nonce HEX [--at TIME] [--json]`, `logs FILE [--ccel]`,
-and `measure-snp --ovmf FILE --vcpus N`.
+`measure-snp --ovmf FILE --vcpus N` and `check-rim FILE`.
 
 Exit code 0: everything held; 1: refused; 2: could not tell (unreadable file, unusable policy, wrong arguments).
 """
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from attestation import logs_command, measure_command
+from attestation import logs_command, measure_command, rim_command
 from attestation.errors import AttestationError, PolicyError
 from attestation.evidence import EVIDENCE_SIZE_MAX, parse_evidence
 from attestation.policy import AppraisalPolicy
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(at=datetime.now(UTC), run=_verify)
     logs_command.add_parser(commands)
     measure_command.add_parser(commands)
+    rim_command.add_parser(commands)
     return parser
 
 

@@ -101,7 +101,7 @@ def check_chain(
         required="a pinned NVIDIA root key",
         error=UntrustedRootError,
     )
-    broken = None if known else _first_broken_link(certificates, _AUTHORITIES if held else len(chain))
+    broken = None if known else first_broken_link(certificates, _AUTHORITIES if held else len(chain))
     log.require(
         f"{device} certificate chain",
         broken is None,
@@ -136,8 +136,12 @@ def _read_endorsement(chain: list[Certificate]) -> DeviceEndorsement:
     )
 
 
-def _first_broken_link(chain: list[Certificate], count: int) -> str | None:
-    """Say in words where the first `count` certificates of a chain break; None when they hold."""
+def first_broken_link(chain: list[Certificate], count: int) -> str | None:
+    """Say in words where the first `count` certificates of a chain break; None when they hold.
+
+    Raises:
+        MalformedEvidenceError: a key is not of P-384.
+    """
     if chain[0].is_authority():
         return "the leaf is an authority"
     links = list(zip(chain, [*chain[1:], chain[-1]], strict=True))

@@ -19,6 +19,7 @@ AMD_ARK_MILAN = bytes.fromhex("9f056bee44377e29308cb5ffa895bdfb62d18881fa6bed8d6
 AMD_ARK_GENOA = bytes.fromhex("429a69c9422aa258ee4d8db5fcda9c6470ef15f8cd5a9cebd6cbc7d90b863831")
 AMD_ARK_TURIN = bytes.fromhex("4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08")
 NVIDIA_DEVICE_ROOT = bytes.fromhex("a90c4eb5acfd3e3d03a25db6a26b84f720ad0503196c627c21ddd48dd85b06a4")
+NVIDIA_RIM_ROOT = bytes.fromhex("dec1dc316477aa851eebdf51327ae9f864bc8d89254657ed1e7eb9168af1e1a3")  # signs manifests
 
 _GENUINE = {
     "intel": frozenset({INTEL_SGX_ROOT}),
