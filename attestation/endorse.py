@@ -43,9 +43,10 @@ from attestation.eventlog import LogEvent
 from attestation.evidence import GpuEvidence, SnpEvidence, TdxEvidence
 from attestation.fetch import Fetcher, Request
 from attestation.intel import TcbRules
-from attestation.nvidia import check_measurements
 from attestation.nvidia_chain import check_chain
 from attestation.nvidia_facts import read_facts
+from attestation.nvidia_measurements import check_measurements, check_switch_measurements
+from attestation.nvswitch import PRODUCTS, read_switch_facts
 from attestation.ocsp import check_revocation, parse_ocsp
 from attestation.policy import TCB_STATUSES, Revocation
 from attestation.rim import parse_rim
@@ -105,9 +106,10 @@ class Endorser:
         if isinstance(cpu, SnpEvidence) and self.amd is not None:
             attestation = replace(attestation, cpu=self._endorse_snp(cpu, self.amd, now))
         if attestation.gpus and self.nvidia is not None and self.nvidia.ocsp:
-            attestation = replace(attestation, ocsp=self._ask_revocation(attestation.gpus, self.nvidia, now))
+            devices = (*attestation.gpus, *attestation.switches)
+            attestation = replace(attestation, ocsp=self._ask_revocation(devices, self.nvidia, now))
         if attestation.gpus and self.nvidia is not None and self.nvidia.rim:
-            attestation = replace(attestation, rims=self._fetch_manifests(attestation.gpus, self.nvidia, now))
+            attestation = replace(attestation, rims=self._fetch_manifests(attestation, self.nvidia, now))
         return attestation
 
     def _endorse_tdx(self, evidence: TdxEvidence, service: IntelService, now: datetime) -> TdxEvidence:
@@ -151,29 +153,27 @@ class Endorser:
         return fetched
 
     def _ask_revocation(
-        self, gpus: tuple[GpuEvidence, ...], service: NvidiaService, now: datetime
+        self, devices: tuple[GpuEvidence, ...], service: NvidiaService, now: datetime
     ) -> tuple[bytes, ...]:
-        """Ask about every certificate once; GPUs of a host share the upper ones."""
+        """Ask about every certificate once; GPUs and switches of a host share the upper ones."""
         answers: dict[str, bytes] = {}
-        for gpu in gpus:
-            asked = [service.status(certificate, issuer) for certificate, issuer in pairwise(gpu.chain[1:])]
+        for device in devices:
+            asked = [service.status(certificate, issuer) for certificate, issuer in pairwise(device.chain[1:])]
             mine = [self.fetcher.get(request, ocsp_parser(), ends, now=now).data for request in asked]
 
-            def check(gpu: GpuEvidence = gpu, mine: Sequence[bytes] = mine) -> None:
+            def check(device: GpuEvidence = device, mine: Sequence[bytes] = mine) -> None:
                 log, read = CheckLog(), [parse_ocsp(answer) for answer in mine]
-                check_chain(gpu.chain, roots=self.roots.of("nvidia"), now=now, log=log)
-                check_revocation(gpu.chain, read, policy=Revocation.REQUIRED, now=now, log=log)
+                check_chain(device.chain, roots=self.roots.of("nvidia"), now=now, log=log)
+                check_revocation(device.chain, read, policy=Revocation.REQUIRED, now=now, log=log)
 
             self._check(check, asked)
             answers.update(zip((request.key for request in asked), mine, strict=True))
         return tuple(answers.values())
 
-    def _fetch_manifests(
-        self, gpus: tuple[GpuEvidence, ...], service: NvidiaService, now: datetime
-    ) -> tuple[bytes, ...]:
-        """Fetch the manifests by name; they must agree with the GPU. A verifier takes them by their pinned digest."""
+    def _fetch_manifests(self, attestation: Attestation, service: NvidiaService, now: datetime) -> tuple[bytes, ...]:
+        """Fetch manifests by name; they must agree with the device. A verifier takes them by their pinned digest."""
         rims: dict[bytes, None] = {}
-        for gpu in gpus:
+        for gpu in attestation.gpus:
             chip = check_chain(gpu.chain, roots=self.roots.of("nvidia"), now=now, log=CheckLog()).model
             report = parse_spdm(gpu.report)
             asked = service.manifests(facts := read_facts(report), chip)
@@ -181,6 +181,14 @@ class Endorser:
             read = list(map(parse_rim, pair))
             self._check(partial(check_measurements, report, facts, chip, read, log=CheckLog()), asked)
             rims.update(dict.fromkeys(pair))
+        for switch in attestation.switches:
+            chip = check_chain(switch.chain, roots=self.roots.of("nvidia"), now=now, log=CheckLog()).model
+            report, product = parse_spdm(switch.report), PRODUCTS.get(chip, chip)
+            request = service.switch_manifest(bios := read_switch_facts(report).bios)
+            rim = self.fetcher.get(request, parse_manifest, ends, now=now).data
+            read = [parse_rim(rim)]
+            self._check(partial(check_switch_measurements, report, bios, product, read, log=CheckLog()), [request])
+            rims[rim] = None
         return tuple(rims)
 
     def _check(self, check: Callable[[], object], requests: Sequence[Request]) -> None:

@@ -116,12 +116,21 @@ class NvidiaService:
             check_url(self.ocsp)
 
     def manifests(self, facts: GpuFacts, chip: str) -> tuple[Request, Request]:
-        """Ask for the manifests of the driver and the VBIOS that a GPU runs; `chip` as in its certificate ("GH100")."""
+        """Ask for the manifests of the driver and the VBIOS that a GPU runs; `chip` as in its certificate ("GH100").
+
+        A Blackwell report may name the chip whose driver counts. Under a Hopper-style name stands Hopper's manifest.
+        """
         if not chip.isalnum():
             raise ValueError(f"chip {chip[:16]!r} is no word")
-        names = f"NV_GPU_DRIVER_{chip}_{facts.driver}", facts.vbios_manifest
-        driver, vbios = (Request(url=f"{self.rim}/v1/rim/{name}") for name in names)
-        return driver, vbios
+        kind = "NV_GPU_DRIVER" if chip.startswith("GH") else "NV_GPU_CC_DRIVER"
+        return self._manifest(f"{kind}_{facts.chip or chip}_{facts.driver}"), self._manifest(facts.vbios_manifest)
+
+    def switch_manifest(self, bios: str) -> Request:
+        """Ask for the manifest of the BIOS ("96.10.73.00.01") that an LS10 switch runs; there is one board."""
+        return self._manifest(f"NV_SWITCH_BIOS_5612_0002_890_{bios.replace('.', '')}")
+
+    def _manifest(self, name: str) -> Request:
+        return Request(url=f"{self.rim}/v1/rim/{name}")
 
     def status(self, certificate: bytes, issuer: bytes, *, nonce: bytes = b"") -> Request:
         """Ask whether a certificate (DER) that `issuer` signed is revoked.

@@ -89,8 +89,8 @@ class World:
             setattr(self.server, name, value)
 
 
-def make_host(kind: TeeKind, gpus: int) -> SimulatedHost:
-    made = vendors().make_host(kind, gpus=gpus, quote_latency_s=0, now=NOW)
+def make_host(kind: TeeKind, gpus: int, switches: int = 0) -> SimulatedHost:
+    made = vendors().make_host(kind, gpus=gpus, switches=switches, quote_latency_s=0, now=NOW)
     if kind is TeeKind.TDX:
         collateral = vendors().intel.collateral(made.platform, NOW - STALE)  # type: ignore[arg-type]
         return replace(made, platform=made.platform.with_collateral(collateral))  # type: ignore[union-attr]
@@ -98,8 +98,8 @@ def make_host(kind: TeeKind, gpus: int) -> SimulatedHost:
 
 
 @contextlib.contextmanager
-def world(tmp_path: Path, kind: TeeKind, gpus: int = 0) -> Iterator[World]:
-    host = make_host(kind, gpus)
+def world(tmp_path: Path, kind: TeeKind, gpus: int = 0, switches: int = 0) -> Iterator[World]:
+    host = make_host(kind, gpus, switches)
     server = VendorServer(vendors=vendors(), host=host, now=NOW)
     with server.serve():
         yield World(server=server, host=host, folder=tmp_path / "cache", now=NOW)
@@ -130,6 +130,14 @@ def test_gpus_get_answers_that_they_were_not_revoked(tmp_path: Path) -> None:
         assert made.server.asked.count("/") == 4  # two GPUs, and what they share
 
 
+def test_switches_get_answers_and_manifests_too(tmp_path: Path) -> None:
+    with world(tmp_path, TeeKind.TDX, gpus=8, switches=4) as made:
+        verdict = made.appraise(gpu_revocation=Revocation.REQUIRED)
+        assert len(verdict.switches) == 4
+        assert made.server.asked.count("/") == 14  # twelve devices, and two certificates that they share
+        assert sum("NV_SWITCH_BIOS" in path for path in made.server.asked) == 1
+
+
 def test_a_manifest_of_other_firmware_is_refused_and_not_kept(tmp_path: Path) -> None:
     other = vendors().nvidia.make_gpu("B200").rims
 
@@ -152,6 +160,16 @@ def test_manifests_are_fetched_by_name_and_taken_by_their_pinned_digest(tmp_path
         driver, vbios = service.manifests(facts, made.host.gpus[0].firmware.chip)
         assert driver.url == f"https://rim.invalid/v1/rim/NV_GPU_DRIVER_GH100_{facts.driver}"
         assert vbios.url.startswith("https://rim.invalid/v1/rim/NV_GPU_VBIOS_")
+
+
+def test_manifests_of_blackwell_and_of_switches_have_names_of_their_own() -> None:
+    service, device = NvidiaService(rim="https://rim.invalid"), vendors().nvidia.make_gpu("B200")
+    facts = read_facts(parse_spdm(device.attest(bytes(32)).report))
+    names = [request.url.rpartition("/")[2] for request in service.manifests(facts, "GB100")]
+    assert names == [f"NV_GPU_CC_DRIVER_GB100_{facts.driver}", facts.vbios_manifest]
+    told = service.manifests(replace(facts, chip="GB102"), "GB100")[0]
+    assert told.url.endswith(f"NV_GPU_CC_DRIVER_GB102_{facts.driver}")
+    assert service.switch_manifest("96.10.55.00.01").url.endswith("/NV_SWITCH_BIOS_5612_0002_890_9610550001")
 
 
 def test_new_tcb_info_reaches_the_evidence_when_the_old_runs_out(tdx: World) -> None:

@@ -20,7 +20,9 @@ from attestation.certificate import Certificate
 from attestation.evidence import EVIDENCE_SIZE_MAX
 from attestation.nvidia import GpuFeature, NvidiaClaims
 from attestation.nvswitch import NvSwitchClaims, read_switch_facts
+from attestation.policy import Revocation
 from attestation.sim.faults import SWITCH_FAULTS
+from attestation.sim.ocsp import OcspFaults
 from attestation.simulate import Fault, SimulatedHost
 from attestation.spdm import parse_spdm
 from attestation.topology import check_topology
@@ -144,6 +146,16 @@ def test_refused_denied_switch() -> None:
     evidence = evidence_of(machine())
     device_id = sha256(Certificate.parse(evidence.switches[2].chain[1]).public_key_info).digest()
     _refused(evidence, refusals.RevokedError, "switch 2 not denied", denied_platforms=frozenset({device_id}))
+
+
+def test_refused_revoked_switch_and_one_nobody_answered_for() -> None:
+    alive = vendors().refresh(machine(), now=NOW)
+    assert appraise(evidence_of(alive), policy_for(machine(), gpu_revocation=Revocation.REQUIRED))
+    _refused(evidence_of(machine()), refusals.RevocationUnknownError, gpu_revocation=Revocation.REQUIRED)
+    responder, chain = vendors().nvidia.responder, machine().switches[3].chain
+    revoked = responder.answer(chain[1], chain[2], now=NOW, faults=OcspFaults(status="revoked"))
+    bad = replace(alive, ocsp=(*alive.ocsp[:-1], revoked))
+    _refused(evidence_of(bad), refusals.RevokedError, "switch certificate 1 revocation")
 
 
 def test_an_unknown_topology_is_a_mistake_in_the_policy() -> None:

@@ -87,24 +87,27 @@ class VendorServer:
         return (200, platform.vcek, {}) if name == platform.chip_id.hex() else (404, b"", {})
 
     def _rim(self, name: str) -> Answer:
+        rims: dict[str, bytes] = {}
         for gpu in self.host.gpus:
-            driver, vbios = gpu.rims
-            rim = driver if name == f"NV_GPU_DRIVER_{gpu.firmware.chip}_{gpu.firmware.driver}" else vbios
-            if name.startswith("NV_GPU_"):
-                document = {
-                    "id": name,
-                    "rim": base64.b64encode(rim).decode(),
-                    "sha256": hashlib.sha256(rim).hexdigest(),
-                }
-                return 200, json.dumps(document).encode(), {}
-        return 404, b"", {}
+            firmware, kind = gpu.firmware, "DRIVER" if gpu.firmware.hopper else "CC_DRIVER"
+            board = "_".join((firmware.project, firmware.project_sku, firmware.chip_sku))
+            names = f"{kind}_{firmware.chip}_{firmware.driver}", f"VBIOS_{board}_{firmware.vbios.replace('.', '')}"
+            rims.update(zip((f"NV_GPU_{each}" for each in names), gpu.rims, strict=True))
+        for switch in self.host.switches:
+            bios = switch.firmware.bios.replace(".", "")
+            rims[f"NV_SWITCH_BIOS_5612_0002_890_{bios}"] = switch.firmware.manifest()
+        if name not in rims:
+            return 404, b"", {}
+        rim = rims[name]
+        document = {"id": name, "rim": base64.b64encode(rim).decode(), "sha256": hashlib.sha256(rim).hexdigest()}
+        return 200, json.dumps(document).encode(), {}
 
     def _ocsp(self, body: bytes) -> bytes:
         request = ocsp.load_der_ocsp_request(body)
         nonce = next((extension.value.nonce for extension in request.extensions), b"")  # type: ignore[attr-defined]
-        for gpu in self.host.gpus:
-            for position, certificate in enumerate(gpu.chain[1:-1], 1):
-                issuer = gpu.chain[position + 1]
+        for chain in (*(gpu.chain for gpu in self.host.gpus), *(switch.chain for switch in self.host.switches)):
+            for position, certificate in enumerate(chain[1:-1], 1):
+                issuer = chain[position + 1]
                 parsed = self.vendors.nvidia.responder.answer(certificate, issuer, now=self.now)
                 if ocsp.load_der_ocsp_response(parsed).serial_number == request.serial_number:
                     return self.vendors.nvidia.responder.answer(
