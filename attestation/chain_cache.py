@@ -1,4 +1,4 @@
-"""Certificate chains and revocation lists whose signatures held, so that they need not be checked again.
+"""Certificate chains and revocation lists whose signatures held, and manifests: not to be checked or read again.
 
 Only what does not depend on time or policy is kept: trust in the root, validity and revocation are judged on every use.
 """
@@ -14,8 +14,8 @@ _T = TypeVar("_T")
 class ChainCache:
     """What held before, by fingerprint of all its bytes; the entry used longest ago goes first.
 
-    A GPU chain saves 4 of 5 verifications, an AMD chain with its revocation list 4 of 5. One instance may serve all
-    vendors: an entry of another kind than asked for is none.
+    A GPU chain saves 4 of 5 verifications, an AMD chain with its revocation list 4 of 5; GPUs of a family also share
+    the certificates above them. One instance may serve all vendors: an entry of another kind than asked for is none.
     """
 
     def __init__(self, capacity: int = 1024) -> None:

@@ -71,13 +71,14 @@ def check_devices(
     _check_named("switch", evidence.switches, transcript.switches, log)
     if not evidence.gpus:
         log.skip("gpus", why="the host has none")
+    chains = chains if chains is not None else ChainCache()
     terms = _Terms(
         base=transcript.base_digest(),
-        rims=nvidia.load_rims(_check_rims(evidence, policy, log)),  # (2)
+        rims=nvidia.load_rims(_check_rims(evidence, policy, log), chains),  # (2)
         answers=tuple(ocsp.parse_ocsp(answer) for answer in evidence.ocsp),
         policy=policy,
         now=now,
-        chains=chains if chains is not None else ChainCache(),
+        chains=chains,
         log=log,
     )
     gpus = _check_gpus(evidence.gpus, transcript.cc, terms)  # (3)

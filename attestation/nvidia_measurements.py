@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from hmac import compare_digest
 
+from attestation.chain_cache import ChainCache
 from attestation.errors import RimMismatchError
 from attestation.nvidia_facts import GpuFacts
 from attestation.rim import Rim, parse_rim
@@ -21,11 +22,12 @@ from attestation.verdict import CheckLog
 NVDEC0_BLOCK = 35  # manifest index of the video decoder's measurement; it counts only where that unit is on
 
 
-def load_rims(files: Mapping[bytes, bytes]) -> tuple[Rim, ...]:
+def load_rims(files: Mapping[bytes, bytes], cache: ChainCache | None = None) -> tuple[Rim, ...]:
     """Read manifests once for all devices of a host.
 
     Args:
         files: SHA-256 pinned by the policy -> the file.
+        cache: manifests read before, by digest, if the caller keeps them.
 
     Raises:
         MalformedEvidenceError: a file is no manifest.
@@ -34,7 +36,15 @@ def load_rims(files: Mapping[bytes, bytes]) -> tuple[Rim, ...]:
     for digest, data in files.items():
         if not compare_digest(sha256(data).digest(), digest):
             raise RimMismatchError(f"manifest {digest.hex()} is another file; fetch it again")
-    return tuple(parse_rim(data) for data in files.values())
+    return tuple(_read(digest, data, cache) for digest, data in files.items())
+
+
+def _read(digest: bytes, data: bytes, cache: ChainCache | None) -> Rim:
+    known = cache.get(digest, Rim) if cache is not None else None
+    rim = known or parse_rim(data)
+    if cache is not None:
+        cache.put(digest, rim)
+    return rim
 
 
 def check_measurements(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from hmac import compare_digest
+from itertools import pairwise
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -163,11 +164,14 @@ def check_revocation(
     Raises:
         RevokedError, RevocationUnknownError, EndorsementExpiredError, EvidenceSignatureError, MalformedEvidenceError.
     """
-    certificates = [Certificate.parse(der) for der in chain]
+    names = [f"{device} certificate {position} revocation" for position in range(1, len(chain) - 1)]
+    if not responses and policy is Revocation.IF_PRESENT:  # nothing to parse certificates for
+        for name in names:
+            log.skip(name, why="an OCSP answer")
+        return None
+    certificates = [Certificate.parse(der) for der in chain[1:]]
     ends: list[datetime] = []
-    for position in range(1, len(certificates) - 1):
-        certificate, issuer = certificates[position], certificates[position + 1]
-        name = f"{device} certificate {position} revocation"
+    for name, (certificate, issuer) in zip(names, pairwise(certificates), strict=True):
         about = [
             (response, single)
             for response in responses

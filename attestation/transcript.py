@@ -30,7 +30,11 @@ _HOST_TAG = b"chrysalis/1 host"
 
 
 class CcState(StrEnum):
-    """Confidential-computing state of one GPU, as the measured guest reads it from the driver."""
+    """Confidential-computing state of one GPU, as the measured guest reads it from the driver.
+
+    "on" means that the driver protects the GPU: its CC feature is on, or its multi-GPU mode is protected PCIe (NVML's
+    `multiGpuMode` 1); and its developer tools are off.
+    """
 
     ON = "on"
     OFF = "off"

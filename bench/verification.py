@@ -20,6 +20,7 @@ import dcap_qvl
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
+from genuine_hgx import genuine_cases
 
 from attestation import (
     AppraisalPolicy,
@@ -40,6 +41,7 @@ from attestation import (
 )
 from attestation.chain_cache import ChainCache
 from attestation.collect import extend_named
+from attestation.devices import check_devices
 from attestation.evidence import SnpEvidence, TdxEvidence
 from attestation.intel import STRICT
 from attestation.log_appraisal import check_logs
@@ -50,10 +52,13 @@ from attestation.verdict import CheckLog
 ROUNDS = 7
 NONCE = b"n" * 32
 NOW = datetime.now(UTC).replace(microsecond=0)
+HGX = "8 GPUs + 4 switches"
 TARGETS = {  # per second on one core
     "TDX quote and collateral": 1400,  # the library alone: 1,450 on the machine of the bench
     "SEV-SNP report": 900,
     "SEV-SNP report, chain seen before": 2000,
+    HGX: 25,
+    f"{HGX}, chains seen": 100,
 }
 
 
@@ -107,11 +112,19 @@ def _cases() -> Iterator[tuple[str, Callable[[], object]]]:
     vendors = SimulatedVendors.create(NOW)
     intel, amd = (vendors.make_host(kind, gpus=1, quote_latency_s=0) for kind in (TeeKind.TDX, TeeKind.SEV_SNP))
     large = vendors.make_host(TeeKind.TDX, gpus=8, quote_latency_s=0)
-    for host in (intel, amd, large):
+    machine = vendors.make_host(TeeKind.TDX, gpus=8, switches=4, quote_latency_s=0)
+    for host in (intel, amd, large, machine):
         extend_named(host, _transcript())
     yield from _cpu_cases(vendors, intel, amd)
     yield from _gpu_cases(vendors, intel)
-    for name, host in (("TDX + 1 GPU", intel), ("SEV-SNP + 1 GPU", amd), ("TDX + 8 GPUs", large)):
+    yield from _hgx_cases(vendors, machine)
+    yield from genuine_cases(NOW)
+    for name, host in (
+        ("TDX + 1 GPU", intel),
+        ("SEV-SNP + 1 GPU", amd),
+        ("TDX + 8 GPUs", large),
+        ("TDX + 8 GPUs + 4 switches", machine),
+    ):
         yield from _composite_cases(name, vendors, host)
     base = _transcript()
     yield "simulated TDX host makes evidence", lambda: intel.attest(base)
@@ -162,6 +175,13 @@ def _gpu_cases(vendors: SimulatedVendors, host: SimulatedHost) -> Iterator[tuple
         "GPU report, chain seen before",
         lambda: nvidia.check_report(report, nonce=nonce, roots=roots, rims=rims, now=NOW, cache=chains),
     )
+
+
+def _hgx_cases(vendors: SimulatedVendors, host: SimulatedHost) -> Iterator[tuple[str, Callable[[], object]]]:
+    evidence = host.attest(_transcript()).evidence(inclusion_proof([NONCE], 0))
+    policy, seen = _policy(vendors, host), ChainCache()
+    yield HGX, lambda: check_devices(evidence, policy, now=NOW, chains=None, log=CheckLog())
+    yield f"{HGX}, chains seen", lambda: check_devices(evidence, policy, now=NOW, chains=seen, log=CheckLog())
 
 
 def _composite_cases(

@@ -6,7 +6,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from attestation.certificate import Certificate
+from attestation.certificate import SEQUENCE, Certificate, read_elements, read_one
 from attestation.errors import AttestationError
 from attestation.nvidia import check_report
 from attestation.rim import parse_rim
@@ -48,6 +48,22 @@ def test_a_report_has_the_fields_of_a_genuine_one_in_its_order() -> None:
     sizes = {number: len(value) for number, value in genuine.opaque.items()}
     assert {number: len(simulated.opaque[number]) for number in sizes} == sizes
     assert len(simulated.measurements) == len(genuine.measurements)
+
+
+def test_a_blackwell_report_and_leaf_look_like_a_genuine_one() -> None:
+    genuine = parse_spdm(bytes.fromhex(vector("nvidia-gpu/blackwell_report.hex").read_text()))
+    pem = vector("nvidia-gpu/blackwell_chain.pem").read_bytes()
+    leaf = Certificate.parse(x509.load_pem_x509_certificates(pem)[0].public_bytes(Encoding.DER))
+    device = nvidia().make_gpu("B200")
+    simulated = parse_spdm(device.attest(NONCE).report)
+    newer = (35, 36)  # written by drivers since 580
+    assert [number for number in simulated.opaque if number not in newer] == list(genuine.opaque)
+    assert len(simulated.measurements) == len(genuine.measurements)
+    tcb_info = bytes.fromhex("67810505040101")
+    mine = read_one(Certificate.parse(device.chain[0]).extensions[tcb_info], SEQUENCE)
+    theirs = read_one(leaf.extensions[tcb_info], SEQUENCE)
+    known = [part.tag for part in read_elements(theirs)][:8]
+    assert [part.tag for part in read_elements(mine)] == known
 
 
 def test_a_manifest_has_the_attributes_of_a_genuine_one() -> None:

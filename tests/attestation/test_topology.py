@@ -5,6 +5,8 @@ from functools import cache
 from hashlib import sha256
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from attestation import (
     AttestationError,
@@ -177,6 +179,12 @@ def test_the_document_of_a_machine_is_read_back_and_the_largest_fits() -> None:
 
 
 def _genuine_machine() -> tuple[list[NvidiaClaims], list[NvSwitchClaims]]:
+    gpus, switches = _read_genuine_machine()
+    return list(gpus), list(switches)
+
+
+@cache
+def _read_genuine_machine() -> tuple[list[NvidiaClaims], list[NvSwitchClaims]]:
     """Claims of NVIDIA's own eight GPUs and four switches, as far as the topology needs them."""
     usual = {"model": "", "device_id": b"", "root": b"", "not_after": NOW, "checks": ()}
     gpus = []
@@ -212,6 +220,43 @@ def test_refused_genuine_machine_in_which_one_gpu_is_exchanged(index: int) -> No
     gpus[index] = replace(gpus[index], pdi=b"stranger")
     with pytest.raises(refusals.TopologyError, match="switch 0 links"):
         check_topology(gpus, switches, allowed=HGX, log=CheckLog())
+
+
+@given(
+    places=st.lists(st.integers(0, 9), min_size=8, max_size=8) | st.permutations(range(8)),
+    between=st.lists(st.integers(0, 5), min_size=4, max_size=4) | st.permutations(range(4)),
+)
+@settings(max_examples=150, deadline=None)
+def test_only_the_genuine_machine_itself_is_one_whoever_else_names_its_devices(
+    places: list[int], between: list[int]
+) -> None:
+    gpus, switches = _genuine_machine()
+    gpus += [replace(gpus[0], pdi=name) for name in (b"stranger", b"another.")]
+    switches += [replace(switches[0], pdi=name) for name in (b"stranger", b"another.")]
+    chosen = [gpus[index] for index in places], [switches[index] for index in between]
+    if sorted(places) == list(range(8)) and sorted(between) == list(range(4)):
+        assert check_topology(*chosen, allowed=HGX, log=CheckLog()) == "hgx-8x4"
+        return
+    with pytest.raises(refusals.TopologyError):
+        check_topology(*chosen, allowed=HGX, log=CheckLog())
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_refused_any_other_selection_of_the_reports_that_were_signed(data: st.DataObject) -> None:
+    evidence = _signed_machine()
+    kind, count = data.draw(st.sampled_from((("gpus", 8), ("switches", 4))))
+    reports = getattr(evidence, kind)
+    chosen = data.draw(
+        st.lists(st.integers(0, count - 1), max_size=count + 2).filter(lambda one: one != [*range(count)])
+    )
+    changed = replace(evidence, **{kind: tuple(reports[index] for index in chosen)})
+    _refused(changed, refusals.GpuBindingError)
+
+
+@cache
+def _signed_machine() -> Evidence:
+    return evidence_of(machine())
 
 
 @pytest.mark.parametrize("pdi", [None, "doubled"])
