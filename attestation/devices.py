@@ -73,7 +73,7 @@ def check_devices(
         log.skip("gpus", why="the host has none")
     chains = chains if chains is not None else ChainCache()
     terms = _Terms(
-        base=transcript.base_digest(),
+        base=transcript.base_digest() if transcript.cc else b"",
         rims=nvidia.load_rims(_check_rims(evidence, policy, log), chains),  # (2)
         answers=tuple(ocsp.parse_ocsp(answer) for answer in evidence.ocsp),
         policy=policy,

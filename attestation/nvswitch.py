@@ -1,7 +1,7 @@
 """NVSwitches (LS10): check an SPDM report down to NVIDIA's device root, and its measurements against a BIOS manifest.
 
-Source: NVIDIA's published verifiers (attestation-sdk, switch_opaque_data_parser) for what the opaque fields mean. That a
-switch must be locked is a rule of nvtrust's ppcie-verifier, which asks the driver; here the switch's own report says so.
+Source: NVIDIA's published verifiers: attestation-sdk, switch_opaque_data_parser, for what the opaque fields mean; that
+a switch must be locked is a rule of nvtrust's ppcie-verifier, which asks the driver. Here its own report says so.
 """
 
 from __future__ import annotations
