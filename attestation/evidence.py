@@ -5,13 +5,12 @@ Encoded as deterministic CBOR (`attestation.cbor`); layout in docs/protocol/tran
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from attestation import cbor
 from attestation.errors import MalformedEvidenceError
 from attestation.eventlog import LogEvent, log_fields, parse_log
+from attestation.fields import Fields, built
 from attestation.merkle import BATCH_MAX, InclusionProof
 from attestation.transcript import GPUS_MAX, SWITCHES_MAX, TRANSCRIPT_VERSION, CcState, Transcript
 
@@ -20,7 +19,6 @@ EVIDENCE_SIZE_MAX = cbor.SIZE_MAX
 CHAIN_MAX = 10  # certificates of one GPU or switch; five today
 RIMS_MAX = 2 * GPUS_MAX + SWITCHES_MAX
 OCSP_MAX = 3 * (GPUS_MAX + SWITCHES_MAX)  # answers: one for each certificate of a device that a vendor's key signed
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,15 +131,15 @@ def parse_evidence(data: bytes) -> Evidence:
         MalformedEvidenceError: larger than 1 MiB, not the one deterministic encoding, an unknown,
             missing or ill-typed field, a value outside its limits.
     """
-    fields = _Fields(cbor.decode(data, size_max=EVIDENCE_SIZE_MAX), "evidence")
+    fields = Fields(cbor.decode(data, size_max=EVIDENCE_SIZE_MAX), "evidence")
     fields.version(EVIDENCE_VERSION)
-    evidence = _built(
+    evidence = built(
         Evidence,
-        transcript=_parse_transcript(_Fields(fields.take("transcript"), "transcript")),
-        inclusion=_parse_inclusion(_Fields(fields.take("inclusion"), "inclusion")),
+        transcript=_parse_transcript(Fields(fields.take("transcript"), "transcript")),
+        inclusion=_parse_inclusion(Fields(fields.take("inclusion"), "inclusion")),
         cpu=_parse_cpu(fields.take("cpu")),
-        gpus=tuple(_parse_device(_Fields(item, "gpu")) for item in fields.array("gpus", GPUS_MAX)),
-        switches=tuple(_parse_device(_Fields(item, "switch")) for item in fields.array("switches", SWITCHES_MAX)),
+        gpus=tuple(_parse_device(Fields(item, "gpu")) for item in fields.array("gpus", GPUS_MAX)),
+        switches=tuple(_parse_device(Fields(item, "switch")) for item in fields.array("switches", SWITCHES_MAX)),
         rims=fields.blobs("rims", RIMS_MAX),
         ocsp=fields.blobs_if_any("ocsp", OCSP_MAX),
     )
@@ -170,9 +168,9 @@ def _cpu_fields(cpu: TdxEvidence | SnpEvidence | None) -> cbor.Value:
     }
 
 
-def _parse_transcript(fields: _Fields) -> Transcript:
+def _parse_transcript(fields: Fields) -> Transcript:
     fields.version(TRANSCRIPT_VERSION)
-    transcript = _built(
+    transcript = built(
         Transcript,
         nonce_root=fields.blob("nonce_root"),
         hpke=fields.blob("hpke"),
@@ -180,7 +178,7 @@ def _parse_transcript(fields: _Fields) -> Transcript:
         payee=fields.blob("payee"),
         models=fields.blobs("models", cbor.SIZE_MAX),
         engine=fields.blob("engine"),
-        cc=tuple(_built(CcState, item) for item in fields.array("cc", GPUS_MAX)),
+        cc=tuple(built(CcState, item) for item in fields.array("cc", GPUS_MAX)),
         gpus=fields.blobs("gpus", GPUS_MAX),
         switches=fields.blobs("switches", SWITCHES_MAX),
     )
@@ -188,8 +186,8 @@ def _parse_transcript(fields: _Fields) -> Transcript:
     return transcript
 
 
-def _parse_inclusion(fields: _Fields) -> InclusionProof:
-    proof = _built(
+def _parse_inclusion(fields: Fields) -> InclusionProof:
+    proof = built(
         InclusionProof,
         index=fields.number("index", BATCH_MAX),
         size=fields.number("size", BATCH_MAX),
@@ -202,7 +200,7 @@ def _parse_inclusion(fields: _Fields) -> InclusionProof:
 def _parse_cpu(value: cbor.Value) -> TdxEvidence | SnpEvidence | None:
     if value is None:
         return None
-    fields = _Fields(value, "cpu")
+    fields = Fields(value, "cpu")
     tee = fields.text("tee")
     cpu: TdxEvidence | SnpEvidence
     if tee == "tdx":
@@ -224,82 +222,7 @@ def _device_fields(device: GpuEvidence) -> cbor.Value:
     return {"report": device.report, "chain": list(device.chain)}
 
 
-def _parse_device(fields: _Fields) -> GpuEvidence:
+def _parse_device(fields: Fields) -> GpuEvidence:
     device = GpuEvidence(report=fields.blob("report"), chain=fields.blobs("chain", CHAIN_MAX))
     fields.end()
     return device
-
-
-def _built(build: Callable[..., _T], *args: object, **fields: object) -> _T:
-    """Call a validating constructor; what it refuses is malformed evidence."""
-    try:
-        return build(*args, **fields)
-    except ValueError as error:
-        raise MalformedEvidenceError(str(error)) from error
-
-
-class _Fields:
-    """A map read field by field: each must exist, have its type, and be asked for."""
-
-    def __init__(self, value: cbor.Value, where: str) -> None:
-        if not isinstance(value, dict):
-            raise MalformedEvidenceError(f"{where}: want a map")
-        self._left: dict[str, cbor.Value] = dict(value)
-        self._where = where
-
-    def take(self, name: str) -> cbor.Value:
-        if name not in self._left:
-            raise MalformedEvidenceError(f"{self._where}: no field {name!r}")
-        return self._left.pop(name)
-
-    def version(self, want: int) -> None:
-        got = self.take("v")
-        if got != want or isinstance(got, bool):
-            raise MalformedEvidenceError(f"{self._where}: another version than {want}")
-
-    def blob(self, name: str) -> bytes:
-        value = self.take(name)
-        if not isinstance(value, bytes):
-            raise self._mistyped(name, "a byte string")
-        return value
-
-    def text(self, name: str) -> str:
-        value = self.take(name)
-        if not isinstance(value, str):
-            raise self._mistyped(name, "text")
-        return value
-
-    def number(self, name: str, maximum: int) -> int:
-        value = self.take(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value > maximum:
-            raise self._mistyped(name, f"a number up to {maximum}")
-        return value
-
-    def array(self, name: str, count_max: int) -> list[cbor.Value]:
-        value = self.take(name)
-        if not isinstance(value, list) or len(value) > count_max:
-            raise self._mistyped(name, f"an array of at most {count_max}")
-        return value
-
-    def blobs(self, name: str, count_max: int) -> tuple[bytes, ...]:
-        items = self.array(name, count_max)
-        blobs = tuple(item for item in items if isinstance(item, bytes))
-        if len(blobs) != len(items):
-            raise self._mistyped(name, "byte strings only")
-        return blobs
-
-    def blobs_if_any(self, name: str, count_max: int) -> tuple[bytes, ...]:
-        """An array that is left out when it is empty: one document, one encoding."""
-        if name not in self._left:
-            return ()
-        blobs = self.blobs(name, count_max)
-        if not blobs:
-            raise self._mistyped(name, "left out when it is empty")
-        return blobs
-
-    def end(self) -> None:
-        if self._left:
-            raise MalformedEvidenceError(f"{self._where}: unknown field {min(self._left)[:32]!r}")
-
-    def _mistyped(self, name: str, want: str) -> MalformedEvidenceError:
-        return MalformedEvidenceError(f"{self._where}: {name} must be {want}")
