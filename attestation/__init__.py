@@ -3,15 +3,23 @@
 from attestation.collect import Attestation, Attester, NoTee, extend_named
 from attestation.errors import AttestationError, AttesterError, MalformedEvidenceError, PolicyError
 from attestation.eventlog import EventKind, LogEvent
-from attestation.evidence import Evidence, GpuEvidence, SnpEvidence, TdxEvidence, encode_evidence, parse_evidence
+from attestation.evidence import (
+    Evidence,
+    GpuEvidence,
+    SnpEvidence,
+    SwitchEvidence,
+    TdxEvidence,
+    encode_evidence,
+    parse_evidence,
+)
 from attestation.floors import Floors, Mark
 from attestation.merkle import InclusionProof, inclusion_proof, inclusion_proofs, nonce_root
 from attestation.policy import AppraisalPolicy, ReferenceValues, SnpTcb, SnpTcbFloor
 from attestation.roots import TrustedRoots, UnsafeSimulatedRoots
 from attestation.sgx import EnclaveReference, SgxClaims, SgxEvidence, check_sgx_quote
 from attestation.td_image import ImageReference
-from attestation.transcript import CcState, Transcript, gpu_nonce, host_id
-from attestation.verdict import Check, GpuClaims, TeeKind, Tier, Verdict
+from attestation.transcript import CcState, Transcript, gpu_nonce, host_id, switch_nonce
+from attestation.verdict import Check, GpuClaims, SwitchClaims, TeeKind, Tier, Verdict
 from attestation.verify import verify
 
 __all__ = [
@@ -41,6 +49,8 @@ __all__ = [
     "SnpEvidence",
     "SnpTcb",
     "SnpTcbFloor",
+    "SwitchClaims",
+    "SwitchEvidence",
     "TdxEvidence",
     "TeeKind",
     "Tier",
@@ -57,5 +67,6 @@ __all__ = [
     "inclusion_proofs",
     "nonce_root",
     "parse_evidence",
+    "switch_nonce",
     "verify",
 ]
