@@ -16,9 +16,11 @@ from attestation import (
     Tier,
     encode_evidence,
     parse_evidence,
+    verify,
 )
 from attestation import errors as refusals
 from attestation.certificate import Certificate
+from attestation.chain_cache import ChainCache
 from attestation.evidence import EVIDENCE_SIZE_MAX
 from attestation.nvidia import GpuFeature, NvidiaClaims
 from attestation.nvswitch import NvSwitchClaims, read_switch_facts
@@ -30,10 +32,10 @@ from attestation.spdm import parse_spdm
 from attestation.topology import check_topology
 from attestation.transcript import GPUS_MAX, SWITCHES_MAX
 from attestation.verdict import CheckLog
-from tests.attestation.hosts import TDX_CPU, appraise, evidence_of, host, policy_for, vendors
+from tests.attestation.hosts import NONCE, TDX_CPU, appraise, evidence_of, host, policy_for, vendors
 from tests.attestation.test_nvidia import _accept, _genuine
 from tests.attestation.test_nvswitch import _genuine as _genuine_switches
-from tests.attestation.vendors import NOW
+from tests.attestation.vendors import NOW, flipped
 
 HGX = frozenset({"hgx-8x4"})
 MACHINE_REFUSALS = {
@@ -252,6 +254,20 @@ def test_refused_any_other_selection_of_the_reports_that_were_signed(data: st.Da
     )
     changed = replace(evidence, **{kind: tuple(reports[index] for index in chosen)})
     _refused(changed, refusals.GpuBindingError)
+
+
+@given(place=st.floats(0, 1, exclude_max=True))
+@settings(max_examples=60, deadline=None)
+def test_no_bit_of_a_machines_document_is_free(place: float) -> None:
+    document, chains = _document()
+    with pytest.raises(AttestationError):
+        altered = parse_evidence(flipped(document, int(place * len(document) * 8)))
+        verify(altered, policy_for(machine()), nonce=NONCE, now=NOW, chains=chains)
+
+
+@cache
+def _document() -> tuple[bytes, ChainCache]:
+    return encode_evidence(_signed_machine()), ChainCache()
 
 
 @cache
