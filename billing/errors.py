@@ -17,6 +17,14 @@ BillingError                        asked, and the answer is no; asking again ch
 │   ├── EntryConflictError          the entry id was used for something else
 │   ├── UnbalancedEntryError        the postings do not sum to zero
 │   └── OverdraftError              an account that may not go below zero would
+├── ChannelError                    about a payment channel
+│   ├── ChannelMismatchError        the voucher is for another payment channel
+│   ├── VoucherNotLaterError        a voucher of the same or more was seen already
+│   ├── VoucherNotCoveredError      the deposit cannot pay it, whatever the client does meanwhile
+│   ├── CreditExceededError         neither vouchers nor credit cover what is asked
+│   ├── OverbilledError             the operator asks for more than the bill and what may be paid ahead
+│   ├── StaleDepositError           the deposit was proved too long ago: the client may have taken it since
+│   └── NotRedeemableError          the contract would refuse the redemption
 ├── JournalError
 │   ├── JournalBusyError            another process has the journal open
 │   └── CorruptJournalError         the stored chain of checksums does not hold
@@ -234,6 +242,101 @@ class OverdraftError(LedgerError):
 
     def __str__(self) -> str:
         return f"{self.entry} would leave {self.account} at {self.balance} nanoton"
+
+
+class ChannelError(BillingError):
+    """The payment channel's rules refuse it."""
+
+
+class ChannelMismatchError(ChannelError):
+    """The voucher is for another payment channel, or another network."""
+
+    def __init__(self, got: str, expected: str) -> None:
+        super().__init__(got, expected)
+        self.got = got
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return f"the voucher is for payment channel {self.got}, this is {self.expected}"
+
+
+class VoucherNotLaterError(ChannelError):
+    """A voucher of the same or more was seen already."""
+
+    def __init__(self, total: int, seen: int) -> None:
+        super().__init__(total, seen)
+        self.total = total
+        self.seen = seen
+
+    def __str__(self) -> str:
+        return f"the voucher is of {self.total} nanoton in all, one of {self.seen} was seen before"
+
+
+class VoucherNotCoveredError(ChannelError):
+    """The deposit cannot pay the voucher, whatever the client does meanwhile."""
+
+    def __init__(self, total: int, covered: int) -> None:
+        super().__init__(total, covered)
+        self.total = total
+        self.covered = covered
+
+    def __str__(self) -> str:
+        return (
+            f"the voucher is of {self.total} nanoton in all, the payment channel covers {self.covered}: "
+            f"deposit at least {self.total - self.covered} more"
+        )
+
+
+class CreditExceededError(ChannelError):
+    """Neither vouchers nor credit cover what is asked."""
+
+    def __init__(self, asked: int, left: int) -> None:
+        super().__init__(asked, left)
+        self.asked = asked
+        self.left = left
+
+    def __str__(self) -> str:
+        return (
+            f"{self.asked} nanoton asked, vouchers and credit cover {self.left} more: "
+            f"sign a voucher of at least {self.asked - self.left} more"
+        )
+
+
+class OverbilledError(ChannelError):
+    """The operator asks for a voucher above the bill and what may be paid ahead."""
+
+    def __init__(self, asked: int, payable: int) -> None:
+        super().__init__(asked, payable)
+        self.asked = asked
+        self.payable = payable
+
+    def __str__(self) -> str:
+        return f"a voucher of {self.asked} nanoton in all is asked, receipts and advance come to {self.payable}"
+
+
+class StaleDepositError(ChannelError):
+    """The deposit was proved too long ago: the client may have taken it since."""
+
+    def __init__(self, good_until: int, now: int) -> None:
+        super().__init__(good_until, now)
+        self.good_until = good_until
+        self.now = now
+
+    def __str__(self) -> str:
+        return (
+            f"the deposit was safe until unix time {self.good_until}, it is {self.now}: read the payment channel again"
+        )
+
+
+class NotRedeemableError(ChannelError):
+    """The contract would refuse the redemption."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"the voucher cannot be redeemed now: {self.why}"
 
 
 class JournalError(BillingError):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from billing.batch import Batch
+from billing.bill import check_terms
 from billing.entries import (
     CHAIN_FEES,
     OPERATOR_CAPITAL,
@@ -34,9 +35,7 @@ from billing.errors import (
     LeaseExpiredError,
     LeaseOpenError,
     OverdraftError,
-    PriceMismatchError,
     ReceiptConflictError,
-    ReceiptMismatchError,
     SliceExceededError,
     UnknownLeaseError,
     UnknownPayoutError,
@@ -45,7 +44,6 @@ from billing.grant import ANSWER_GRACE_S, Grant, encode_grant, parse_grant_body
 from billing.money import Nanotons, check_nanotons
 from billing.receipt import Receipt, parse_receipt
 from billing.settlement import Payable
-from billing.tariff import price
 from billing.totals import PayeeTotal
 
 RELEASE_GRACE_S = ANSWER_GRACE_S + 60  # after a lease's end: running answers, then a minute for receipts to come
@@ -334,18 +332,7 @@ class Ledger:
         grant = state.grant
         if state.released is not None:
             raise LeaseClosedError(receipt.lease.hex())
-        for name in ("account", "model_root"):
-            got, expected = getattr(receipt, name), getattr(grant, name)
-            if got != expected:
-                raise ReceiptMismatchError(name, got.hex(), expected.hex())
-        host = grant.host(receipt.host_id)
-        if host is None:
-            raise ReceiptMismatchError(
-                "host_id", receipt.host_id.hex(), ", ".join(h.host_id.hex() for h in grant.hosts)
-            )
-        expected_price = price(receipt.usage, grant.tariff, coefficient=host.coefficient)
-        if receipt.price != expected_price:
-            raise PriceMismatchError(receipt.price, expected_price)
+        host = check_terms(receipt, grant)
         left = host.slice - state.spent.get(receipt.host_id, 0)
         if receipt.price > left:
             raise SliceExceededError(receipt.host_id.hex(), left, receipt.price)

@@ -9,7 +9,7 @@ def load_code(name: str) -> bytes:
     """The compiled code of a contract as a bag of cells.
 
     Args:
-        name: ``registry``.
+        name: ``channel`` or ``registry``.
 
     Raises:
         FileNotFoundError: there is no contract of this name.

@@ -14,7 +14,7 @@ from billing.money import Nanotons
 from billing.ton.config import slim_config
 from billing.ton.emulator import Emulator, MethodResult
 from billing.ton.proofs import AccountState, AccountStatus, Head
-from billing.ton.registry import OperatorTerms, RegistryState, parse_registry, registry_address, registry_init
+from billing.ton.registry import OperatorTerms, RegistryState, parse_registry, registry_init
 from billing.ton.transaction import Transaction, parse_transaction
 
 NOW = 1_800_000_000
@@ -32,16 +32,18 @@ class Outcome:
     exit_code: int
     gas: int
     aborted: bool
+    action_code: int  # of the action phase, 0 for success
     transaction: Transaction
 
 
-class RegistryInVm:
-    """A deployed registry, alone in its own world."""
+class ContractInVm:
+    """A deployed contract, alone in its own world, whose clock the test moves."""
 
-    def __init__(self, *, network_id: int = -777, operator: OperatorTerms = OPERATOR) -> None:
+    def __init__(self, init: StateInit) -> None:
         self.emulator = Emulator(slim_config())
-        self.init = registry_init(network_id=network_id, owner=OWNER, operator=operator)
-        self.address = registry_address(self.init)
+        self.init = init
+        self.address = Address((0, init.serialize().hash))
+        self.now = NOW
         self._account = (
             begin_cell().store_ref(begin_cell().store_bit(0).end_cell()).store_bytes(bytes(32)).store_uint(0, 64)
         ).end_cell()
@@ -71,7 +73,7 @@ class RegistryInVm:
             .store_coins(0)
             .store_coins(0)
             .store_uint(self._lt, 64)
-            .store_uint(NOW, 32)
+            .store_uint(self.now, 32)
         )
         if init is None:
             message.store_bit(0)
@@ -88,7 +90,7 @@ class RegistryInVm:
     def execute(self, message: Cell) -> Outcome:
         self._lt += 1_000_000
         done = self.emulator.execute(
-            shard_account=self._account.to_boc(), message=message.to_boc(), now=NOW, lt=self._lt
+            shard_account=self._account.to_boc(), message=message.to_boc(), now=self.now, lt=self._lt
         )
         self._account = Cell.one_from_boc(done.shard_account)
         cell = Cell.one_from_boc(done.transaction)
@@ -98,6 +100,7 @@ class RegistryInVm:
             exit_code=getattr(compute, "exit_code", -1),
             gas=getattr(compute, "gas_used", 0),
             aborted=bool(description.aborted),
+            action_code=getattr(description.action, "result_code", 0),
             transaction=parse_transaction(cell, self.address.hash_part),
         )
 
@@ -107,7 +110,7 @@ class RegistryInVm:
         init = account.storage.state.state_init
         return AccountState(
             address=self.address,
-            head=Head(seqno=1, time=NOW),
+            head=Head(seqno=1, time=self.now),
             status=AccountStatus.ACTIVE,
             balance=Nanotons(account.storage.balance.grams),
             last_lt=self._lt,
@@ -115,9 +118,6 @@ class RegistryInVm:
             code=init.code,
             data=init.data,
         )
-
-    def state(self) -> RegistryState:
-        return parse_registry(self.account())
 
     def get(self, method_id: int, stack: list[int] | None = None) -> tuple[MethodResult, list[object]]:
         account = self.account()
@@ -129,7 +129,17 @@ class RegistryInVm:
             address=self.address.to_str(is_user_friendly=False),
             method_id=method_id,
             stack=VmStack.serialize(stack or []).to_boc(),
-            now=NOW,
+            now=self.now,
             balance=account.balance,
         )
         return result, VmStack.deserialize(Cell.one_from_boc(result.stack).begin_parse())
+
+
+class RegistryInVm(ContractInVm):
+    """A registry."""
+
+    def __init__(self, *, network_id: int = -777, operator: OperatorTerms = OPERATOR) -> None:
+        super().__init__(registry_init(network_id=network_id, owner=OWNER, operator=operator))
+
+    def state(self) -> RegistryState:
+        return parse_registry(self.account())

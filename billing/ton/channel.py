@@ -1,0 +1,263 @@
+"""The payment channel contract: its terms and address, its state read with proofs, and the messages to it.
+
+Layouts are in docs/protocol/channel.md, the contract in contracts/channel.fc. A channel's address follows from its terms,
+so both sides compute it alone; a state is believed only at the address of the terms in it, because whoever deploys a
+contract chooses its first data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from pytoniq_core import Address, Cell, Slice, begin_cell
+from pytoniq_core.tlb.account import StateInit
+
+from billing.credit import Deposit
+from billing.errors import WrongContractError
+from billing.money import Nanotons, check_nanotons
+from billing.ton.client import ChainClient
+from billing.ton.proofs import AccountState
+from billing.voucher import Channel, check_network_id
+from billing.wire import SIGNATURE_SIZE, check_size, check_uint
+from contracts import load_code, load_hash
+
+__all__ = [
+    "ORDER_VALUE",
+    "RENT_RESERVE",
+    "ChannelState",
+    "ChannelStatus",
+    "ChannelTerms",
+    "announce_close_body",
+    "announce_withdrawal_body",
+    "cancel_body",
+    "channel_address",
+    "channel_init",
+    "close_message",
+    "finish_body",
+    "parse_channel",
+    "read_channel",
+    "redeem_message",
+]
+
+OP_REDEEM, OP_CLOSE = 0x43430001, 0x43430002
+OP_ANNOUNCE_WITHDRAWAL, OP_ANNOUNCE_CLOSE, OP_CANCEL, OP_FINISH = 0x43430011, 0x43430012, 0x43430013, 0x43430014
+OP_PAYOUT = 0x43430021
+
+RENT_RESERVE = Nanotons(10_000_000)  # of the deposit, out of every voucher's reach; comes back with the close
+ORDER_VALUE = Nanotons(
+    10_000_000
+)  # attached to a client's order: its gas three times over, the rest stays the client's
+DELAY_MIN_S, DELAY_MAX_S = 3600, 30 * 86_400
+
+
+class ChannelStatus(IntEnum):
+    """What the client has announced, or that the channel is closed for good."""
+
+    OPEN = 0
+    WITHDRAWING = 1
+    CLOSING = 2
+    CLOSED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelTerms:
+    """What never changes about a channel. Keys are Ed25519, 32 bytes; addresses are in the basechain."""
+
+    network_id: int
+    client: Address  # the wallet that deposits, announces, and gets the rest
+    client_key: bytes  # signs vouchers
+    operator: Address  # is paid
+    operator_key: bytes  # signs redemptions
+    delay_s: int  # from an announcement until the client may take the money
+    nonce: int  # 64 bits; another one for every channel between the same two
+
+    def __post_init__(self) -> None:
+        check_network_id(self.network_id)
+        check_size("client_key", self.client_key, 32)
+        check_size("operator_key", self.operator_key, 32)
+        check_uint("nonce", self.nonce, 64)
+        if not DELAY_MIN_S <= self.delay_s <= DELAY_MAX_S:
+            raise ValueError(f"delay_s must be {DELAY_MIN_S} to {DELAY_MAX_S}, got {self.delay_s}")
+        for name, address in (("client", self.client), ("operator", self.operator)):
+            if address.wc != 0:
+                raise ValueError(f"the {name}'s wallet must be in the basechain, not in {address.wc}")
+
+    @property
+    def channel(self) -> Channel:
+        """The channel as vouchers name it."""
+        return Channel(network_id=self.network_id, account=channel_address(self).hash_part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelState:
+    """A channel as a proved account state shows it."""
+
+    terms: ChannelTerms
+    status: ChannelStatus
+    redeemed: Nanotons  # paid to the operator in all
+    due: int  # unix seconds from which on what is announced can be taken; 0 if nothing is
+    amount: int  # of an announced withdrawal, whatever the client wrote in 64 bits; else 0
+    balance: Nanotons
+    proved_at: int  # unix seconds, of the block
+
+    @property
+    def address(self) -> Address:
+        """Where the channel lives."""
+        return channel_address(self.terms)
+
+    @property
+    def payable(self) -> Nanotons:
+        """What a voucher could still get."""
+        closed = self.status is ChannelStatus.CLOSED
+        return Nanotons(0 if closed else max(self.balance - RENT_RESERVE, 0))
+
+    def deposit(self) -> Deposit:
+        """The channel's money, for `billing.credit`."""
+        leaving = {ChannelStatus.OPEN: 0, ChannelStatus.WITHDRAWING: self.amount}.get(self.status, self.payable)
+        return Deposit(
+            channel=self.terms.channel,
+            client_key=self.terms.client_key,
+            redeemed=self.redeemed,
+            payable=self.payable,
+            announced=Nanotons(min(leaving, self.payable)),
+            due=self.due if self.status in {ChannelStatus.WITHDRAWING, ChannelStatus.CLOSING} else None,
+            delay_s=self.terms.delay_s,
+            proved_at=self.proved_at,
+        )
+
+
+def channel_init(terms: ChannelTerms) -> StateInit:
+    """Code and data of a new channel."""
+    code: Cell = Cell.one_from_boc(load_code("channel"))
+    if code.hash != load_hash("channel"):
+        raise RuntimeError("contracts/channel.boc does not fit channel.hash: run node contracts/compile.mjs")
+    return StateInit(code=code, data=_data(terms, ChannelStatus.OPEN, 0, 0, 0))
+
+
+def channel_address(terms: ChannelTerms) -> Address:
+    """Where the channel of these terms lives."""
+    return Address((0, channel_init(terms).serialize().hash))
+
+
+async def read_channel(chain: ChainClient, terms: ChannelTerms) -> ChannelState:
+    """The state of the channel of these terms, from its proved data cell.
+
+    Raises:
+        WrongContractError: it is not deployed, or the terms are for another network.
+        ChainError: the chain could not be asked.
+    """
+    address = channel_address(terms)
+    if terms.network_id != chain.config.network_id:
+        raise WrongContractError(str(address), f"made for network {terms.network_id}, not {chain.config.network_id}")
+    return parse_channel(await chain.account(address))
+
+
+def parse_channel(account: AccountState) -> ChannelState:
+    """The channel's state in a proved account.
+
+    Raises:
+        WrongContractError: another code, data of another layout, or not the address of the terms in it.
+    """
+    where = str(account.address)
+    if account.code is None or account.data is None:
+        raise WrongContractError(where, f"the account is {account.status.value}")
+    if account.code.hash != load_hash("channel"):
+        raise WrongContractError(where, f"its code is {account.code.hash.hex()}")
+    try:
+        state = _parse(account.data.begin_parse(), account)
+    except Exception as error:  # pytoniq-core raises bare Exception on malformed cells
+        raise WrongContractError(where, f"its data is not a channel's: {error}") from error
+    if _data(state.terms, state.status, state.redeemed, state.due, state.amount).hash != account.data.hash:
+        raise WrongContractError(where, "its data is not a channel's: it goes on where it should end")
+    if state.address != account.address:
+        raise WrongContractError(where, f"it was deployed with a state that its terms do not begin with: {state}")
+    return state
+
+
+def announce_withdrawal_body(amount: Nanotons, *, query_id: int = 0) -> Cell:
+    """Announce to take `amount` out; it replaces what was announced before, and its delay begins now."""
+    return _order(OP_ANNOUNCE_WITHDRAWAL, query_id).store_uint(check_nanotons(amount, "amount"), 64).end_cell()
+
+
+def announce_close_body(*, query_id: int = 0) -> Cell:
+    """Announce to take everything out and close; it replaces what was announced before."""
+    return _order(OP_ANNOUNCE_CLOSE, query_id).end_cell()
+
+
+def cancel_body(*, query_id: int = 0) -> Cell:
+    """Take nothing out after all."""
+    return _order(OP_CANCEL, query_id).end_cell()
+
+
+def finish_body(*, query_id: int = 0) -> Cell:
+    """Take out what was announced, once the delay is over."""
+    return _order(OP_FINISH, query_id).end_cell()
+
+
+def redeem_message(
+    address: Address, *, total: Nanotons, valid_until: int, client_signature: bytes, operator_signature: bytes
+) -> bytes:
+    """The external message that redeems a voucher: its total and signature, and the operator's signature."""
+    return _external(address, OP_REDEEM, total, valid_until, operator_signature, client_signature)
+
+
+def close_message(
+    address: Address, *, total: Nanotons, valid_until: int, client_signature: bytes, operator_signature: bytes
+) -> bytes:
+    """The external message that closes at once by both signatures: `total` in all to the operator, the client the rest."""
+    return _external(address, OP_CLOSE, total, valid_until, operator_signature, client_signature)
+
+
+def _order(operation: int, query_id: int) -> Cell:
+    return begin_cell().store_uint(operation, 32).store_uint(query_id, 64)
+
+
+def _external(address: Address, operation: int, total: int, valid_until: int, operator: bytes, client: bytes) -> bytes:
+    """One cell beside the message's own: the contract refuses a larger message, which its deposit would pay for."""
+    check_size("operator_signature", operator, SIGNATURE_SIZE)
+    check_size("client_signature", client, SIGNATURE_SIZE)
+    message = begin_cell().store_uint(0b1000, 4).store_address(address).store_coins(0).store_bit(0).store_bit(0)
+    message.store_uint(operation, 32).store_uint(total, 64).store_uint(valid_until, 32).store_bytes(operator)
+    boc: bytes = message.store_ref(begin_cell().store_bytes(client).end_cell()).end_cell().to_boc()
+    return boc
+
+
+def _data(terms: ChannelTerms, status: int, redeemed: int, due: int, amount: int) -> Cell:
+    unchanging = (
+        begin_cell()
+        .store_int(terms.network_id, 32)
+        .store_uint(terms.delay_s, 32)
+        .store_uint(terms.nonce, 64)
+        .store_bytes(terms.client.hash_part)
+        .store_bytes(terms.client_key)
+        .store_bytes(terms.operator.hash_part)
+        .end_cell()
+    )
+    state = begin_cell().store_uint(status, 2).store_uint(redeemed, 64).store_uint(due, 32).store_uint(amount, 64)
+    return state.store_bytes(terms.operator_key).store_ref(unchanging).end_cell()
+
+
+def _parse(s: Slice, account: AccountState) -> ChannelState:
+    status, redeemed, due, amount = s.load_uint(2), s.load_uint(64), s.load_uint(32), s.load_uint(64)
+    operator_key, t = s.load_bytes(32), s.load_ref().begin_parse()
+    network_id, delay_s, nonce = t.load_int(32), t.load_uint(32), t.load_uint(64)
+    client, client_key, operator = t.load_bytes(32), t.load_bytes(32), t.load_bytes(32)
+    terms = ChannelTerms(
+        network_id=network_id,
+        client=Address((0, client)),
+        client_key=client_key,
+        operator=Address((0, operator)),
+        operator_key=operator_key,
+        delay_s=delay_s,
+        nonce=nonce,
+    )
+    return ChannelState(
+        terms=terms,
+        status=ChannelStatus(status),
+        redeemed=check_nanotons(redeemed, "redeemed"),
+        due=due,
+        amount=amount,
+        balance=account.balance,
+        proved_at=account.head.time,
+    )
