@@ -1,7 +1,7 @@
 """The bill of one account: what its receipts come to. Client and operator rebuild it alike, each from its own copies.
 
-A receipt is signed inside an attested enclave and priced by a grant that the operator signed, so whoever shows one proves
-it. Neither order nor repetition changes the bill; what one side lacks, the other can show.
+A receipt is signed inside an attested enclave and priced by a grant that the operator signed, so whoever shows one
+proves it. Neither order nor repetition changes the bill; what one side lacks, the other can show.
 """
 
 from __future__ import annotations

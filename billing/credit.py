@@ -1,8 +1,8 @@
 """What may be served against a payment channel, and what the client may be asked to sign.
 
 Pure: every function returns a new `Tab` or a number, or raises. The operator's risk is what it has served beyond the
-latest voucher: at most the credit it chose to give, 0 by default. The client's risk is what it has signed beyond its own
-bill: at most the advance it chose. The deposit counts only as far as the client cannot have taken it back: it must
+latest voucher: at most the credit it chose to give, 0 by default. The client's risk is what it has signed beyond its
+own bill: at most the advance it chose. The deposit counts only as far as the client cannot have taken it back: it must
 announce that first, and a proved state shows what was announced.
 """
 
@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from billing.bill import Bill
 from billing.errors import (
     ChannelMismatchError,
+    ChannelRefusesError,
     CreditExceededError,
-    NotRedeemableError,
     OverbilledError,
     StaleDepositError,
     VoucherNotCoveredError,
     VoucherNotLaterError,
 )
 from billing.money import Nanotons, check_nanotons
-from billing.voucher import Channel, verify_voucher
+from billing.voucher import Channel, Voucher, verify_voucher
 from billing.wire import check_size, check_uint
 
 REACTION_S = 600  # before an announced withdrawal is due, to redeem in
@@ -40,13 +40,15 @@ class Deposit:
     announced: Nanotons  # what of it the client may take when the delay is over; all of it when it closes
     due: int | None  # when that is, unix seconds; None if nothing is announced
     delay_s: int  # between an announcement and its end
-    proved_at: int  # unix seconds, the time of the block it was read from
+    block: int  # the number of the masterchain block it was proved from
+    proved_at: int  # that block's time, unix seconds
 
     def __post_init__(self) -> None:
         check_size("client_key", self.client_key, 32)
         for name in ("redeemed", "payable", "announced"):
             check_nanotons(getattr(self, name), name)
         check_uint("delay_s", self.delay_s, 32)
+        check_uint("block", self.block, 32)
         check_uint("proved_at", self.proved_at, 63)
 
     @property
@@ -94,9 +96,7 @@ def take_voucher(tab: Tab, data: bytes) -> Tab:
     """
     if data == tab.voucher:
         return tab
-    voucher = verify_voucher(data, tab.deposit.client_key)
-    if voucher.channel != tab.deposit.channel:
-        raise ChannelMismatchError(_name(voucher.channel), _name(tab.deposit.channel))
+    voucher = _verify(tab.deposit, data)
     if voucher.total <= max(tab.signed, tab.deposit.redeemed):
         raise VoucherNotLaterError(voucher.total, max(tab.signed, tab.deposit.redeemed))
     if voucher.total > tab.deposit.covered:
@@ -112,7 +112,7 @@ def see_deposit(tab: Tab, deposit: Deposit) -> Tab:
     """
     if deposit.channel != tab.deposit.channel or deposit.client_key != tab.deposit.client_key:
         raise ChannelMismatchError(_name(deposit.channel), _name(tab.deposit.channel))
-    return replace(tab, deposit=deposit) if deposit.proved_at > tab.deposit.proved_at else tab
+    return replace(tab, deposit=deposit) if deposit.block > tab.deposit.block else tab
 
 
 def hold(tab: Tab, amount: Nanotons, *, now: int) -> Tab:
@@ -171,35 +171,46 @@ def check_asked(asked: Nanotons, bill: Bill, *, advance: Nanotons) -> Nanotons:
     return check_nanotons(asked, "asked")
 
 
-def plan_redemption(tab: Tab, *, threshold: Nanotons, now: int) -> Nanotons | None:
+def plan_redemption(tab: Tab, *, threshold: Nanotons) -> Nanotons | None:
     """What redeeming the latest voucher now would bring before fees, or None while it can wait.
 
-    It cannot wait once the client has announced to take money out: then whatever can be redeemed is.
+    It cannot wait once the client has announced to take money out.
 
     Args:
-        tab: with a deposit read just now.
-        threshold: nanotons below which a redemption is not worth its fee, as long as the deposit is safe.
-        now: unix seconds.
+        tab: with a deposit proved just now.
+        threshold: nanotons below which a redemption is not worth its fee as long as the deposit is safe.
     """
-    amount = min(tab.signed - tab.deposit.redeemed, tab.deposit.payable)
-    urgent = tab.deposit.due is not None or now >= tab.deposit.good_until
-    if amount < REDEMPTION_MIN or (amount < threshold and not urgent):
-        return None
-    return Nanotons(amount)
+    amount = _payout(tab.deposit, tab.signed)
+    announced = tab.deposit.due is not None
+    return amount if amount >= REDEMPTION_MIN and (announced or amount >= threshold) else None
 
 
-def check_redeemable(tab: Tab) -> bytes:
-    """The latest voucher, if the contract would pay for it.
+def check_redeemable(deposit: Deposit, data: bytes) -> Voucher:
+    """The voucher in `data`, if the contract would pay on it now.
 
     Raises:
-        NotRedeemableError: there is none, it was redeemed, or the payout would be below the contract's minimum.
+        MalformedRecordError, BadSignatureError: it is no voucher of this client.
+        ChannelMismatchError: it is for another payment channel or network.
+        ChannelRefusesError: it was redeemed, or the payout would be below the contract's minimum.
     """
-    if tab.voucher is None or tab.signed <= tab.deposit.redeemed:
-        raise NotRedeemableError(f"{tab.signed} nanoton signed in all, {tab.deposit.redeemed} redeemed")
-    amount = min(tab.signed - tab.deposit.redeemed, tab.deposit.payable)
+    voucher = _verify(deposit, data)
+    if voucher.total <= deposit.redeemed:
+        raise ChannelRefusesError(f"it is of {voucher.total} nanoton in all, {deposit.redeemed} were redeemed")
+    amount = _payout(deposit, voucher.total)
     if amount < REDEMPTION_MIN:
-        raise NotRedeemableError(f"a payout of {amount} nanoton, the contract makes none below {REDEMPTION_MIN}")
-    return tab.voucher
+        raise ChannelRefusesError(f"it would pay {amount} nanoton, the contract pays no less than {REDEMPTION_MIN}")
+    return voucher
+
+
+def _verify(deposit: Deposit, data: bytes) -> Voucher:
+    voucher = verify_voucher(data, deposit.client_key)
+    if voucher.channel != deposit.channel:
+        raise ChannelMismatchError(_name(voucher.channel), _name(deposit.channel))
+    return voucher
+
+
+def _payout(deposit: Deposit, total: Nanotons) -> Nanotons:
+    return Nanotons(max(min(total - deposit.redeemed, deposit.payable), 0))
 
 
 def _name(channel: Channel) -> str:

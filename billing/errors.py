@@ -24,7 +24,7 @@ BillingError                        asked, and the answer is no; asking again ch
 │   ├── CreditExceededError         neither vouchers nor credit cover what is asked
 │   ├── OverbilledError             the operator asks for more than the bill and what may be paid ahead
 │   ├── StaleDepositError           the deposit was proved too long ago: the client may have taken it since
-│   └── NotRedeemableError          the contract would refuse the redemption
+│   └── ChannelRefusesError         the contract would refuse what is asked; nothing was sent
 ├── JournalError
 │   ├── JournalBusyError            another process has the journal open
 │   └── CorruptJournalError         the stored chain of checksums does not hold
@@ -328,15 +328,15 @@ class StaleDepositError(ChannelError):
         )
 
 
-class NotRedeemableError(ChannelError):
-    """The contract would refuse the redemption."""
+class ChannelRefusesError(ChannelError):
+    """The contract would refuse what is asked; nothing was sent."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
         self.why = why
 
     def __str__(self) -> str:
-        return f"the voucher cannot be redeemed now: {self.why}"
+        return f"the payment channel would refuse this: {self.why}"
 
 
 class JournalError(BillingError):

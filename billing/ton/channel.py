@@ -1,8 +1,8 @@
 """The payment channel contract: its terms and address, its state read with proofs, and the messages to it.
 
-Layouts are in docs/protocol/channel.md, the contract in contracts/channel.fc. A channel's address follows from its terms,
-so both sides compute it alone; a state is believed only at the address of the terms in it, because whoever deploys a
-contract chooses its first data.
+Layouts are in docs/protocol/channel.md, the contract in contracts/channel.fc. A channel's address follows from its
+terms, so both sides compute it alone. A state is believed only at the address of the terms in it, because whoever
+deploys a contract chooses its first data.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ __all__ = [
     "ChannelState",
     "ChannelStatus",
     "ChannelTerms",
+    "SignedOrder",
     "announce_close_body",
     "announce_withdrawal_body",
     "cancel_body",
+    "channel_account",
     "channel_address",
     "channel_init",
     "close_message",
@@ -99,7 +101,8 @@ class ChannelState:
     due: int  # unix seconds from which on what is announced can be taken; 0 if nothing is
     amount: int  # of an announced withdrawal, whatever the client wrote in 64 bits; else 0
     balance: Nanotons
-    proved_at: int  # unix seconds, of the block
+    block: int  # the number of the masterchain block it was proved from
+    proved_at: int  # that block's time, unix seconds
 
     @property
     def address(self) -> Address:
@@ -123,8 +126,25 @@ class ChannelState:
             announced=Nanotons(min(leaving, self.payable)),
             due=self.due if self.status in {ChannelStatus.WITHDRAWING, ChannelStatus.CLOSING} else None,
             delay_s=self.terms.delay_s,
+            block=self.block,
             proved_at=self.proved_at,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedOrder:
+    """A redemption or a close with both signatures, 64 bytes each; what they are over is in `billing.voucher`."""
+
+    total: Nanotons
+    valid_until: int  # unix seconds
+    client_signature: bytes
+    operator_signature: bytes
+
+    def __post_init__(self) -> None:
+        check_nanotons(self.total, "total")
+        check_uint("valid_until", self.valid_until, 32)
+        check_size("client_signature", self.client_signature, SIGNATURE_SIZE)
+        check_size("operator_signature", self.operator_signature, SIGNATURE_SIZE)
 
 
 def channel_init(terms: ChannelTerms) -> StateInit:
@@ -147,10 +167,15 @@ async def read_channel(chain: ChainClient, terms: ChannelTerms) -> ChannelState:
         WrongContractError: it is not deployed, or the terms are for another network.
         ChainError: the chain could not be asked.
     """
+    return parse_channel(await channel_account(chain, terms))
+
+
+async def channel_account(chain: ChainClient, terms: ChannelTerms) -> AccountState:
+    """What stands at the address of the channel of these terms; raises as `read_channel` does."""
     address = channel_address(terms)
     if terms.network_id != chain.config.network_id:
         raise WrongContractError(str(address), f"made for network {terms.network_id}, not {chain.config.network_id}")
-    return parse_channel(await chain.account(address))
+    return await chain.account(address)
 
 
 def parse_channel(account: AccountState) -> ChannelState:
@@ -195,31 +220,26 @@ def finish_body(*, query_id: int = 0) -> Cell:
     return _order(OP_FINISH, query_id).end_cell()
 
 
-def redeem_message(
-    address: Address, *, total: Nanotons, valid_until: int, client_signature: bytes, operator_signature: bytes
-) -> bytes:
-    """The external message that redeems a voucher: its total and signature, and the operator's signature."""
-    return _external(address, OP_REDEEM, total, valid_until, operator_signature, client_signature)
+def redeem_message(address: Address, order: SignedOrder) -> bytes:
+    """The external message that redeems a voucher, as a bag of cells."""
+    return _external(address, OP_REDEEM, order)
 
 
-def close_message(
-    address: Address, *, total: Nanotons, valid_until: int, client_signature: bytes, operator_signature: bytes
-) -> bytes:
-    """The external message that closes at once by both signatures: `total` in all to the operator, the client the rest."""
-    return _external(address, OP_CLOSE, total, valid_until, operator_signature, client_signature)
+def close_message(address: Address, order: SignedOrder) -> bytes:
+    """The external message that closes at once: the operator has the total, the client gets the rest."""
+    return _external(address, OP_CLOSE, order)
 
 
 def _order(operation: int, query_id: int) -> Cell:
     return begin_cell().store_uint(operation, 32).store_uint(query_id, 64)
 
 
-def _external(address: Address, operation: int, total: int, valid_until: int, operator: bytes, client: bytes) -> bytes:
+def _external(address: Address, operation: int, order: SignedOrder) -> bytes:
     """One cell beside the message's own: the contract refuses a larger message, which its deposit would pay for."""
-    check_size("operator_signature", operator, SIGNATURE_SIZE)
-    check_size("client_signature", client, SIGNATURE_SIZE)
     message = begin_cell().store_uint(0b1000, 4).store_address(address).store_coins(0).store_bit(0).store_bit(0)
-    message.store_uint(operation, 32).store_uint(total, 64).store_uint(valid_until, 32).store_bytes(operator)
-    boc: bytes = message.store_ref(begin_cell().store_bytes(client).end_cell()).end_cell().to_boc()
+    message.store_uint(operation, 32).store_uint(order.total, 64).store_uint(order.valid_until, 32)
+    message.store_bytes(order.operator_signature).store_ref(begin_cell().store_bytes(order.client_signature).end_cell())
+    boc: bytes = message.end_cell().to_boc()
     return boc
 
 
@@ -259,5 +279,6 @@ def _parse(s: Slice, account: AccountState) -> ChannelState:
         due=due,
         amount=amount,
         balance=account.balance,
+        block=account.head.seqno,
         proved_at=account.head.time,
     )

@@ -11,6 +11,7 @@ from billing.money import Nanotons
 from billing.ton.channel import (
     ChannelState,
     ChannelTerms,
+    SignedOrder,
     channel_init,
     close_message,
     finish_body,
@@ -61,15 +62,14 @@ class ChannelInVm(ContractInVm):
         channel = (terms or self.terms).channel
         amount, until = Nanotons(total), self.now + 60 if valid_until is None else valid_until
         start = self.state().redeemed if redeemed is None else Nanotons(redeemed)
-        return redeem_message(
-            self.address,
+        redemption = redemption_bytes(channel, redeemed=start, total=amount, valid_until=until)
+        order = SignedOrder(
             total=amount,
             valid_until=until,
             client_signature=sign_voucher(Voucher(channel=channel, total=amount), client_key)[-64:],
-            operator_signature=operator_key.sign(
-                redemption_bytes(channel, redeemed=start, total=amount, valid_until=until)
-            ),
+            operator_signature=operator_key.sign(redemption),
         )
+        return redeem_message(self.address, order)
 
     def redeem(self, total: int) -> Outcome:
         return self.external(self.redemption(total))
@@ -86,13 +86,13 @@ class ChannelInVm(ContractInVm):
         """The message that closes with `total` for the operator."""
         until = self.now + 60 if valid_until is None else valid_until
         record = close_bytes((terms or self.terms).channel, total=Nanotons(total), valid_until=until)
-        return close_message(
-            self.address,
+        order = SignedOrder(
             total=Nanotons(total),
             valid_until=until,
             client_signature=client_key.sign(record),
             operator_signature=operator_key.sign(record),
         )
+        return close_message(self.address, order)
 
     def close(self, total: int) -> Outcome:
         return self.external(self.agreement(total))

@@ -427,7 +427,7 @@ def test_both_close_at_once(channel: ChannelInVm) -> None:
 
 @pytest.mark.parametrize("due", [1, 399_999, 400_000], ids=lambda due: f"{due}-nanoton")
 def test_closing_together_pays_amounts_below_the_fee_of_a_message_too(channel: ChannelInVm, due: int) -> None:
-    """A payment that cannot pay its own way would fail after the signatures held, at the deposit's cost, again and again."""
+    """A payment that cannot pay its own way fails after it was accepted, and could be sent again and again."""
     outcome = channel.close(due)
     assert (outcome.action_code, paid_to(outcome, OPERATOR)) == (0, due)
     assert channel.state().status is ChannelStatus.CLOSED
