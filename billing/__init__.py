@@ -6,6 +6,7 @@ from billing.lease_request import LeaseRequest, lease_request_bytes, sign_lease_
 from billing.money import Nanotons, format_ton, parse_ton
 from billing.receipt import Receipt, sign_receipt, verify_receipt
 from billing.tariff import Tariff, Usage, price, quote
+from billing.voucher import Voucher, sign_voucher, verify_voucher
 
 __all__ = [
     "BillingError",
@@ -17,6 +18,7 @@ __all__ = [
     "Receipt",
     "Tariff",
     "Usage",
+    "Voucher",
     "format_ton",
     "lease_request_bytes",
     "parse_ton",
@@ -25,7 +27,9 @@ __all__ = [
     "sign_grant",
     "sign_lease_request",
     "sign_receipt",
+    "sign_voucher",
     "verify_grant",
     "verify_lease_request",
     "verify_receipt",
+    "verify_voucher",
 ]

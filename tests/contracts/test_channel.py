@@ -9,6 +9,7 @@ import pytest
 from pytoniq_core import Address, Cell, begin_cell
 from pytoniq_core.crypto.crc import crc16
 
+from billing.errors import BadSignatureError
 from billing.money import Nanotons
 from billing.ton.channel import (
     OP_ANNOUNCE_WITHDRAWAL,
@@ -17,13 +18,16 @@ from billing.ton.channel import (
     OP_REDEEM,
     RENT_RESERVE,
     ChannelStatus,
+    SignedOrder,
     announce_close_body,
     announce_withdrawal_body,
     cancel_body,
     channel_address,
     finish_body,
+    redeem_message,
 )
 from billing.ton.emulator import ExternalNotAcceptedError
+from billing.voucher import Voucher, encode_voucher, redemption_bytes, verify_voucher
 from tests.contracts.channel_world import (
     CLIENT,
     CLIENT_KEY,
@@ -164,6 +168,48 @@ def test_a_redemption_with_a_flipped_bit_is_refused(channel: ChannelInVm, bit: i
     assert code == (BAD_OPERATOR if 96 <= bit < 640 else BAD_CLIENT)
 
 
+ORDER_L = (1 << 252) + 27742317777372353535851937790883648493  # of Ed25519's base point
+IDENTITY = b"\x01" + bytes(31)
+
+
+def plus_order(signature: bytes) -> bytes:
+    """The same signature, its scalar written another way."""
+    return signature[:32] + (int.from_bytes(signature[32:], "little") + ORDER_L).to_bytes(32, "little")
+
+
+ODD_SIGNATURES = [
+    pytest.param(TERMS.client_key, lambda signature: signature, id="genuine"),
+    pytest.param(TERMS.client_key, plus_order, id="scalar-not-reduced"),
+    pytest.param(TERMS.client_key, lambda _: bytes(64), id="zero"),
+    pytest.param(TERMS.client_key, lambda signature: IDENTITY + signature[32:], id="point-of-small-order"),
+    pytest.param(IDENTITY, lambda _: IDENTITY + bytes(32), id="key-and-point-of-small-order"),
+    pytest.param(bytes(32), lambda _: bytes(64), id="key-of-order-four"),
+    pytest.param(b"\xff" * 32, lambda signature: signature, id="key-that-is-no-point"),
+]
+
+
+@pytest.mark.parametrize(("client_key", "forge"), ODD_SIGNATURES)
+def test_contract_and_verifier_agree_on_odd_signatures(client_key: bytes, forge: Callable[[bytes], bytes]) -> None:
+    """An operator that serves against a voucher the contract refuses has served for nothing."""
+    terms = replace(TERMS, client_key=client_key)
+    channel = ChannelInVm(terms)
+    record = encode_voucher(Voucher(channel=terms.channel, total=Nanotons(TON)))
+    signature = forge(CLIENT_KEY.sign(record))
+    redemption = redemption_bytes(terms.channel, redeemed=Nanotons(0), total=Nanotons(TON), valid_until=NOW + 60)
+    order = SignedOrder(
+        total=Nanotons(TON),
+        valid_until=NOW + 60,
+        client_signature=signature,
+        operator_signature=OPERATOR_KEY.sign(redemption),
+    )
+    try:
+        verify_voucher(record + signature, client_key)
+    except BadSignatureError:
+        assert refused(channel, lambda: channel.external(redeem_message(channel.address, order))) == BAD_CLIENT
+    else:
+        assert channel.external(redeem_message(channel.address, order)).exit_code == 0
+
+
 def external_header(channel: ChannelInVm) -> Cell:
     return begin_cell().store_uint(0b1000, 4).store_address(channel.address).store_coins(0).store_bit(0).store_bit(0)
 
@@ -185,7 +231,7 @@ def _many(header: Cell, body: Cell, refs: tuple[Cell, ...]) -> Cell:
     return header.end_cell()
 
 
-@pytest.mark.parametrize("bloat", ["body-apart", "second-cell", "cell-below", "longer", "shorter", "state-init"])
+@pytest.mark.parametrize("bloat", ["body-apart", "bits-behind", "second-cell", "cell-below", "longer", "shorter", "state-init"])
 def test_a_message_larger_than_needed_is_refused_before_the_deposit_pays_for_it(
     channel: ChannelInVm, bloat: str
 ) -> None:
@@ -195,6 +241,8 @@ def test_a_message_larger_than_needed_is_refused_before_the_deposit_pays_for_it(
         case "body-apart":
             address = begin_cell().store_uint(0b1000, 4).store_address(channel.address).store_coins(0)
             message = address.store_bit(0).store_bit(1).store_ref(body).end_cell()
+        case "bits-behind":
+            message = header.store_bits(body.bits).store_bit(0).store_ref(signature).end_cell()
         case "second-cell":
             message = with_ref(header, body, signature, junk)
         case "cell-below":
