@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from pytoniq_core import Address, Cell, begin_cell
+from pytoniq_core import Address, Cell, HashMap, begin_cell
 from pytoniq_core.crypto.crc import crc16
 
 from billing.errors import BadSignatureError
@@ -26,7 +26,8 @@ from billing.ton.channel import (
     finish_body,
     redeem_message,
 )
-from billing.ton.emulator import ExternalNotAcceptedError
+from billing.ton.config import slim_config
+from billing.ton.emulator import Emulator, ExternalNotAcceptedError
 from billing.voucher import Voucher, encode_voucher, redemption_bytes, verify_voucher
 from tests.contracts.channel_world import (
     CLIENT,
@@ -231,7 +232,9 @@ def _many(header: Cell, body: Cell, refs: tuple[Cell, ...]) -> Cell:
     return header.end_cell()
 
 
-@pytest.mark.parametrize("bloat", ["body-apart", "bits-behind", "second-cell", "cell-below", "longer", "shorter", "state-init"])
+@pytest.mark.parametrize(
+    "bloat", ["body-apart", "bits-behind", "second-cell", "cell-below", "longer", "shorter", "state-init"]
+)
 def test_a_message_larger_than_needed_is_refused_before_the_deposit_pays_for_it(
     channel: ChannelInVm, bloat: str
 ) -> None:
@@ -368,6 +371,7 @@ def test_announcing_anew_begins_the_delay_anew(channel: ChannelInVm) -> None:
     channel.order(announce_withdrawal_body(Nanotons(1)))
     channel.now += DELAY
     channel.order(announce_close_body())  # a small withdrawal that is due does not open the way to all
+    assert channel.state().amount == 0
     assert channel.finish().exit_code == TOO_EARLY
     channel.order(announce_withdrawal_body(Nanotons(2)))
     assert channel.state().status is ChannelStatus.WITHDRAWING
@@ -379,7 +383,8 @@ def test_a_cancelled_announcement_pays_nothing(channel: ChannelInVm) -> None:
         channel.order(body)
         channel.now += DELAY
         assert channel.order(cancel_body()).exit_code == 0
-        assert channel.state().status is ChannelStatus.OPEN
+        state = channel.state()
+        assert (state.status, state.due, state.amount) == (ChannelStatus.OPEN, 0, 0)
         assert channel.finish().exit_code == NOTHING_ANNOUNCED
         assert channel.order(cancel_body()).exit_code == NOTHING_ANNOUNCED
 
@@ -565,6 +570,54 @@ def test_a_closed_channel_deployed_anew_keeps_its_tombstone(closed: ChannelInVm)
     outcome = closed.send(CLIENT, value=TON, init=closed.init)
     assert outcome.exit_code == CLOSED
     assert closed.state().status is ChannelStatus.CLOSED
+
+
+# --- other prices -----------------------------------------------------------------------------------------------------
+
+
+def at_gas_price(times: int) -> Emulator:
+    """A network whose gas costs so many times what it does on mainnet."""
+    config = HashMap.parse(Cell.one_from_boc(slim_config()).begin_parse(), 32)
+    prices = config[21].load_ref().begin_parse()
+    head = prices.load_bits(8 + 64)
+    flat_price, tag, price = prices.load_uint(64), prices.load_uint(8), prices.load_uint(64)
+    changed = begin_cell().store_bits(head).store_uint(flat_price * times, 64).store_uint(tag, 8)
+    changed.store_uint(price * times, 64).store_bits(prices.load_bits(prices.remaining_bits))
+    rebuilt = HashMap(32)
+    for key, value in config.items():
+        leaf = begin_cell().store_ref(changed.end_cell()) if key == 21 else begin_cell().store_slice(value)
+        rebuilt.set_int_key(key, leaf.end_cell())
+    return Emulator(rebuilt.serialize().to_boc())
+
+
+@pytest.mark.parametrize("times", [1, 2, 3, 5, 20])
+def test_at_no_gas_price_does_an_accepted_message_fail(channel: ChannelInVm, times: int) -> None:
+    """Failed after it was accepted, it could be sent again until the deposit is gone."""
+    channel.emulator = at_gas_price(times)
+    done = 0
+    for total in (TON // 100, TON // 20, TON // 3):
+        start = channel.state().redeemed
+        held = balance(channel)
+        try:
+            outcome = channel.redeem(start + total)
+        except ExternalNotAcceptedError as refusal:
+            assert refusal.exit_code == UNDERFUNDED
+            assert balance(channel) == held
+        else:
+            assert (outcome.exit_code, outcome.action_code, held - balance(channel)) == (0, 0, total)
+            done += 1
+    assert done > 0
+    state = channel.state()
+    for left in (TON // 100, TON // 20):
+        agreement = channel.agreement(state.redeemed + balance(channel) - left)
+        try:
+            outcome = channel.external(agreement)
+        except ExternalNotAcceptedError as refusal:
+            assert refusal.exit_code == UNDERFUNDED
+        else:
+            assert (outcome.action_code, channel.state().status) == (0, ChannelStatus.CLOSED)
+            assert paid_to(outcome, CLIENT) > 0
+            break
 
 
 # --- rent -------------------------------------------------------------------------------------------------------------
