@@ -43,7 +43,8 @@ from tests.contracts.harness import NOW, OWNER, STRANGER, TON, TREASURY, Outcome
 
 MALFORMED, CLOSED, BAD_CLIENT, BAD_OPERATOR, NOT_LATER, UNDERFUNDED, EXPIRED = 408, 431, 432, 433, 434, 435, 436
 NOT_THE_CLIENT, NOTHING_ANNOUNCED, TOO_EARLY, NO_AMOUNT, UNKNOWN = 437, 438, 439, 440, 0xFFFF
-CELL_UNDERFLOW, OUT_OF_GAS = 9, -14
+CELL_UNDERFLOW = 9
+IMPORT_FEE = 400_000 + 40_000 + 512 * 400  # of a message with one cell beside the root
 DAY = 86_400
 OPERATOR = TREASURY
 
@@ -155,6 +156,16 @@ REDEMPTIONS = [
 def test_a_redemption_is_refused(channel: ChannelInVm, attack: dict[str, object], exit_code: int) -> None:
     boc = channel.redemption(**({"total": TON} | attack))
     assert refused(channel, lambda: channel.external(boc)) == exit_code
+
+
+@pytest.mark.parametrize("network_id", [-239, -3, -777])
+def test_a_channel_takes_the_vouchers_of_its_own_network_alone(network_id: int) -> None:
+    own = replace(TERMS, network_id=network_id)
+    channel = ChannelInVm(own)
+    for other in {-239, -3, -777} - {network_id}:
+        boc = channel.redemption(TON, terms=replace(own, network_id=other))
+        assert refused(channel, lambda boc=boc: channel.external(boc)) == BAD_CLIENT
+    assert channel.redeem(TON).exit_code == 0
 
 
 @pytest.mark.parametrize("bit", [32, 95, 96, 127, 128, 639, 640, 1151], ids=lambda bit: f"bit-{bit}")
@@ -489,7 +500,7 @@ def test_closing_together_pays_amounts_below_the_fee_of_a_message_too(channel: C
 def test_closing_together_with_nothing_left_to_redeem_pays_the_client_alone(channel: ChannelInVm) -> None:
     channel.redeem(TON)
     outcome = channel.close(TON)
-    assert paid_to(outcome, OPERATOR) == 0
+    assert len(outcome.transaction.outgoing) == 1
     assert paid_to(outcome, CLIENT) > 3 * TON
 
 
@@ -516,6 +527,12 @@ def test_a_close_is_refused(channel: ChannelInVm, attack: dict[str, object], exi
     channel.redeem(TON)
     boc = channel.agreement(**({"total": 2 * TON} | attack))
     assert refused(channel, lambda: channel.external(boc)) == exit_code
+
+
+def test_a_close_leaves_the_client_what_its_own_payment_may_cost(channel: ChannelInVm) -> None:
+    total = balance(channel) - IMPORT_FEE - RENT_RESERVE
+    assert refused(channel, lambda: channel.close(total + 1)) == UNDERFUNDED
+    assert channel.close(total).action_code == 0
 
 
 @pytest.mark.parametrize("total", [TON, 2 * TON])
