@@ -232,11 +232,7 @@ def parts(channel: ChannelInVm) -> tuple[Cell, Cell]:
     return external_header(channel), body.to_cell()
 
 
-def with_ref(header: Cell, body: Cell, *refs: Cell) -> Cell:
-    return header.store_bits(body.bits).store_ref(refs[0]).end_cell() if len(refs) == 1 else _many(header, body, refs)
-
-
-def _many(header: Cell, body: Cell, refs: tuple[Cell, ...]) -> Cell:
+def with_refs(header: Cell, body: Cell, *refs: Cell) -> Cell:
     header.store_bits(body.bits)
     for ref in refs:
         header.store_ref(ref)
@@ -258,17 +254,17 @@ def test_a_message_larger_than_needed_is_refused_before_the_deposit_pays_for_it(
         case "bits-behind":
             message = header.store_bits(body.bits).store_bit(0).store_ref(signature).end_cell()
         case "second-cell":
-            message = with_ref(header, body, signature, junk)
+            message = with_refs(header, body, signature, junk)
         case "cell-below":
-            message = with_ref(header, body, begin_cell().store_bits(signature.bits).store_ref(junk).end_cell())
+            message = with_refs(header, body, begin_cell().store_bits(signature.bits).store_ref(junk).end_cell())
         case "longer":
-            message = with_ref(header, body, begin_cell().store_bits(signature.bits).store_bit(0).end_cell())
+            message = with_refs(header, body, begin_cell().store_bits(signature.bits).store_bit(0).end_cell())
         case "shorter":
-            message = with_ref(header, body, begin_cell().store_bits(signature.bits[:511]).end_cell())
+            message = with_refs(header, body, begin_cell().store_bits(signature.bits[:511]).end_cell())
         case _:
             address = begin_cell().store_uint(0b1000, 4).store_address(channel.address).store_coins(0)
             message = address.store_bit(1).store_bit(0).store_cell(channel.init.serialize()).store_bit(0)
-            message = with_ref(message, body, signature)
+            message = with_refs(message, body, signature)
     assert refused(channel, lambda: channel.execute(message)) == MALFORMED
     assert channel.external(channel.redemption(TON)).exit_code == 0
 
@@ -300,14 +296,14 @@ def test_a_payment_that_comes_back_is_kept_and_changes_nothing(channel: ChannelI
 def test_any_other_external_message_is_refused(channel: ChannelInVm, operation: int) -> None:
     header, body = parts(channel)
     changed = begin_cell().store_uint(operation, 32).store_bits(body.bits[32:]).end_cell()
-    assert refused(channel, lambda: channel.execute(with_ref(header, changed, body.refs[0]))) == UNKNOWN
+    assert refused(channel, lambda: channel.execute(with_refs(header, changed, body.refs[0]))) == UNKNOWN
 
 
 @pytest.mark.parametrize("bits", [0, 31, 127, 639])
 def test_an_external_message_cut_short_is_refused(channel: ChannelInVm, bits: int) -> None:
     header, body = parts(channel)
     cut = begin_cell().store_bits(body.bits[:bits]).end_cell()
-    assert refused(channel, lambda: channel.execute(with_ref(header, cut, body.refs[0]))) == CELL_UNDERFLOW
+    assert refused(channel, lambda: channel.execute(with_refs(header, cut, body.refs[0]))) == CELL_UNDERFLOW
 
 
 # --- the client takes money out ---------------------------------------------------------------------------------------
