@@ -31,6 +31,16 @@ def tree_path(hashes: Sequence[bytes], index: int) -> tuple[bytes, ...]:
     return _path(_levels(hashes), index)
 
 
+def tree_sides(index: int, size: int) -> tuple[bool, ...]:
+    """Return for each hash of `tree_path`, in a tree of `size` leaves, whether that sibling is on the left."""
+    sides = []
+    while size > 1:
+        if index ^ 1 < size:
+            sides.append(bool(index & 1))
+        index, size = index >> 1, size + 1 >> 1
+    return tuple(sides)
+
+
 def root_of(leaf_hash: bytes, *, index: int, size: int, path: Sequence[bytes]) -> bytes | None:
     """Return the root that `path` leads to in a tree of `size` leaves; None if no such tree has a path of that length.
 

@@ -9,7 +9,7 @@ def load_code(name: str) -> bytes:
     """The compiled code of a contract as a bag of cells.
 
     Args:
-        name: ``channel`` or ``registry``.
+        name: ``channel``, ``registry`` or ``vault``.
 
     Raises:
         FileNotFoundError: there is no contract of this name.

@@ -13,7 +13,7 @@ if (funcVersion !== "0.4.6") {
   process.exit(1);
 }
 
-const contracts = ["channel", "registry"];
+const contracts = ["channel", "registry", "vault"];
 const checking = process.argv.includes("--check");
 let same = true;
 const hashes = {};

@@ -17,36 +17,34 @@ from hashlib import sha256
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pytoniq.contract.wallets.highload_v3 import HIGHLOAD_V3_WALLET_CODE
-from pytoniq_core import Address, Builder, Cell, begin_cell
+from pytoniq_core import Address, Cell, begin_cell
 from pytoniq_core.tlb.account import StateInit
 
-from billing.batch import Payout, SignedMessage
+from billing.batch import SignedMessage
 from billing.errors import WrongContractError
 from billing.money import Nanotons
-from billing.ton.cells import MESSAGE_BYTES_MAX, address_of, lookup
+from billing.ton.cells import lookup
+from billing.ton.outgoing import (
+    IGNORE_ERRORS,
+    PAY_FEES_APART,
+    OutMessage,
+    action_list,
+    encode_external,
+    external_message,
+    internal_header,
+)
 from billing.ton.proofs import AccountState, AccountStatus
 
-__all__ = ["HighloadWallet", "OutMessage", "query_id_of", "subwallet_id_of", "treasury_wallet"]
+__all__ = ["HighloadWallet", "query_id_of", "subwallet_id_of", "treasury_wallet"]
 
 CODE_HASH = bytes.fromhex("11acad7955844090f283bf238bc1449871f783e7cc0979408d3f4859483e8525")
 OP_INTERNAL_TRANSFER = 0xAE42E5A4
-ACTION_SEND = 0x0EC3C86D  # action_send_msg, block.tlb OutAction
-PAY_FEES_APART, IGNORE_ERRORS = 1, 2  # send modes
 ACTIONS_MAX = 254  # the wallet itself refuses more; a batch has at most 128 payouts and an anchor
 QUERY_BITS = 1023  # bit numbers 0 to 1022 of each shift
 SHIFTS = 8192  # 13 bits
 TIMEOUT_S = 600  # how long a signed message stays valid; a lost one is replaced after this and a margin
 ACTION_FEE = Nanotons(1_000_000)  # attached for each payment: 0.00066 is spent, the rest stays in the wallet
 TRANSFER_FEE = Nanotons(20_000_000)  # attached once, likewise
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutMessage:
-    """One message of a batch: `destination` is 33 bytes; with a body it is an order to a contract and bounces."""
-
-    destination: bytes
-    amount: Nanotons
-    body: Cell | None = None
 
 
 def subwallet_id_of(network_id: int) -> int:
@@ -136,10 +134,8 @@ class HighloadWallet:
             .end_cell()
         )
         body = begin_cell().store_bytes(key.sign(order.hash)).store_ref(order).end_cell()
-        message = self._external(body, deploy=deploy)
-        boc: bytes = message.to_boc()
-        if len(boc) > MESSAGE_BYTES_MAX:
-            raise ValueError(f"the message has {len(boc)} bytes, the network takes {MESSAGE_BYTES_MAX}")
+        message = external_message(self.address, body, self.state_init if deploy else None)
+        boc = encode_external(message)
         return SignedMessage(
             query_id=query_id,
             created_at=created_at,
@@ -174,69 +170,20 @@ class HighloadWallet:
 
     def _transfer(self, messages: Sequence[OutMessage], query_id: int) -> Cell:
         """The internal message of the wallet to itself, with the payments in its body."""
-        actions = Cell.empty()
-        for message in messages:
-            actions = (
-                begin_cell()
-                .store_ref(actions)
-                .store_uint(ACTION_SEND, 32)
-                .store_uint(PAY_FEES_APART | IGNORE_ERRORS, 8)
-                .store_ref(_internal(message))
-                .end_cell()
-            )
-        head = _header(self.address, self._attached(messages), bounce=False)
+        head = internal_header(self.address, self._attached(messages), bounce=False)
         return (
             head.store_bit(0)  # no state init
             .store_bit(0)  # body inline: the root cell of a message costs no forward fee
             .store_uint(OP_INTERNAL_TRANSFER, 32)
             .store_uint(query_id, 64)
-            .store_ref(actions)
+            .store_ref(action_list(messages))
             .end_cell()
         )
-
-    def _external(self, body: Cell, *, deploy: bool) -> Cell:
-        builder = begin_cell().store_uint(0b10, 2).store_uint(0, 2).store_address(self.address).store_coins(0)
-        if deploy:
-            builder.store_bit(1).store_bit(1).store_ref(self.state_init.serialize())
-        else:
-            builder.store_bit(0)
-        return builder.store_bit(0).store_cell(body).end_cell()
 
 
 def treasury_wallet(public_key: bytes, network_id: int, *, timeout_s: int = TIMEOUT_S) -> HighloadWallet:
     """The operator's wallet on a network."""
     return HighloadWallet(public_key=public_key, subwallet_id=subwallet_id_of(network_id), timeout_s=timeout_s)
-
-
-def out_messages(payouts: Sequence[Payout]) -> tuple[OutMessage, ...]:
-    """One message per payout, in order."""
-    return tuple(OutMessage(destination=payout.payee, amount=payout.amount) for payout in payouts)
-
-
-def _header(destination: Address, amount: int, *, bounce: bool) -> Builder:
-    """An internal message's header up to its state init; the network fills in source, fees and times."""
-    return (
-        begin_cell()
-        .store_bit(0)
-        .store_bit(1)  # ihr disabled
-        .store_bit(int(bounce))
-        .store_bit(0)  # not bounced
-        .store_uint(0, 2)  # source: filled in
-        .store_address(destination)
-        .store_coins(amount)
-        .store_bit(0)  # no extra currencies
-        .store_coins(0)
-        .store_coins(0)
-        .store_uint(0, 64 + 32)
-    )
-
-
-def _internal(message: OutMessage) -> Cell:
-    """A payment; to an unknown payee it must not bounce, an order to a contract must."""
-    builder = _header(address_of(message.destination), message.amount, bounce=message.body is not None)
-    if message.body is None:
-        return builder.store_bit(0).store_bit(0).end_cell()
-    return builder.store_bit(0).store_bit(1).store_ref(message.body).end_cell()
 
 
 def _has_query(dictionary: Cell, query_id: int) -> bool:

@@ -20,6 +20,7 @@ from billing.money import Nanotons, check_nanotons
 from billing.tariff import Tariff
 from billing.ton.cells import leaves
 from billing.ton.client import ChainClient
+from billing.ton.owner import Ownership, order_body
 from billing.ton.proofs import AccountState
 from contracts import load_code, load_hash
 
@@ -108,13 +109,18 @@ class RegistryState:
 
     network_id: int
     seqno: int  # how often the owner changed something
-    owner: Address
+    ownership: Ownership
     measurements: Mapping[bytes, Measurement]
     rims: frozenset[bytes]
     models: Mapping[bytes, ModelTerms]
     operator: OperatorTerms
     anchor_epoch: int
     anchor_root: bytes  # 32
+
+    @property
+    def owner(self) -> Address:
+        """Who may change the registry now."""
+        return self.ownership.owner
 
     @property
     def anchor(self) -> tuple[int, bytes]:
@@ -127,8 +133,8 @@ def registry_init(*, network_id: int, owner: Address, operator: OperatorTerms) -
     data = (
         begin_cell()
         .store_int(network_id, 32)
-        .store_address(owner)
         .store_uint(0, 32)
+        .store_ref(Ownership(owner=owner).cell())
         .store_ref(begin_cell().store_uint(0, 3).end_cell())
         .store_ref(_operator_cell(operator))
         .store_ref(begin_cell().store_uint(0, 64).store_uint(0, 256).end_cell())
@@ -172,23 +178,23 @@ def parse_registry(account: AccountState) -> RegistryState:
 
 def set_measurement_body(measurement_id: bytes, measurement: Measurement, *, query_id: int = 0) -> Cell:
     """Allow a measurement."""
-    body = _body(OP_SET_MEASUREMENT, query_id).store_bytes(_key(measurement_id)).store_uint(measurement.kind, 8)
+    body = order_body(OP_SET_MEASUREMENT, query_id).store_bytes(_key(measurement_id)).store_uint(measurement.kind, 8)
     return _store_text(body, measurement.label).end_cell()
 
 
 def remove_measurement_body(measurement_id: bytes, *, query_id: int = 0) -> Cell:
     """Allow a measurement no longer."""
-    return _body(OP_REMOVE_MEASUREMENT, query_id).store_bytes(_key(measurement_id)).end_cell()
+    return order_body(OP_REMOVE_MEASUREMENT, query_id).store_bytes(_key(measurement_id)).end_cell()
 
 
 def set_rim_body(digest: bytes, *, query_id: int = 0) -> Cell:
     """Allow a reference-manifest file by its SHA-256."""
-    return _body(OP_SET_RIM, query_id).store_bytes(_key(digest)).end_cell()
+    return order_body(OP_SET_RIM, query_id).store_bytes(_key(digest)).end_cell()
 
 
 def remove_rim_body(digest: bytes, *, query_id: int = 0) -> Cell:
     """Allow a reference-manifest file no longer."""
-    return _body(OP_REMOVE_RIM, query_id).store_bytes(_key(digest)).end_cell()
+    return order_body(OP_REMOVE_RIM, query_id).store_bytes(_key(digest)).end_cell()
 
 
 def set_model_body(root: bytes, terms: ModelTerms, *, query_id: int = 0) -> Cell:
@@ -200,22 +206,22 @@ def set_model_body(root: bytes, terms: ModelTerms, *, query_id: int = 0) -> Cell
         .store_uint(terms.context, 32)
         .end_cell()
     )
-    return _body(OP_SET_MODEL, query_id).store_bytes(_key(root)).store_ref(cell).end_cell()
+    return order_body(OP_SET_MODEL, query_id).store_bytes(_key(root)).store_ref(cell).end_cell()
 
 
 def remove_model_body(root: bytes, *, query_id: int = 0) -> Cell:
     """Offer a model no longer."""
-    return _body(OP_REMOVE_MODEL, query_id).store_bytes(_key(root)).end_cell()
+    return order_body(OP_REMOVE_MODEL, query_id).store_bytes(_key(root)).end_cell()
 
 
 def operator_body(operator: OperatorTerms, *, query_id: int = 0) -> Cell:
     """Name the operator, its endpoint, wallet and fee."""
-    return _body(OP_SET_OPERATOR, query_id).store_ref(_operator_cell(operator)).end_cell()
+    return order_body(OP_SET_OPERATOR, query_id).store_ref(_operator_cell(operator)).end_cell()
 
 
 def anchor_body(epoch: int, root: bytes, *, query_id: int = 0) -> Cell:
     """Anchor an epoch's Merkle root; only the operator's wallet may send it, with ever later epochs."""
-    return _body(OP_ANCHOR, query_id).store_uint(epoch, 64).store_bytes(_key(root)).end_cell()
+    return order_body(OP_ANCHOR, query_id).store_uint(epoch, 64).store_bytes(_key(root)).end_cell()
 
 
 def _code() -> Cell:
@@ -223,10 +229,6 @@ def _code() -> Cell:
     if code.hash != load_hash("registry"):
         raise RuntimeError("contracts/registry.boc does not fit registry.hash: run node contracts/compile.mjs")
     return code
-
-
-def _body(operation: int, query_id: int) -> Cell:
-    return begin_cell().store_uint(operation, 32).store_uint(query_id, 64)
 
 
 def _key(value: bytes) -> bytes:
@@ -273,9 +275,9 @@ def _layout(where: str) -> Iterator[None]:
 
 
 def _parse_state(s: Slice) -> RegistryState:
-    _check_bits(s, 32 + 267 + 32)
-    network_id, owner, seqno = s.load_int(32), s.load_address(), s.load_uint(32)
-    lists, operator, anchor = (s.load_ref().begin_parse() for _ in range(3))
+    _check_bits(s, 32 + 32)
+    network_id, seqno = s.load_int(32), s.load_uint(32)
+    owner, lists, operator, anchor = (s.load_ref().begin_parse() for _ in range(4))
     _check_end(s)
     measurements = _parse_list(lists, _parse_measurement)
     rims = _parse_list(lists, _check_end)
@@ -287,7 +289,7 @@ def _parse_state(s: Slice) -> RegistryState:
     return RegistryState(
         network_id=network_id,
         seqno=seqno,
-        owner=owner,
+        ownership=Ownership.parse(owner),
         measurements=MappingProxyType(measurements),
         rims=frozenset(rims),
         models=MappingProxyType(models),

@@ -49,7 +49,8 @@ from billing.settlement import (
 )
 from billing.ton.cells import payee_of
 from billing.ton.client import ChainClient
-from billing.ton.highload import HighloadWallet, OutMessage, out_messages, query_id_of
+from billing.ton.highload import HighloadWallet, query_id_of
+from billing.ton.outgoing import OutMessage, out_messages
 from billing.ton.proofs import AccountState, AccountStatus
 from billing.ton.registry import anchor_body, read_registry
 from billing.ton.treasury import Reconciliation, Treasury, delivered

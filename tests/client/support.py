@@ -25,6 +25,7 @@ from billing.grant import Grant, HostSlice, sign_grant
 from billing.lease_request import LeaseRequest, verify_lease_request
 from billing.money import Nanotons
 from billing.tariff import Tariff
+from billing.ton.owner import Ownership
 from billing.ton.registry import Measurement, ModelTerms, OperatorTerms, RegistryState
 from client.config import ClientConfig, LiteServer
 from client.running import make_server, open_client
@@ -76,7 +77,7 @@ def make_registry(hosts: list[SimulatedHost], operator: bytes, endpoint: str, **
     fields: dict[str, Any] = {
         "network_id": -777,
         "seqno": 1,
-        "owner": Address((0, bytes(32))),
+        "ownership": Ownership(owner=Address((0, bytes(32)))),
         "measurements": {host.measurement_id(): Measurement(kind=1, label="simulated") for host in hosts},
         "rims": frozenset().union(*(host.rim_digests() for host in hosts)),
         "models": {MODEL: ModelTerms(name="echo", tariff=TARIFF, context=32768)},

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pytoniq_core import Address, Cell, begin_cell
 from pytoniq_core.tlb.account import ShardAccount, StateInit
 from pytoniq_core.tlb.transaction import Transaction as FullTransaction
 from pytoniq_core.tlb.vm_stack import VmStack
 
+from billing.entitlements import Entitlements
 from billing.money import Nanotons
 from billing.ton.config import slim_config
 from billing.ton.emulator import Emulator, MethodResult
 from billing.ton.proofs import AccountState, AccountStatus, Head
 from billing.ton.registry import OperatorTerms, RegistryState, parse_registry, registry_init
 from billing.ton.transaction import Transaction, parse_transaction
+from billing.ton.vault import CLAIM_VALUE, VaultState, claim_of, parse_vault, vault_init
+from billing.ton.vault_order import Order, sign_order
 
 NOW = 1_800_000_000
 OWNER = Address((0, sha256(b"owner").digest()))
 TREASURY = Address((0, sha256(b"treasury").digest()))
 STRANGER = Address((0, sha256(b"stranger").digest()))
+HOT_KEY = Ed25519PrivateKey.from_private_bytes(b"\x68" * 32)
 OPERATOR = OperatorTerms(public_key=b"k" * 32, endpoint="http://127.0.0.1:8000", wallet=TREASURY, fee_permille=50)
 TON = 1_000_000_000
 
@@ -34,6 +40,7 @@ class Outcome:
     aborted: bool
     action_code: int  # of the action phase, 0 for success
     transaction: Transaction
+    cell: Cell  # of the transaction
 
 
 class ContractInVm:
@@ -102,6 +109,7 @@ class ContractInVm:
             aborted=bool(description.aborted),
             action_code=getattr(description.action, "result_code", 0),
             transaction=parse_transaction(cell, self.address.hash_part),
+            cell=cell,
         )
 
     def account(self) -> AccountState:
@@ -143,3 +151,35 @@ class RegistryInVm(ContractInVm):
 
     def state(self) -> RegistryState:
         return parse_registry(self.account())
+
+
+class VaultInVm(ContractInVm):
+    """A vault, and what its operator's key signs."""
+
+    def __init__(self, *, network_id: int = -777) -> None:
+        super().__init__(
+            vault_init(network_id=network_id, owner=OWNER, public_key=HOT_KEY.public_key().public_bytes_raw())
+        )
+
+    def state(self) -> VaultState:
+        return parse_vault(self.account())
+
+    def sign(
+        self, order: Order, *, key: Ed25519PrivateKey = HOT_KEY, state: VaultState | None = None, timeout_s: int = 120
+    ) -> Cell:
+        signed = sign_order(
+            order,
+            vault=self.address,
+            state=state or self.state(),
+            key=key,
+            created_at=self.now,
+            after_lt=0,
+            timeout_s=timeout_s,
+        )
+        return Cell.one_from_boc(signed.boc)
+
+    def order(self, order: Order, **options: Any) -> Outcome:
+        return self.execute(self.sign(order, **options))
+
+    def claim(self, entitlements: Entitlements, payee: Address, *, value: int = CLAIM_VALUE) -> Outcome:
+        return self.send(payee, claim_of(entitlements, payee), value=value)

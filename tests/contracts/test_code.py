@@ -15,7 +15,7 @@ from contracts import load_code, load_hash
 CONTRACTS = Path(__file__).parents[2] / "contracts"
 
 
-NAMES = ("channel", "registry")
+NAMES = ("channel", "registry", "vault")
 
 
 @pytest.mark.parametrize("name", NAMES)

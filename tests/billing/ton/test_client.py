@@ -26,7 +26,7 @@ from billing.ton.client import ChainClient, ChainConfig
 from billing.ton.devnet import Devnet, Fault, FaultKind, running_devnet
 from billing.ton.devnet.adnl import AdnlServer
 from billing.ton.devnet.liteserver import LiteServer
-from billing.ton.highload import OutMessage
+from billing.ton.outgoing import OutMessage
 from billing.ton.proofs import AccountState
 from tests.billing.ton.world import (
     CLIENT_KEY,

@@ -16,7 +16,7 @@ from billing.money import Nanotons
 from billing.ton.client import ChainClient
 from billing.ton.deposits import OP_DEPOSIT, deposit_body, deposit_transfer
 from billing.ton.devnet import Devnet
-from billing.ton.highload import OutMessage
+from billing.ton.outgoing import OutMessage
 from billing.ton.settler import Settler
 from billing.ton.wallet import Transfer, pay
 from tests.billing.ton.world import (

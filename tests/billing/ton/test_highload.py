@@ -10,7 +10,8 @@ from billing.errors import MessageRejectedError, WrongContractError
 from billing.money import Nanotons
 from billing.ton.client import ChainClient
 from billing.ton.devnet import Devnet
-from billing.ton.highload import OutMessage, query_id_of, subwallet_id_of, treasury_wallet
+from billing.ton.highload import query_id_of, subwallet_id_of, treasury_wallet
+from billing.ton.outgoing import OutMessage
 from tests.billing.ton.world import (
     OWNER_KEY,
     TON,

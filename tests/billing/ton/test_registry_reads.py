@@ -82,16 +82,20 @@ async def test_a_registry_made_for_another_network_is_refused(chain: ChainClient
         await read_registry(chain, address)
 
 
-@pytest.mark.parametrize("damage", ["short", "tail", "anchor", "operator", "wallet"])
+@pytest.mark.parametrize("damage", ["short", "owner", "owner-tail", "tail", "anchor", "operator", "wallet"])
 async def test_the_right_code_over_other_data_is_refused(chain: ChainClient, devnet: Devnet, damage: str) -> None:
     """Whoever deploys a contract chooses its first data; the code alone proves nothing about it."""
     operator = OperatorTerms(public_key=KEY, endpoint="x", wallet=treasury().address, fee_permille=0)
     genuine = registry_init(network_id=NETWORK_ID, owner=treasury().address, operator=operator)
-    lists, terms, anchor = genuine.data.refs
-    data = begin_cell().store_int(NETWORK_ID, 32).store_address(treasury().address).store_uint(0, 32)
+    owner, lists, terms, anchor = genuine.data.refs
+    data = begin_cell().store_int(NETWORK_ID, 32).store_uint(0, 32)
     match damage:
         case "short":
-            data = begin_cell().store_int(NETWORK_ID, 32).store_address(treasury().address).store_uint(0, 31)
+            data = begin_cell().store_int(NETWORK_ID, 32).store_uint(0, 31)
+        case "owner":
+            owner = begin_cell().store_uint(0, 2 + 2 + 32).end_cell()
+        case "owner-tail":
+            owner = begin_cell().store_cell(owner).store_bit(1).end_cell()
         case "tail":
             data.store_bit(1)
         case "anchor":
@@ -102,7 +106,7 @@ async def test_the_right_code_over_other_data_is_refused(chain: ChainClient, dev
             wallet = Address((-1, KEY))
             terms = begin_cell().store_bytes(KEY).store_uint(0, 16).store_address(wallet)
             terms = terms.store_uint(1, 8).store_bytes(b"x").end_cell()
-    data = data.store_ref(lists).store_ref(terms).store_ref(anchor).end_cell()
+    data = data.store_ref(owner).store_ref(lists).store_ref(terms).store_ref(anchor).end_cell()
     address = await deploy(chain, devnet, StateInit(code=genuine.code, data=data))
     with pytest.raises(WrongContractError, match="not a registry's"):
         await read_registry(chain, address)

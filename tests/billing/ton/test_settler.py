@@ -18,7 +18,8 @@ from billing.money import Nanotons
 from billing.settlement import SettlementPolicy
 from billing.ton.client import ChainClient
 from billing.ton.devnet import Devnet, Fault, FaultKind, running_devnet
-from billing.ton.highload import HighloadWallet, OutMessage
+from billing.ton.highload import HighloadWallet
+from billing.ton.outgoing import OutMessage
 from billing.ton.registry import read_registry
 from billing.ton.settler import Settler, TickReport
 from billing.totals import totals_root

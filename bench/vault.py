@@ -1,0 +1,132 @@
+"""What the vault costs on the chain: an order, an anchor, a payout and a claim, in the real TVM at mainnet prices.
+
+    python bench/vault.py
+
+Every figure is the whole cost, all hops: for an order what left the vault beyond the payments, for a claim what the
+payee's wallet has less than before plus the claim. The devnet runs in this process. Fees depend on the clock only by
+storage, so one run is enough; it prints the gas beside them.
+"""
+
+import asyncio
+import tempfile
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pytoniq_core import Address
+
+from billing.entitlements import Entitlements
+from billing.ton.cells import payee_of
+from billing.ton.client import ChainClient, ChainConfig
+from billing.ton.devnet import NETWORK_ID, AccountId, Devnet, running_devnet
+from billing.ton.outgoing import OutMessage
+from billing.ton.vault import CLAIM_VALUE, claim_of, read_vault, vault_address, vault_init
+from billing.ton.vault_order import Order, sign_order
+from billing.ton.wallet import Transfer, Wallet, pay
+
+TON = 1_000_000_000
+HOT_KEY, PAYEE_KEY = (Ed25519PrivateKey.from_private_bytes(bytes([i]) * 32) for i in (1, 2))
+PAYOUT_BOUND, ANCHOR_BOUND, CLAIM_BOUND = 700_000, 1_700_000, 12_000_000
+
+
+class Bench:
+    """A vault on a devnet."""
+
+    def __init__(self, devnet: Devnet, chain: ChainClient) -> None:
+        self.devnet, self.chain = devnet, chain
+        public_key = HOT_KEY.public_key().public_bytes_raw()
+        self.init = vault_init(network_id=NETWORK_ID, owner=Address((0, b"o" * 32)), public_key=public_key)
+        self.address = vault_address(self.init)
+        self.wallet = Wallet(public_key=PAYEE_KEY.public_key().public_bytes_raw(), network_id=NETWORK_ID)
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.devnet.node.clock.now(), UTC)
+
+    async def fund(self, address: Address, tons: int) -> None:
+        await self.devnet.node.faucet(AccountId(workchain=address.wc, id=address.hash_part), tons * TON)
+
+    async def deploy(self) -> None:
+        await self.fund(self.wallet.address, 1000)
+        await self.fund(self.address, 1_000_000)
+        opening = Transfer(destination=self.address, amount=TON, state_init=self.init, bounce=False)
+        await pay(self.chain, self.wallet, PAYEE_KEY, [opening], now=self.now())
+        await self.chain.wait_for(self.address, lambda state: state.data is not None)
+
+    async def order(self, payouts: int, entitlements: Entitlements) -> int:
+        """Fees of one order, nanotons."""
+        before = await self.chain.account(self.address)
+        vault = await read_vault(self.chain, self.address)
+        names = [sha256(f"{vault.seqno} {i}".encode()).digest() for i in range(payouts)]
+        messages = tuple(OutMessage(destination=b"\0" + name, amount=TON) for name in names)
+        signed = sign_order(
+            Order(messages=messages, root=entitlements.root, held=1000 * TON),
+            vault=self.address,
+            state=vault,
+            key=HOT_KEY,
+            created_at=before.head.time,
+            after_lt=before.last_lt,
+        )
+        await self.chain.send(signed.boc)
+        after = await self.chain.wait_for(self.address, lambda state: state.last_lt > before.last_lt)
+        (transaction,) = await self.chain.transactions(after, after_lt=before.last_lt)
+        assert len(transaction.outgoing) == payouts
+        return before.balance - after.balance - payouts * TON
+
+    async def claim(self, entitlements: Entitlements) -> tuple[int, int]:
+        """What a claim cost the payee, and the vault, nanotons."""
+        payee, vault = await self.balances()
+        body = claim_of(entitlements, self.wallet.address)
+        claim = Transfer(destination=self.address, amount=CLAIM_VALUE, body=body)
+        await pay(self.chain, self.wallet, PAYEE_KEY, [claim], now=self.now())
+        await self.devnet.node.tick()
+        amount = entitlements.amounts[payee_of(self.wallet.address)]
+        amount -= self.claimed
+        self.claimed += amount
+        payee_after, vault_after = await self.balances()
+        assert payee_after > payee + amount - CLAIM_VALUE, "the claim was refused"
+        return payee + amount - payee_after, vault - amount - vault_after
+
+    claimed = 0
+
+    async def balances(self) -> tuple[int, int]:
+        return tuple([(await self.chain.account(a)).balance for a in (self.wallet.address, self.address)])
+
+
+async def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        async with running_devnet(Path(folder) / "net") as devnet:
+            config = ChainConfig(
+                host=devnet.host, port=devnet.port, public_key=devnet.public_key, network_id=NETWORK_ID
+            )
+            clock = devnet.node.clock
+            async with await ChainClient.connect(
+                config, clock=lambda: datetime.fromtimestamp(clock.now(), UTC)
+            ) as chain:
+                bench = Bench(devnet, chain)
+                await bench.deploy()
+                await measure(bench)
+
+
+async def measure(bench: Bench) -> None:
+    print(f"{'payouts':>8} {'fee, TON':>10} {'a payout':>10}")
+    for count in (0, 1, 16, 64, 128, 250):
+        fee = await bench.order(count, Entitlements(amounts={}))
+        bound = (
+            f"  (bound {PAYOUT_BOUND / TON:.4f})"
+            if count >= 64
+            else f"  (bound {ANCHOR_BOUND / TON:.4f})" * (not count)
+        )
+        each = f"{fee / count / TON:10.6f}" if count else f"{'anchor':>10}"
+        print(f"{count:8} {fee / TON:10.6f} {each}{bound}")
+    print(f"\n{'payees':>8} {'anchor':>10} {'claim: payee':>14} {'vault':>10}  (bound {CLAIM_BOUND / TON:.3f})")
+    for count in (1, 16, 256, 4096):
+        others = {b"\0" + sha256(f"payee {i}".encode()).digest(): TON for i in range(count - 1)}
+        entitlements = Entitlements(amounts=others | {payee_of(bench.wallet.address): bench.claimed + TON})
+        anchor = await bench.order(0, entitlements)
+        payee, vault = await bench.claim(entitlements)
+        print(f"{count:8} {anchor / TON:10.6f} {payee / TON:14.6f} {vault / TON:10.6f}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
