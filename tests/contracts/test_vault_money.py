@@ -23,7 +23,7 @@ from billing.ton.vault import OP_PAID
 from billing.ton.vault_order import Order
 from tests.contracts.harness import STRANGER, TON, Outcome, VaultInVm
 
-PAYEES = [Address((0, sha256(f"payee {i}".encode()).digest())) for i in range(4)]
+PAYEES = [Address((0, sha256(f"payee {i}".encode()).digest())) for i in range(3)]
 WHO = st.integers(0, len(PAYEES) - 1)
 
 
@@ -89,6 +89,14 @@ class VaultMoney(RuleBasedStateMachine):
     def replay(self) -> None:
         for message in self.old:
             assert self.try_order(message) is None
+
+    @rule(whom=st.sets(WHO, min_size=1), first=st.sets(WHO))
+    def race(self, whom: set[int], first: set[int]) -> None:
+        """Some payees claim after an order was signed and before it arrives."""
+        self.sign(whom, 1)
+        for who in first:
+            self.claim(who)
+        self.deliver()
 
     @rule(who=WHO)
     def claim(self, who: int) -> None:

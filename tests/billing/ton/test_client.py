@@ -26,7 +26,7 @@ from billing.ton.client import ChainClient, ChainConfig
 from billing.ton.devnet import Devnet, Fault, FaultKind, running_devnet
 from billing.ton.devnet.adnl import AdnlServer
 from billing.ton.devnet.liteserver import LiteServer
-from billing.ton.outgoing import OutMessage
+from billing.ton.outgoing import OutMessage, external_message
 from billing.ton.proofs import AccountState
 from tests.billing.ton.world import (
     CLIENT_KEY,
@@ -218,7 +218,7 @@ async def test_many_questions_at_once_are_all_answered(chain: ChainClient, devne
 
 async def test_a_message_the_network_refuses_is_told_apart(chain: ChainClient) -> None:
     wallet = wallet_of(OWNER_KEY)
-    boc = treasury()._external(wallet.state_init.data, deploy=False).to_boc()
+    boc = external_message(treasury().address, wallet.state_init.data, None).to_boc()
     with pytest.raises(MessageRejectedError, match="refused"):
         await chain.send(boc)
 
