@@ -33,6 +33,7 @@ class EntryKind(StrEnum):
     BATCH = "batch"
     PAYOUT = "payout"
     REQUEUE = "requeue"
+    CLAIM = "claim"
     FEE = "fee"
 
 

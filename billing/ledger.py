@@ -271,6 +271,13 @@ class Ledger:
         """Give a payout of `batch` that is proved never to happen back to its payee."""
         return self._plan_outcome(batch, payee, EntryKind.REQUEUE, payee_account(payee), now)
 
+    def plan_claim(self, claim: str, payee: bytes, amount: int, *, now: int) -> Entry:
+        """Book what a payee took from the treasury by claim; `claim` names the transaction (lt and hash)."""
+        postings = move(check_nanotons(amount, "claim"), payee_account(payee), TREASURY)
+        entry = Entry(id=f"claim:{claim}", kind=EntryKind.CLAIM, postings=postings, at=now, data=payee)
+        self.has(entry)
+        return entry
+
     # --- applying -----------------------------------------------------------------------------------------------
 
     def apply(self, entry: Entry) -> None:
@@ -371,6 +378,9 @@ class Ledger:
         else:
             self._since[entry.data] = min(payout.since, self._since.get(entry.data, payout.since))
 
+    def _record_claim(self, entry: Entry) -> None:
+        self._paid[entry.data] += sum(posting.amount for posting in entry.postings if posting.account == TREASURY)
+
     def _update_since(self, entry: Entry) -> None:
         for posting in entry.postings:
             if not posting.account.startswith("payee:"):
@@ -389,6 +399,7 @@ _RECORDERS = {
     EntryKind.BATCH: Ledger._record_batch,
     EntryKind.PAYOUT: Ledger._record_outcome,
     EntryKind.REQUEUE: Ledger._record_outcome,
+    EntryKind.CLAIM: Ledger._record_claim,
 }
 
 

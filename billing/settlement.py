@@ -1,8 +1,8 @@
 """Settlement: which payees are paid in which batch, and the life of a batch until the chain has paid it.
 
     planned --Signed--> signed --Sent--> sent --Accepted--> accepted --Delivered--> confirmed
-                          |               |
-                          +-- NotProcessed (proved) --> expired
+       |                  |               |
+       +-- void ----------+-- NotProcessed (proved) --> expired
 
 Pure. A shell performs the actions of `next_actions(batch, now)` and feeds what it found back through `step`; every new
 batch value is durable before the next action is performed (`billing.books.Books.advance` does that, together with the
@@ -10,8 +10,9 @@ ledger entries). Rules that keep a payee from being paid twice:
 
 - the signed message is stored before its first send, and only those bytes are ever sent again;
 - a query id belongs to one batch for ever (it derives from `Batch.sequence`), so nothing is signed twice under it;
-- a batch is given up only when the chain's own time is past the message's life plus a margin *and* the wallet's whole
-  history since the signing was read with proofs and does not contain the message;
+- a batch is given up only when the chain's own time is past the message's life plus a margin, or the treasury's proved
+  state can never take the message again, *and* the treasury's whole history since the signing was read with proofs and
+  does not contain the message; one that was never signed may be given up at any time;
 - a payout whose out-message is missing from the proved transaction goes back to its payee and into a later batch.
 """
 
@@ -96,6 +97,7 @@ class NotProcessed:
 
     chain_time: int  # unix seconds of the proved masterchain state the reading started from
     read_from_lt: int  # logical time down to which every transaction was read
+    void: bool = False  # the treasury's proved state refuses the message for ever, or it was never signed
 
 
 Event: TypeAlias = Signed | Sent | Accepted | Delivered | NotProcessed
@@ -233,7 +235,7 @@ def _on_delivered(batch: Batch, event: Delivered) -> Batch:
 def _on_not_processed(batch: Batch, event: NotProcessed) -> Batch:
     if batch.state is BatchState.EXPIRED:
         return batch
-    _check_state(batch, event, _WAITING)
+    _check_state(batch, event, _WAITING | {BatchState.PLANNED} if event.void else _WAITING)
     _check_dead(batch, event)
     return replace(batch, state=BatchState.EXPIRED, payouts=_close(batch.payouts, frozenset()))
 
@@ -254,9 +256,9 @@ def _close(payouts: Sequence[Payout], paid: frozenset[int]) -> tuple[Payout, ...
 
 def _check_dead(batch: Batch, proof: NotProcessed) -> None:
     message = batch.message
-    if message is None:
-        raise PrematureExpiryError(batch.id, "it has no message")
-    if proof.chain_time <= message.dead_at:
+    if message is None:  # nothing was ever signed
+        return
+    if not proof.void and proof.chain_time <= message.dead_at:
         raise PrematureExpiryError(batch.id, f"chain time {proof.chain_time}, dead only after {message.dead_at}")
     if proof.read_from_lt > message.after_lt:
         raise PrematureExpiryError(batch.id, f"history read from lt {proof.read_from_lt}, needed {message.after_lt}")

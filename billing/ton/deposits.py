@@ -6,6 +6,8 @@ treasury equals the balance on the chain to the nanoton:
 | what came in | entries |
 | --- | --- |
 | transfer whose body is op "CHRY" and a client's public key | deposit to that client |
+| a claim the vault paid | payment to that payee, and a refund of what it attached beyond its gas |
+| the vault's owner taking its surplus | withdrawal |
 | any other transfer | funding by the operator |
 | change of the wallet's own orders, and orders that bounced | refund of chain fees |
 | the wallet's own messages | nothing: that money never left; what they pay outside of any batch is a withdrawal |
@@ -14,6 +16,8 @@ and, for each, what it cost as chain fees. Payouts are booked by the settler, ba
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from pytoniq_core import Address, Cell, begin_cell
 
@@ -24,9 +28,19 @@ from billing.ton.cells import payee_of
 from billing.ton.highload import OP_INTERNAL_TRANSFER
 from billing.ton.registry import OP_ANCHOR
 from billing.ton.transaction import Message, Transaction
+from billing.ton.vault import OP_CLAIM, OP_PAID
 from billing.ton.wallet import Transfer
 
-__all__ = ["OP_DEPOSIT", "deposit_body", "deposit_transfer", "entries_of", "fee_entry", "is_own_transfer"]
+__all__ = [
+    "OP_DEPOSIT",
+    "Claim",
+    "claim_of",
+    "deposit_body",
+    "deposit_transfer",
+    "entries_of",
+    "fee_entry",
+    "is_own_transfer",
+]
 
 OP_DEPOSIT = 0x43485259  # "CHRY"
 OP_EXCESSES = 0xD53276DB  # the customary operation of returned change
@@ -63,15 +77,47 @@ def entries_of(
     if message is None or not message.internal or is_own_transfer(message, treasury):
         away = sum(out.value for out in transaction.outgoing if not _stays(out, treasury)) - payouts
         return (fee, _withdrawal(name, away, now)) if away else (fee,)
-    amount = transaction.received - transaction.sent  # less than received only if the wallet bounced it back
+    return (fee, *_incoming(transaction, message, ledger, now))
+
+
+def _incoming(transaction: Transaction, message: Message, ledger: Ledger, now: int) -> tuple[Entry, ...]:
+    """What a message from somebody else did, besides its fee."""
+    name = _name(transaction)
+    amount = transaction.received - transaction.sent  # less than received only if some of it went back
+    claim = claim_of(transaction)
+    if claim is not None:
+        paid = ledger.plan_claim(name, claim.payee, claim.amount, now=now)
+        return paid, _refund(name, amount + claim.amount, now)
     if amount == 0:
-        return (fee,)
+        return ()
+    if amount < 0:
+        return (_withdrawal(name, -amount, now),)
     if message.bounced or message.operation == OP_EXCESSES:
-        return fee, _refund(name, amount, now)
+        return (_refund(name, amount, now),)
     account = _depositor(message)
     if account is not None and not transaction.outgoing:
-        return fee, ledger.plan_deposit(name, account, amount, now=now)
-    return fee, ledger.plan_funding(name, amount, now=now)
+        return (ledger.plan_deposit(name, account, amount, now=now),)
+    return (ledger.plan_funding(name, amount, now=now),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What the vault paid on a claim."""
+
+    payee: bytes  # 33
+    amount: Nanotons
+
+
+def claim_of(transaction: Transaction) -> Claim | None:
+    """The claim a transaction of the vault paid; None for any other transaction, also for a claim that was refused."""
+    message = transaction.incoming
+    if message is None or not message.internal or message.bounced or message.operation != OP_CLAIM:
+        return None
+    for out in transaction.outgoing:
+        if out.operation == OP_PAID and out.destination is not None and out.destination == message.source:
+            amount = out.body.begin_parse().skip_bits(32 + 64).load_coins()
+            return Claim(payee=out.destination, amount=Nanotons(amount))
+    return None
 
 
 def fee_entry(transaction: Transaction, ledger: Ledger, *, now: int) -> Entry:

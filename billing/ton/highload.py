@@ -20,7 +20,8 @@ from pytoniq.contract.wallets.highload_v3 import HIGHLOAD_V3_WALLET_CODE
 from pytoniq_core import Address, Cell, begin_cell
 from pytoniq_core.tlb.account import StateInit
 
-from billing.batch import SignedMessage
+from billing.batch import Batch, SignedMessage
+from billing.books import Books
 from billing.errors import WrongContractError
 from billing.money import Nanotons
 from billing.ton.cells import lookup
@@ -34,6 +35,7 @@ from billing.ton.outgoing import (
     internal_header,
 )
 from billing.ton.proofs import AccountState, AccountStatus
+from billing.ton.transaction import Transaction
 
 __all__ = ["HighloadWallet", "query_id_of", "subwallet_id_of", "treasury_wallet"]
 
@@ -73,6 +75,7 @@ class HighloadWallet:
     public_key: bytes
     subwallet_id: int
     timeout_s: int = TIMEOUT_S
+    one_at_a_time: bool = False  # each message has a query id of its own
 
     def __post_init__(self) -> None:
         if HIGHLOAD_V3_WALLET_CODE.hash != CODE_HASH:
@@ -144,6 +147,36 @@ class HighloadWallet:
             message_hash=message.hash,
             after_lt=after_lt,
         )
+
+    def sign_batch(
+        self,
+        batch: Batch,
+        messages: Sequence[OutMessage],
+        *,
+        key: Ed25519PrivateKey,
+        state: AccountState,
+        books: Books,  # noqa: ARG002 - Sender
+    ) -> SignedMessage:
+        """Sign a batch under the query id of its sequence number; see `billing.ton.sender.Sender`."""
+        return self.sign(
+            messages,
+            key=key,
+            query_id=query_id_of(batch.sequence),
+            created_at=state.head.time,
+            after_lt=state.last_lt,
+            deploy=state.status is not AccountStatus.ACTIVE,
+        )
+
+    def is_void(self, message: SignedMessage, state: AccountState) -> bool:  # noqa: ARG002 - Sender
+        """A message of this wallet can be executed until it expires."""
+        return False
+
+    def paying(self, taken: Transaction, recent: Sequence[Transaction]) -> Transaction | None:
+        """The wallet pays in the transaction of its message to itself."""
+        if not taken.outgoing:  # it could not even afford that one
+            return taken
+        transfer = taken.outgoing[0].hash
+        return next((t for t in recent if t.incoming and t.incoming.hash == transfer), None)
 
     def funds_needed(self, messages: Sequence[OutMessage]) -> Nanotons:
         """What the wallet must hold before the batch is sent: all amounts, and fees with room to spare."""

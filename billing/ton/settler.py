@@ -49,10 +49,10 @@ from billing.settlement import (
 )
 from billing.ton.cells import payee_of
 from billing.ton.client import ChainClient
-from billing.ton.highload import HighloadWallet, query_id_of
 from billing.ton.outgoing import OutMessage, out_messages
-from billing.ton.proofs import AccountState, AccountStatus
+from billing.ton.proofs import AccountState
 from billing.ton.registry import anchor_body, read_registry
+from billing.ton.sender import Sender
 from billing.ton.treasury import Reconciliation, Treasury, delivered
 from billing.totals import totals_root
 
@@ -82,7 +82,7 @@ class Settler:
         *,
         chain: ChainClient,
         books: Books,
-        wallet: HighloadWallet,
+        wallet: Sender,
         key: Ed25519PrivateKey,
         registry: Address | None = None,
         clock: Callable[[], datetime] | None = None,
@@ -118,6 +118,7 @@ class Settler:
         Raises:
             ChainError: the chain could not be asked; nothing is lost, tick again.
             OverdraftError: the holder of the wallet's key took more than the operator's own money out of it.
+            BooksRolledBackError: the vault executed orders these books do not know.
         """
         state = await self._chain.account(self._wallet.address)
         booked = await self._treasury.catch_up(state, now=self._now())
@@ -190,27 +191,17 @@ class Settler:
             case Inspect():
                 return self._inspect(batch)
 
-    def _sign(self, batch: Batch, state: AccountState) -> Signed:
-        """(1) Sign, if the treasury can pay this batch besides those under way."""
+    def _sign(self, batch: Batch, state: AccountState) -> Signed | None:
+        """(1) Sign, if the treasury can pay this batch besides those under way; None while it has to wait for them."""
+        under_way = [b for b in self._books.open_batches() if b.state in {BatchState.SIGNED, BatchState.SENT}]
+        if under_way and self._wallet.one_at_a_time:
+            return None
         messages = self._messages(batch)
-        reserved = sum(
-            self._wallet.funds_needed(self._messages(other))
-            for other in self._books.open_batches()
-            if other.state in {BatchState.SIGNED, BatchState.SENT}
-        )
+        reserved = sum(self._wallet.funds_needed(self._messages(other)) for other in under_way)
         available, needed = state.balance - reserved, self._wallet.funds_needed(messages)
         if available < needed:
             raise InsufficientFundsError(TREASURY, available, needed)
-        return Signed(
-            message=self._wallet.sign(
-                messages,
-                key=self._key,
-                query_id=query_id_of(batch.sequence),
-                created_at=state.head.time,
-                after_lt=state.last_lt,
-                deploy=state.status is not AccountStatus.ACTIVE,
-            )
-        )
+        return Signed(message=self._wallet.sign_batch(batch, messages, key=self._key, state=state, books=self._books))
 
     async def _send(self, batch: Batch, boc: bytes) -> Sent:
         """(2) Send the stored bytes. A refusal changes nothing: what happened to them is read from the chain."""
@@ -226,8 +217,9 @@ class Settler:
             incoming = transaction.incoming
             if incoming and not incoming.internal and incoming.hash == message.message_hash:
                 return Accepted(transaction=transaction.hash)
-        if state.head.time > message.dead_at and self._treasury.read_from <= message.after_lt:
-            return NotProcessed(chain_time=state.head.time, read_from_lt=self._treasury.read_from)
+        void = self._wallet.is_void(message, state)
+        if (void or state.head.time > message.dead_at) and self._treasury.read_from <= message.after_lt:
+            return NotProcessed(chain_time=state.head.time, read_from_lt=self._treasury.read_from, void=void)
         return None
 
     def _inspect(self, batch: Batch) -> Delivered | None:
@@ -235,13 +227,8 @@ class Settler:
         taken = next((t for t in self._treasury.recent if t.hash == batch.transaction), None)
         if taken is None:
             raise RuntimeError(f"batch {batch.id} was accepted by a transaction that is not in the history")
-        if not taken.outgoing:  # the wallet could not even afford the message to itself
-            return Delivered(paid=frozenset())
-        transfer = taken.outgoing[0].hash
-        for transaction in self._treasury.recent:
-            if transaction.incoming and transaction.incoming.hash == transfer:
-                return Delivered(paid=delivered(transaction, batch))
-        return None
+        paying = self._wallet.paying(taken, self._treasury.recent)
+        return None if paying is None else Delivered(paid=delivered(paying, batch))
 
     def _messages(self, batch: Batch) -> tuple[OutMessage, ...]:
         messages = out_messages(batch.payouts)

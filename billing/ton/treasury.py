@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from pytoniq_core import Address
 
-from billing.batch import Batch
+from billing.batch import Batch, BatchState
 from billing.books import Books
+from billing.settlement import NotProcessed
 from billing.ton.cells import payee_of
 from billing.ton.client import ChainClient
-from billing.ton.deposits import entries_of, fee_entry, is_own_transfer
+from billing.ton.deposits import claim_of, entries_of, fee_entry, is_own_transfer
 from billing.ton.proofs import AccountState
 from billing.ton.transaction import Transaction
 
@@ -116,6 +117,9 @@ class Treasury:
             self._recent = keep
 
     def _book(self, transaction: Transaction, now: int) -> int:
+        claim = claim_of(transaction)
+        if claim and not self._books.ledger.has(fee_entry(transaction, self._books.ledger, now=now)):
+            self._give_up_orders(transaction, claim.payee, now)
         batch = self._batch_paid_by(transaction)
         payouts = sum(batch.payouts[i].amount for i in delivered(transaction, batch)) if batch else 0
         entries = entries_of(transaction, self._address, self._books.ledger, payouts=payouts, now=now)
@@ -123,10 +127,32 @@ class Treasury:
         self._books.commit(*entries)
         return int(fresh)
 
+    def _give_up_orders(self, claim: Transaction, payee: bytes, now: int) -> None:
+        """A claim makes every order void that was signed before it and not executed; what it planned is owed again.
+
+        Only then can the claim be booked: the payee's money may be in such a batch. One not yet signed is given up if
+        it would pay this payee, and the next plan takes what is left.
+        """
+        executed = {t.incoming.hash for t in self._recent if t.incoming and t.lt < claim.lt}
+        for batch in self._books.open_batches():
+            signed = batch.message
+            if signed:
+                alive = signed.message_hash in executed or signed.after_lt >= claim.lt
+            else:
+                alive = all(payout.payee != payee for payout in batch.payouts)
+            if batch.state is BatchState.ACCEPTED or alive:
+                continue
+            proof = NotProcessed(chain_time=claim.time, read_from_lt=self._read_from, void=True)
+            self._books.advance(batch.id, proof, now=now)
+
     def _batch_paid_by(self, transaction: Transaction) -> Batch | None:
         """The batch whose payments this transaction makes."""
         message = transaction.incoming
-        if message is None or not is_own_transfer(message, self._address):
+        if message is None:
+            return None
+        if not message.internal:  # a vault pays where it takes the order; a highload wallet sends no payment there
+            return next((b for b in self._books.batches().values() if _is_of(message.hash, b)), None)
+        if not is_own_transfer(message, self._address):
             return None
         query_id: int = message.body.begin_parse().skip_bits(32).load_uint(64)
         for batch in reversed(tuple(self._books.batches().values())):
@@ -134,6 +160,10 @@ class Treasury:
             if signed and signed.query_id == query_id and signed.after_lt < transaction.lt:
                 return batch
         return None
+
+
+def _is_of(message_hash: bytes, batch: Batch) -> bool:
+    return batch.message is not None and batch.message.message_hash == message_hash
 
 
 def delivered(transaction: Transaction, batch: Batch) -> frozenset[int]:

@@ -214,6 +214,24 @@ def test_a_requeued_payout_keeps_its_age() -> None:
     assert ledger.payables()[0].since == NOW
 
 
+def test_a_claim_is_booked_once_and_counts_as_paid() -> None:
+    ledger = earning(make_receipt(GRANT))
+    owed, treasury = ledger.balance(payee_account(PAYEES[0])), ledger.treasury()
+    for _ in range(2):
+        ledger.apply(ledger.plan_claim("7:bb", PAYEES[0], owed, now=NOW))
+    assert (ledger.balance(payee_account(PAYEES[0])), ledger.treasury()) == (0, treasury - owed)
+    assert [(t.payee, t.earned, t.paid) for t in ledger.totals()] == [(PAYEES[0], owed, owed)]
+    assert ledger.payables() == ()
+    assert ledger.imbalance() == 0
+
+
+def test_a_claim_of_more_than_is_owed_stops_the_books() -> None:
+    ledger = earning(make_receipt(GRANT))
+    owed = ledger.balance(payee_account(PAYEES[0]))
+    with pytest.raises(OverdraftError):
+        ledger.apply(ledger.plan_claim("7:bb", PAYEES[0], owed + 1, now=NOW))
+
+
 def test_chain_fees_come_out_of_the_treasury() -> None:
     ledger = funded()
     ledger.apply(ledger.plan_funding("0:bb", 1_000, now=NOW))

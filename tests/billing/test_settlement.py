@@ -126,6 +126,25 @@ def test_a_message_looked_for_in_half_the_history_is_not_given_up() -> None:
         step(after(SIGNED, SENT), replace(PROOF, read_from_lt=1001))
 
 
+def test_a_message_that_is_void_is_given_up_before_its_time() -> None:
+    void = replace(PROOF, chain_time=0, void=True)
+    for events in ([SIGNED], [SIGNED, SENT]):
+        given_up = step(after(*events), void)
+        assert (given_up.state, {p.state for p in given_up.payouts}) == (BatchState.EXPIRED, {PayoutState.REQUEUED})
+
+
+def test_a_batch_that_was_never_signed_is_given_up_at_any_time() -> None:
+    assert step(planned(), replace(PROOF, void=True)).state is BatchState.EXPIRED
+
+
+def test_a_void_message_is_looked_for_in_the_whole_history_too() -> None:
+    """Once executed it is void as well."""
+    with pytest.raises(PrematureExpiryError, match="history"):
+        step(after(SIGNED, SENT), replace(PROOF, read_from_lt=1001, void=True))
+    with pytest.raises(WrongBatchStateError):
+        step(after(SIGNED, SENT, TX), replace(PROOF, void=True))
+
+
 def test_a_batch_is_signed_once() -> None:
     other = replace(MESSAGE, created_at=NOW + 10_000, boc=b"other")
     for events in ([SIGNED], [SIGNED, SENT], [SIGNED, SENT, TX], [SIGNED, SENT, PROOF]):

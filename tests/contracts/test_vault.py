@@ -11,7 +11,9 @@ from pytoniq_core import Address, Cell, begin_cell
 from pytoniq_core.crypto.crc import crc16
 from pytoniq_core.tlb.transaction import Transaction as FullTransaction
 
+from billing.batch import SignedMessage
 from billing.entitlements import Entitlements
+from billing.errors import WrongContractError
 from billing.money import Nanotons
 from billing.ton.cells import payee_of
 from billing.ton.deposits import deposit_body
@@ -27,11 +29,13 @@ from billing.ton.vault import (
     RENT_RESERVE,
     adopt_key_body,
     claim_body,
+    parse_vault,
     propose_key_body,
     revoke_key_body,
+    vault_init,
     withdraw_body,
 )
-from billing.ton.vault_order import MESSAGES_MAX, Order, order_digest
+from billing.ton.vault_order import MESSAGES_MAX, Order, order_digest, order_is_void, sign_order
 from tests.contracts.harness import HOT_KEY, NOW, OWNER, STRANGER, TON, Outcome, VaultInVm
 
 NOT_THE_OWNER, WRONG_WORKCHAIN, MALFORMED_BODY, TOO_EARLY = 401, 405, 408, 410
@@ -297,6 +301,59 @@ def test_a_malformed_order_is_refused(vault: VaultInVm, shape: str) -> None:
         case "two-lists":
             forged = resigned(vault, begin_cell().store_cell(signed).store_ref(signed.refs[0]).end_cell())
     assert refusal(vault, outside(vault, forged)) == CELL_UNDERFLOW
+
+
+def test_what_the_chain_would_refuse_is_refused_before() -> None:
+    message = OutMessage(destination=payee_of(STRANGER), amount=Nanotons(1))
+    with pytest.raises(ValueError, match="at most 250"):
+        Order(messages=(message,) * 251, root=NOBODY.root, held=0)
+    for root, held in ((b"short", 0), (NOBODY.root, -1), (NOBODY.root, 1 << 64)):
+        with pytest.raises(ValueError, match="root has 32 bytes"):
+            Order(messages=(), root=root, held=held)
+    with pytest.raises(ValueError, match="basechain"):
+        vault_init(network_id=-777, owner=Address((-1, bytes(32))), public_key=b"\x01" * 32)
+    with pytest.raises(ValueError, match="32 bytes"):
+        vault_init(network_id=-777, owner=OWNER, public_key=NO_KEY)
+
+
+def test_an_order_is_void_once_another_or_a_claim_came_first(vault: VaultInVm) -> None:
+    vault.order(order(after=entitled(TON)))
+    pays, anchors = (signed(vault, order(*payments)) for payments in ((TON,), ()))
+    assert not order_is_void(pays, vault.state())
+    vault.claim(entitled(TON), payee(0))
+    assert order_is_void(pays, vault.state())
+    assert not order_is_void(anchors, vault.state())
+    vault.order(order())
+    assert order_is_void(anchors, vault.state())
+
+
+def signed(vault: VaultInVm, what: Order) -> SignedMessage:
+    return sign_order(what, vault=vault.address, state=vault.state(), key=HOT_KEY, created_at=vault.now, after_lt=0)
+
+
+@pytest.mark.parametrize("damage", ["short", "tail", "tag", "next-key", "claimed-tail"])
+def test_the_right_code_over_other_data_is_refused(vault: VaultInVm, damage: str) -> None:
+    """Whoever deploys a contract chooses its first data; the code alone proves nothing about it."""
+    vault.order(order(after=entitled(TON)))
+    vault.claim(entitled(TON), payee(0))
+    data = vault.account().data
+    assert data is not None
+    claimed, owner, next_key = data.refs
+    bits = data.bits.copy()
+    match damage:
+        case "short":
+            bits = bits[:-1]
+        case "tail":
+            next_key = begin_cell().store_cell(next_key).store_bit(0).end_cell()
+        case "tag":
+            bits.invert(32 + 256 + 64 + 32)
+        case "next-key":
+            next_key = begin_cell().store_bits(next_key.bits[:-1]).end_cell()
+        case "claimed-tail":
+            claimed = begin_cell().store_cell(claimed).store_bit(0).end_cell()
+    forged = begin_cell().store_bits(bits).store_ref(claimed).store_ref(owner).store_ref(next_key).end_cell()
+    with pytest.raises(WrongContractError, match="not a vault's"):
+        parse_vault(replace(vault.account(), data=forged))
 
 
 def resigned(vault: VaultInVm, cell: Cell) -> Cell:

@@ -21,6 +21,7 @@ from billing.journal import Journal
 from billing.money import Nanotons
 from billing.settlement import SettlementPolicy
 from billing.ton.client import ChainClient, ChainConfig
+from billing.ton.sender import Sender
 from billing.ton.settler import Settler
 from tests.billing.ton.world import TREASURY_KEY, treasury
 
@@ -78,13 +79,15 @@ def open_mortal(path: Path, fate: Fate) -> Journal:
     return journal
 
 
-async def live(chain: ChainClient, journal: Journal, registry: Address | None, **options: object) -> None:
+async def live(
+    chain: ChainClient, journal: Journal, registry: Address | None, *, wallet: Sender | None = None, **options: object
+) -> None:
     """One life: catch up with what is open, pay everybody due, until done or dead."""
     books = Books(journal)
     settler = Settler(
         chain=chain,
         books=books,
-        wallet=treasury(),
+        wallet=wallet or treasury(),
         key=TREASURY_KEY,
         registry=registry,
         **options,  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pytoniq_core import Address
@@ -18,6 +19,8 @@ from billing.ton.client import ChainClient, ChainConfig
 from billing.ton.devnet import NETWORK_ID, AccountId, Devnet
 from billing.ton.highload import HighloadWallet, treasury_wallet
 from billing.ton.registry import OperatorTerms, registry_address, registry_init
+from billing.ton.vault import vault_init
+from billing.ton.vault_sender import EntitlementFiles, VaultSender
 from billing.ton.wallet import Transfer, Wallet, pay
 
 TON = 1_000_000_000
@@ -42,6 +45,13 @@ async def fund(devnet: Devnet, address: Address, amount: int) -> None:
 
 def treasury(timeout_s: int = 600) -> HighloadWallet:
     return treasury_wallet(TREASURY_KEY.public_key().public_bytes_raw(), NETWORK_ID, timeout_s=timeout_s)
+
+
+def vault_sender(folder: Path, *, timeout_s: int = 120) -> VaultSender:
+    """The treasury as a vault: the hot key is the treasury's, the owner's wallet is the registry owner's."""
+    public_key = TREASURY_KEY.public_key().public_bytes_raw()
+    init = vault_init(network_id=NETWORK_ID, owner=wallet_of(OWNER_KEY).address, public_key=public_key)
+    return VaultSender(init=init, files=EntitlementFiles(folder=folder), timeout_s=timeout_s)
 
 
 def wallet_of(key: Ed25519PrivateKey) -> Wallet:

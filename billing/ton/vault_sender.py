@@ -1,0 +1,175 @@
+"""The vault as the settler's treasury: every batch is an order, with the root of what may be claimed after it.
+
+The entitlements behind each root are on the disk before the order that anchors it is signed, so that payees can be
+given their proofs whatever happens next.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pytoniq_core import Address, Cell
+from pytoniq_core.tlb.account import StateInit
+
+from billing.batch import Batch, BatchState, SignedMessage
+from billing.books import Books
+from billing.entitlements import Entitlements
+from billing.errors import BooksRolledBackError, MalformedRecordError
+from billing.ledger import Ledger
+from billing.money import Nanotons
+from billing.ton.outgoing import OutMessage
+from billing.ton.proofs import AccountState, AccountStatus
+from billing.ton.transaction import Transaction
+from billing.ton.vault import VaultState, claim_of, parse_vault, parse_vault_data, vault_address
+from billing.ton.vault_order import TIMEOUT_S, Order, order_funds, order_is_void, sign_order
+
+__all__ = ["EntitlementFiles", "VaultSender", "entitlements_after", "held_after"]
+
+_OWED = ("client:", "hold:", "payee:", "settling:")  # accounts of money that is not the operator's
+_TAKEN = {BatchState.ACCEPTED, BatchState.CONFIRMED}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntitlementFiles:
+    """The entitlements of the last roots, one file each, named by the root."""
+
+    folder: Path
+
+    def keep(self, entitlements: Entitlements, *, also: bytes) -> None:
+        """Write entitlements durably, and drop all others but those of the root `also`, which is still in force."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self._path(entitlements.root)
+        draft = path.with_suffix(".draft")
+        with draft.open("wb") as file:
+            file.write(entitlements.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        for old in set(self.folder.iterdir()) - {path, self._path(also)}:
+            old.unlink()
+
+    def load(self, root: bytes) -> Entitlements:
+        """The entitlements behind a root.
+
+        Raises:
+            FileNotFoundError: they are not here.
+            MalformedRecordError: the file is damaged.
+        """
+        entitlements = Entitlements.parse(self._path(root).read_bytes())
+        if entitlements.root != root:
+            raise MalformedRecordError("entitlements", f"their root is {entitlements.root.hex()}")
+        return entitlements
+
+    def _path(self, root: bytes) -> Path:
+        return self.folder / f"{root.hex()}.bin"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaultSender:
+    """One vault: its first state, which gives the address, and where entitlements are kept."""
+
+    init: StateInit
+    files: EntitlementFiles
+    timeout_s: int = TIMEOUT_S
+    one_at_a_time: bool = True
+
+    @property
+    def address(self) -> Address:
+        """Where the vault lives."""
+        return vault_address(self.init)
+
+    def funds_needed(self, messages: Sequence[OutMessage]) -> Nanotons:
+        """See `billing.ton.sender.Sender`."""
+        return order_funds(messages)
+
+    def sign_batch(
+        self,
+        batch: Batch,
+        messages: Sequence[OutMessage],
+        *,
+        key: Ed25519PrivateKey,
+        state: AccountState,
+        books: Books,
+    ) -> SignedMessage:
+        """Sign the batch as the vault's next order.
+
+        Raises:
+            BooksRolledBackError: the vault executed orders these books do not know.
+            WrongContractError: the account is no vault.
+        """
+        vault = self.state(state)
+        _check_orders_known(vault, self.address, books)
+        entitlements = entitlements_after(books.ledger, vault)
+        self.files.keep(entitlements, also=vault.root)
+        return sign_order(
+            Order(messages=tuple(messages), root=entitlements.root, held=held_after(books.ledger, batch)),
+            vault=self.address,
+            state=vault,
+            key=key,
+            created_at=state.head.time,
+            after_lt=state.last_lt,
+            timeout_s=self.timeout_s,
+            deploy=None if state.status is AccountStatus.ACTIVE else self.init,
+        )
+
+    def is_void(self, message: SignedMessage, state: AccountState) -> bool:
+        """See `billing.ton.sender.Sender`."""
+        return order_is_void(message, self.state(state))
+
+    def paying(self, taken: Transaction, recent: Sequence[Transaction]) -> Transaction | None:  # noqa: ARG002 - Sender
+        """The vault pays in the transaction that takes the order."""
+        return taken
+
+    def claim(self, payee: Address, state: AccountState) -> Cell:
+        """The body of a payee's claim under the root in force.
+
+        Raises:
+            KeyError: nothing is anchored for this payee.
+            FileNotFoundError: the entitlements are not here.
+        """
+        return claim_of(self.files.load(self.state(state).root), payee)
+
+    def state(self, account: AccountState) -> VaultState:
+        """The vault's state; its first one, when it is still to be deployed.
+
+        Raises:
+            WrongContractError: something else stands at its address.
+        """
+        if account.status in {AccountStatus.ABSENT, AccountStatus.UNINITIALISED}:
+            return parse_vault_data(self.init.data, str(account.address))
+        return parse_vault(account)
+
+
+def entitlements_after(ledger: Ledger, vault: VaultState) -> Entitlements:
+    """What payees may claim once every batch under way is paid: what they are owed outside of batches, and all they
+    ever claimed, because the vault takes that off again."""
+    amounts = dict(vault.claimed)
+    for payable in ledger.payables():
+        amounts[payable.payee] = amounts.get(payable.payee, 0) + payable.amount
+    return Entitlements(amounts=amounts)
+
+
+def held_after(ledger: Ledger, batch: Batch) -> int:
+    """Nanotons that are not the operator's once `batch` is paid."""
+    owed = sum(amount for account, amount in ledger.balances().items() if account.startswith(_OWED))
+    return owed - batch.amount
+
+
+def _check_orders_known(vault: VaultState, address: Address, books: Books) -> None:
+    """Refuse to sign from books that miss an order: what it pushed would be paid again."""
+    for batch in reversed(tuple(books.batches().values())):
+        if batch.message and batch.state in _TAKEN and _goes_to(batch.message, address):
+            known = batch.message.query_id + 1
+            break
+    else:
+        known = 0
+    if vault.seqno % (1 << 23) != known:
+        raise BooksRolledBackError(vault.seqno, known)
+
+
+def _goes_to(message: SignedMessage, address: Address) -> bool:
+    return bool(Cell.one_from_boc(message.boc).begin_parse().skip_bits(4).load_address() == address)
