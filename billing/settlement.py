@@ -9,7 +9,8 @@ batch value is durable before the next action is performed (`billing.books.Books
 ledger entries). Rules that keep a payee from being paid twice:
 
 - the signed message is stored before its first send, and only those bytes are ever sent again;
-- a query id belongs to one batch for ever (it derives from `Batch.sequence`), so nothing is signed twice under it;
+- a highload wallet's query id belongs to one batch for ever (it derives from `Batch.sequence`), so nothing is signed
+  twice under it; of all orders signed with one seqno a vault executes at most one;
 - a batch is given up only when the chain's own time is past the message's life plus a margin, or the treasury's proved
   state can never take the message again, *and* the treasury's whole history since the signing was read with proofs and
   does not contain the message; one that was never signed may be given up at any time;
