@@ -6,8 +6,7 @@ not exactly of this layout is refused, also when the chain really holds it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
@@ -15,14 +14,13 @@ from typing import TypeVar
 from pytoniq_core import Address, Cell, Slice, begin_cell
 from pytoniq_core.tlb.account import StateInit
 
-from billing.errors import WrongContractError
 from billing.money import Nanotons, check_nanotons
 from billing.tariff import Tariff
 from billing.ton.cells import leaves
 from billing.ton.client import ChainClient
+from billing.ton.contract import check_bits, check_end, check_network, code_of, contract_address, data_layout, data_of
 from billing.ton.owner import Ownership, order_body
 from billing.ton.proofs import AccountState
-from contracts import load_code, load_hash
 
 __all__ = [
     "CHANGE_VALUE",
@@ -140,12 +138,12 @@ def registry_init(*, network_id: int, owner: Address, operator: OperatorTerms) -
         .store_ref(begin_cell().store_uint(0, 64).store_uint(0, 256).end_cell())
         .end_cell()
     )
-    return StateInit(code=_code(), data=data)
+    return StateInit(code=code_of("registry"), data=data)
 
 
 def registry_address(init: StateInit) -> Address:
     """Where a registry with this initial state lives."""
-    return Address((0, init.serialize().hash))
+    return contract_address(init)
 
 
 async def read_registry(chain: ChainClient, address: Address) -> RegistryState:
@@ -156,8 +154,7 @@ async def read_registry(chain: ChainClient, address: Address) -> RegistryState:
         ChainError: the chain could not be asked.
     """
     state = parse_registry(await chain.account(address))
-    if state.network_id != chain.config.network_id:
-        raise WrongContractError(str(address), f"made for network {state.network_id}, not {chain.config.network_id}")
+    check_network(address, state.network_id, chain.config.network_id)
     return state
 
 
@@ -167,13 +164,9 @@ def parse_registry(account: AccountState) -> RegistryState:
     Raises:
         WrongContractError: the account's code is not the registry's, or its data has another layout.
     """
-    where = str(account.address)
-    if account.code is None or account.data is None:
-        raise WrongContractError(where, f"the account is {account.status.value}")
-    if account.code.hash != load_hash("registry"):
-        raise WrongContractError(where, f"its code is {account.code.hash.hex()}")
-    with _layout(where):
-        return _parse_state(account.data.begin_parse())
+    data = data_of(account, "registry")
+    with data_layout(str(account.address), "registry"):
+        return _parse_state(data.begin_parse())
 
 
 def set_measurement_body(measurement_id: bytes, measurement: Measurement, *, query_id: int = 0) -> Cell:
@@ -224,13 +217,6 @@ def anchor_body(epoch: int, root: bytes, *, query_id: int = 0) -> Cell:
     return order_body(OP_ANCHOR, query_id).store_uint(epoch, 64).store_bytes(_key(root)).end_cell()
 
 
-def _code() -> Cell:
-    code: Cell = Cell.one_from_boc(load_code("registry"))
-    if code.hash != load_hash("registry"):
-        raise RuntimeError("contracts/registry.boc does not fit registry.hash: run node contracts/compile.mjs")
-    return code
-
-
 def _key(value: bytes) -> bytes:
     if len(value) != 32:
         raise ValueError(f"a key of the registry has 32 bytes, got {len(value)}")
@@ -265,27 +251,18 @@ def _check_uint(name: str, value: int, bits: int) -> None:
         raise ValueError(f"{name} must be 0 to {(1 << bits) - 1}, got {value}")
 
 
-@contextmanager
-def _layout(where: str) -> Iterator[None]:
-    """Name the contract whose data is not of the layout."""
-    try:
-        yield
-    except Exception as error:  # pytoniq-core raises bare Exception on malformed cells
-        raise WrongContractError(where, f"its data is not a registry's: {error}") from error
-
-
 def _parse_state(s: Slice) -> RegistryState:
-    _check_bits(s, 32 + 32)
+    check_bits(s, 32 + 32)
     network_id, seqno = s.load_int(32), s.load_uint(32)
     owner, lists, operator, anchor = (s.load_ref().begin_parse() for _ in range(4))
-    _check_end(s)
+    check_end(s)
     measurements = _parse_list(lists, _parse_measurement)
-    rims = _parse_list(lists, _check_end)
+    rims = _parse_list(lists, check_end)
     models = _parse_list(lists, lambda leaf: _parse_model(leaf.load_ref().begin_parse(), leaf))
-    _check_bits(anchor, 64 + 256)
+    check_bits(anchor, 64 + 256)
     epoch, root = anchor.load_uint(64), anchor.load_bytes(32)
     for part in (lists, anchor):
-        _check_end(part)
+        check_end(part)
     return RegistryState(
         network_id=network_id,
         seqno=seqno,
@@ -312,16 +289,16 @@ def _parse_list(s: Slice, parse: Callable[[Slice], T]) -> dict[bytes, T]:
 
 def _parse_measurement(leaf: Slice) -> Measurement:
     measurement = Measurement(kind=leaf.load_uint(8), label=_load_text(leaf))
-    _check_end(leaf)
+    check_end(leaf)
     return measurement
 
 
 def _parse_model(s: Slice, leaf: Slice) -> ModelTerms:
     name = _load_text(s)
-    _check_bits(s, 64 + 64 + 32)
+    check_bits(s, 64 + 64 + 32)
     prompt_price, completion_price, context = s.load_uint(64), s.load_uint(64), s.load_uint(32)
-    _check_end(s)
-    _check_end(leaf)
+    check_end(s)
+    check_end(leaf)
     tariff = Tariff(
         prompt_price=check_nanotons(prompt_price, "prompt_price"),
         completion_price=check_nanotons(completion_price, "completion_price"),
@@ -332,15 +309,5 @@ def _parse_model(s: Slice, leaf: Slice) -> ModelTerms:
 def _parse_operator(s: Slice) -> OperatorTerms:
     public_key, fee_permille, wallet = s.load_bytes(32), s.load_uint(16), s.load_address()
     operator = OperatorTerms(public_key=public_key, endpoint=_load_text(s), wallet=wallet, fee_permille=fee_permille)
-    _check_end(s)
+    check_end(s)
     return operator
-
-
-def _check_bits(s: Slice, bits: int) -> None:
-    if s.remaining_bits != bits:
-        raise ValueError(f"{s.remaining_bits} bits where {bits} belong")
-
-
-def _check_end(s: Slice) -> None:
-    if s.remaining_bits or s.remaining_refs:
-        raise ValueError("data goes on where it should end")

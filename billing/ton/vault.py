@@ -6,8 +6,7 @@ Layouts are in docs/protocol/vault.md, the contract in contracts/vault.fc; the o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -15,13 +14,12 @@ from pytoniq_core import Address, Cell, Slice, begin_cell
 from pytoniq_core.tlb.account import StateInit
 
 from billing.entitlements import Entitlements, PathStep
-from billing.errors import WrongContractError
 from billing.money import Nanotons
 from billing.ton.cells import leaves, payee_of
 from billing.ton.client import ChainClient
+from billing.ton.contract import check_bits, check_end, check_network, code_of, contract_address, data_layout, data_of
 from billing.ton.owner import Ownership, order_body
 from billing.ton.proofs import AccountState
-from contracts import load_code, load_hash
 
 __all__ = [
     "CLAIM_VALUE",
@@ -85,12 +83,12 @@ def vault_init(*, network_id: int, owner: Address, public_key: bytes) -> StateIn
         .store_ref(begin_cell().store_uint(0, 256 + 32).end_cell())
         .end_cell()
     )
-    return StateInit(code=_code(), data=data)
+    return StateInit(code=code_of("vault"), data=data)
 
 
 def vault_address(init: StateInit) -> Address:
     """Where a vault with this initial state lives."""
-    return Address((0, init.serialize().hash))
+    return contract_address(init)
 
 
 async def read_vault(chain: ChainClient, address: Address) -> VaultState:
@@ -101,8 +99,7 @@ async def read_vault(chain: ChainClient, address: Address) -> VaultState:
         ChainError: the chain could not be asked.
     """
     state = parse_vault(await chain.account(address))
-    if state.network_id != chain.config.network_id:
-        raise WrongContractError(str(address), f"made for network {state.network_id}, not {chain.config.network_id}")
+    check_network(address, state.network_id, chain.config.network_id)
     return state
 
 
@@ -112,12 +109,7 @@ def parse_vault(account: AccountState) -> VaultState:
     Raises:
         WrongContractError: the account's code is not the vault's, or its data has another layout.
     """
-    where = str(account.address)
-    if account.code is None or account.data is None:
-        raise WrongContractError(where, f"the account is {account.status.value}")
-    if account.code.hash != load_hash("vault"):
-        raise WrongContractError(where, f"its code is {account.code.hash.hex()}")
-    return parse_vault_data(account.data, where)
+    return parse_vault_data(data_of(account, "vault"), str(account.address))
 
 
 def parse_vault_data(data: Cell, where: str) -> VaultState:
@@ -126,7 +118,7 @@ def parse_vault_data(data: Cell, where: str) -> VaultState:
     Raises:
         WrongContractError: the data has another layout.
     """
-    with _layout(where):
+    with data_layout(where, "vault"):
         return _parse_state(data.begin_parse())
 
 
@@ -174,13 +166,6 @@ def withdraw_body(amount: Nanotons, *, query_id: int = 0) -> Cell:
     return order_body(OP_WITHDRAW, query_id).store_coins(amount).end_cell()
 
 
-def _code() -> Cell:
-    code: Cell = Cell.one_from_boc(load_code("vault"))
-    if code.hash != load_hash("vault"):
-        raise RuntimeError("contracts/vault.boc does not fit vault.hash: run node contracts/compile.mjs")
-    return code
-
-
 def _store_steps(builder: Cell, steps: Sequence[PathStep], tail: Cell | None) -> Cell:
     for left, sibling in steps:
         builder.store_bit(int(left)).store_bytes(sibling)
@@ -189,17 +174,8 @@ def _store_steps(builder: Cell, steps: Sequence[PathStep], tail: Cell | None) ->
     return builder.end_cell()
 
 
-@contextmanager
-def _layout(where: str) -> Iterator[None]:
-    """Name the contract whose data is not of the layout."""
-    try:
-        yield
-    except Exception as error:  # pytoniq-core raises bare Exception on malformed cells
-        raise WrongContractError(where, f"its data is not a vault's: {error}") from error
-
-
 def _parse_state(s: Slice) -> VaultState:
-    _check_bits(s, 32 + 256 + 64 + 32 + 64 + 256 + 1)
+    check_bits(s, 32 + 256 + 64 + 32 + 64 + 256 + 1)
     seqno, root, held = s.load_uint(32), s.load_bytes(32), s.load_uint(64)
     claims, tag, network_id, public_key = s.load_uint(32), s.load_uint(32), s.load_int(32), s.load_bytes(32)
     if tag != TAG_ORDER:
@@ -208,7 +184,7 @@ def _parse_state(s: Slice) -> VaultState:
     owner, next_key = s.load_ref().begin_parse(), s.load_ref().begin_parse()
     if s.remaining_refs or next_key.remaining_refs:
         raise ValueError("there are more references than belong")
-    _check_bits(next_key, 256 + 32)
+    check_bits(next_key, 256 + 32)
     return VaultState(
         network_id=network_id,
         seqno=seqno,
@@ -223,17 +199,11 @@ def _parse_state(s: Slice) -> VaultState:
     )
 
 
-def _check_bits(s: Slice, bits: int) -> None:
-    if s.remaining_bits != bits:
-        raise ValueError(f"{s.remaining_bits} bits where {bits} belong")
-
-
 def _parse_claimed(root: Cell) -> dict[bytes, int]:
     claimed: dict[bytes, int] = {}
     for key, leaf in leaves(root, 256):
         if len(claimed) == PAYEES_MAX:
             raise ValueError(f"more than {PAYEES_MAX} payees")
         claimed[b"\x00" + key.to_bytes(32, "big")] = leaf.load_coins()
-        if leaf.remaining_bits or leaf.remaining_refs:
-            raise ValueError("an amount goes on where it should end")
+        check_end(leaf)
     return claimed
