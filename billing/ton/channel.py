@@ -17,10 +17,10 @@ from billing.credit import Deposit
 from billing.errors import WrongContractError
 from billing.money import Nanotons, check_nanotons
 from billing.ton.client import ChainClient
+from billing.ton.contract import check_network, code_of, contract_address, data_layout, data_of
 from billing.ton.proofs import AccountState
 from billing.voucher import Channel, check_network_id
 from billing.wire import SIGNATURE_SIZE, check_size, check_uint
-from contracts import load_code, load_hash
 
 __all__ = [
     "ORDER_VALUE",
@@ -149,15 +149,12 @@ class SignedOrder:
 
 def channel_init(terms: ChannelTerms) -> StateInit:
     """Code and data of a new channel."""
-    code: Cell = Cell.one_from_boc(load_code("channel"))
-    if code.hash != load_hash("channel"):
-        raise RuntimeError("contracts/channel.boc does not fit channel.hash: run node contracts/compile.mjs")
-    return StateInit(code=code, data=_data(terms, ChannelStatus.OPEN, 0, 0, 0))
+    return StateInit(code=code_of("channel"), data=_data(terms, ChannelStatus.OPEN, 0, 0, 0))
 
 
 def channel_address(terms: ChannelTerms) -> Address:
     """Where the channel of these terms lives."""
-    return Address((0, channel_init(terms).serialize().hash))
+    return contract_address(channel_init(terms))
 
 
 async def read_channel(chain: ChainClient, terms: ChannelTerms) -> ChannelState:
@@ -173,8 +170,7 @@ async def read_channel(chain: ChainClient, terms: ChannelTerms) -> ChannelState:
 async def channel_account(chain: ChainClient, terms: ChannelTerms) -> AccountState:
     """What stands at the address of the channel of these terms; raises as `read_channel` does."""
     address = channel_address(terms)
-    if terms.network_id != chain.config.network_id:
-        raise WrongContractError(str(address), f"made for network {terms.network_id}, not {chain.config.network_id}")
+    check_network(address, terms.network_id, chain.config.network_id)
     return await chain.account(address)
 
 
@@ -185,15 +181,10 @@ def parse_channel(account: AccountState) -> ChannelState:
         WrongContractError: another code, data of another layout, or not the address of the terms in it.
     """
     where = str(account.address)
-    if account.code is None or account.data is None:
-        raise WrongContractError(where, f"the account is {account.status.value}")
-    if account.code.hash != load_hash("channel"):
-        raise WrongContractError(where, f"its code is {account.code.hash.hex()}")
-    try:
-        state = _parse(account.data.begin_parse(), account)
-    except Exception as error:  # pytoniq-core raises bare Exception on malformed cells
-        raise WrongContractError(where, f"its data is not a channel's: {error}") from error
-    if _data(state.terms, state.status, state.redeemed, state.due, state.amount).hash != account.data.hash:
+    data = data_of(account, "channel")
+    with data_layout(where, "channel"):
+        state = _parse(data.begin_parse(), account)
+    if _data(state.terms, state.status, state.redeemed, state.due, state.amount).hash != data.hash:
         raise WrongContractError(where, "its data is not a channel's: it goes on where it should end")
     if state.address != account.address:
         raise WrongContractError(where, f"it was deployed with a state that its terms do not begin with: {state}")

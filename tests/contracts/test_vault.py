@@ -16,6 +16,7 @@ from billing.entitlements import Entitlements
 from billing.errors import WrongContractError
 from billing.money import Nanotons
 from billing.ton.cells import payee_of
+from billing.ton.channel import OP_PAYOUT
 from billing.ton.deposits import deposit_body
 from billing.ton.emulator import ExternalNotAcceptedError
 from billing.ton.outgoing import ACTION_SEND, OutMessage
@@ -669,6 +670,7 @@ def test_the_hot_key_has_no_power_over_owner_or_keys(vault: VaultInVm) -> None:
         pytest.param(deposit_body(b"\x01" * 32), False, id="deposit"),
         pytest.param(begin_cell().store_uint(0, 32).store_bytes(b"hello").end_cell(), False, id="comment"),
         pytest.param(order_body(0xD53276DB, 0).end_cell(), False, id="change"),
+        pytest.param(begin_cell().store_uint(OP_PAYOUT, 32).store_uint(TON, 64).end_cell(), False, id="from-a-channel"),
         pytest.param(begin_cell().store_uint(0xFFFFFFFF, 32).store_uint(OP_CLAIM, 32).end_cell(), True, id="bounced"),
         pytest.param(revoke_key_body(), True, id="bounced-order-of-the-owner"),
     ],
