@@ -1,6 +1,6 @@
-"""Where answers get their receipts: those that are ready in one turn of the event loop share a signature and a write.
+"""Where answers get their receipts: those that are ready at about the same moment share a signature and a write.
 
-    add, add, add -> end of the turn -> one signature -> one journal write -> each answer is told
+    add, add, add -> next turn of the event loop -> one signature -> one journal write -> each answer is told
 
 A receipt is journaled before its answer ends, so that who earns keeps the proof.
 """
@@ -35,7 +35,7 @@ class ReceiptDesk:
         """
         loop = asyncio.get_running_loop()
         if not self._waiting:
-            loop.call_soon(self._flush)
+            loop.call_soon(loop.call_soon, self._flush)  # a turn later: requests that have just come are in it too
         made = loop.create_future()
         self._waiting.append((body, done, made))
         return made
