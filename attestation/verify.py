@@ -68,6 +68,37 @@ def verify(
     """
     if now.tzinfo is None or len(nonce) != merkle.NONCE_SIZE:
         raise ValueError(f"want an aware time and a nonce of {merkle.NONCE_SIZE} bytes")
+    return _logged(evidence, policy, nonce=nonce, now=now, chains=chains, floors=floors)
+
+
+def check_recording(
+    evidence: Evidence, policy: AppraisalPolicy, *, now: datetime, floors: Floors | None = None
+) -> tuple[Check, ...]:
+    """Appraise evidence that answers a nonce we do not know: everything `verify` does but its step 1.
+
+    There is no verdict: such evidence may be a replay, so its keys may be used for nothing.
+
+    Returns:
+        The checks; all held, freshness is not applicable.
+
+    Raises:
+        AttestationError, ValueError: as `verify`.
+    """
+    if now.tzinfo is None:
+        raise ValueError("want an aware time")
+    return _logged(evidence, policy, nonce=None, now=now, chains=None, floors=floors).checks
+
+
+def _logged(
+    evidence: Evidence,
+    policy: AppraisalPolicy,
+    *,
+    nonce: bytes | None,
+    now: datetime,
+    chains: ChainCache | None,
+    floors: Floors | None,
+) -> Verdict:
+    """Appraise; a refusal leaves with every check that ran."""
     log = CheckLog()
     try:
         return _verify(evidence, policy, nonce=nonce, now=now.astimezone(UTC), chains=chains, floors=floors, log=log)
@@ -79,14 +110,17 @@ def _verify(
     evidence: Evidence,
     policy: AppraisalPolicy,
     *,
-    nonce: bytes,
+    nonce: bytes | None,
     now: datetime,
     chains: ChainCache | None,
     floors: Floors | None,
     log: CheckLog,
 ) -> Verdict:
     transcript = evidence.transcript
-    _check_freshness(evidence, nonce, log)  # (1)
+    if nonce is None:
+        log.skip("nonce", why="the nonce that was sent")
+    else:
+        _check_freshness(evidence, nonce, log)  # (1)
     if evidence.cpu is None:
         return _appraise_open_host(evidence, policy, now, log)
     cpu = check_cpu(evidence.cpu, policy, now=now, chains=chains, floors=floors, log=log)  # (2)

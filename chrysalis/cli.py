@@ -57,7 +57,9 @@ def _run_module(module: str, arguments: list[str]) -> None:
 @app.command(context_settings=PASS_THROUGH)
 def verify(context: typer.Context) -> None:
     """Verify an evidence file against a policy: exit 0 held, 1 refused, 2 could not tell."""
-    _run_module("attestation", ["verify", *context.args])
+    from attestation.__main__ import main as run_attestation
+
+    raise typer.Exit(run_attestation(["verify", *context.args]))
 
 
 @app.command(context_settings=PASS_THROUGH)
