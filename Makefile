@@ -6,7 +6,7 @@ ENGINE ?= torch
 BENCHES ?= verification attested_tls transparency sealing front relay devnet settlement fleet channel vault
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format install vllm-cpu test-vllm demo-model bench clean
+.PHONY: demo test check format install vllm-cpu test-vllm demo-model bench mutations fuzz clean
 
 demo: $(INSTALLED)
 	@$(BIN)/chrysalis demo --engine $(ENGINE) $(if $(KEEP),--keep)
@@ -48,5 +48,14 @@ demo-model: $(INSTALLED)
 bench: $(INSTALLED)
 	@for name in $(BENCHES); do echo "== bench/$$name.py"; $(BIN)/python bench/$$name.py || exit 1; done
 
+# Altered evidence by the hundred thousand: nothing may be accepted (about ten minutes; make test runs a sample).
+mutations: $(INSTALLED)
+	$(BIN)/python -m tests.attestation.mutations $(ARGS)
+
+# Every parser for a bounded time, guided by coverage; findings are kept in .fuzz/.
+fuzz: $(INSTALLED)
+	$(BIN)/pip install -q --disable-pip-version-check -e ".[fuzz]"
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf $(VENV) .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

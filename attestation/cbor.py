@@ -7,7 +7,7 @@ decoding refuses every other: bytes nobody signed cannot hide in a document.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import TypeAlias
@@ -18,6 +18,7 @@ Value: TypeAlias = "int | bytes | str | bool | Sequence[Value] | Mapping[str, Va
 
 SIZE_MAX = 1 << 20  # bytes; ten times the evidence of an eight-GPU host
 DEPTH_MAX = 8
+ITEMS_MAX = 1 << 16  # values and keys in one document: a byte can be an item, and an item costs 70 bytes and 1 us
 _UINT, _BYTES, _TEXT, _ARRAY, _MAP, _SIMPLE = 0, 2, 3, 4, 5, 7
 _first = itemgetter(0)
 _CONSTANTS: dict[int, bool | None] = {0xF4: False, 0xF5: True, 0xF6: None}
@@ -39,12 +40,12 @@ def decode(data: bytes, *, size_max: int = SIZE_MAX) -> Value:
     """Return the value whose encoding is exactly `data`.
 
     Raises:
-        MalformedEvidenceError: too large, nested deeper than `DEPTH_MAX`, truncated, followed by other
-            bytes, or not the shortest form.
+        MalformedEvidenceError: too large, nested deeper than `DEPTH_MAX`, more than `ITEMS_MAX` items, truncated,
+            followed by other bytes, or not the shortest form.
     """
     if len(data) > size_max:
         raise MalformedEvidenceError(f"document of {len(data)} bytes, at most {size_max} are read")
-    value, end = _decode(data, 0, DEPTH_MAX)
+    value, end = _decode(data, 0, DEPTH_MAX, iter(range(ITEMS_MAX)))
     if end != len(data):
         raise MalformedEvidenceError(f"{len(data) - end} bytes follow the document")
     return value
@@ -97,9 +98,11 @@ def _head(major: int, number: int) -> bytes:
     return bytes((major << 5 | 23 + size.bit_length(),)) + number.to_bytes(size, "big")
 
 
-def _decode(data: bytes, at: int, depth: int) -> tuple[Value, int]:
+def _decode(data: bytes, at: int, depth: int, items_left: Iterator[int]) -> tuple[Value, int]:
     if depth < 0:
         raise MalformedEvidenceError(f"nested deeper than {DEPTH_MAX}")
+    if next(items_left, None) is None:
+        raise MalformedEvidenceError(f"more than {ITEMS_MAX} items")
     first = _take(data, at, 1)[0]
     major = first >> 5
     if major == _SIMPLE:
@@ -116,9 +119,9 @@ def _decode(data: bytes, at: int, depth: int) -> tuple[Value, int]:
     if number > len(data) - at:  # each item takes at least one byte: bounds the loops below
         raise MalformedEvidenceError(f"{number} items announced at {at}, only {len(data) - at} bytes left")
     if major == _ARRAY:
-        return _decode_array(data, at, number, depth)
+        return _decode_array(data, at, number, depth, items_left)
     if major == _MAP:
-        return _decode_map(data, at, number, depth)
+        return _decode_map(data, at, number, depth, items_left)
     raise MalformedEvidenceError(f"byte 0x{first:02x} at {at} is no value of the format")
 
 
@@ -136,26 +139,28 @@ def _decode_head(data: bytes, at: int) -> tuple[int, int]:
     return number, at + 1 + size
 
 
-def _decode_array(data: bytes, at: int, count: int, depth: int) -> tuple[list[Value], int]:
+def _decode_array(data: bytes, at: int, count: int, depth: int, items_left: Iterator[int]) -> tuple[list[Value], int]:
     items: list[Value] = []
     for _ in range(count):
-        item, at = _decode(data, at, depth - 1)
+        item, at = _decode(data, at, depth - 1, items_left)
         items.append(item)
     return items, at
 
 
-def _decode_map(data: bytes, at: int, count: int, depth: int) -> tuple[dict[str, Value], int]:
+def _decode_map(
+    data: bytes, at: int, count: int, depth: int, items_left: Iterator[int]
+) -> tuple[dict[str, Value], int]:
     items: dict[str, Value] = {}
     previous = b""
     for _ in range(count):
         start = at
-        key, at = _decode(data, at, depth - 1)
+        key, at = _decode(data, at, depth - 1, items_left)
         if not isinstance(key, str):
             raise MalformedEvidenceError(f"map key at {start} is not text")
         if data[start:at] <= previous:
             raise MalformedEvidenceError(f"map key {key[:32]!r} is doubled or out of order")
         previous = data[start:at]
-        items[key], at = _decode(data, at, depth - 1)
+        items[key], at = _decode(data, at, depth - 1, items_left)
     return items, at
 
 

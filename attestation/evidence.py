@@ -86,6 +86,8 @@ class Evidence:
         switches: one entry for each NVSwitch, in transcript order.
         rims: reference manifests the measurements are compared with, as the vendor signed them.
         ocsp: the vendor's answers whether certificates of these devices were revoked, DER; empty when not asked.
+
+    A document has manifests and answers in ascending order of their bytes, each once.
     """
 
     transcript: Transcript
@@ -114,10 +116,10 @@ def encode_evidence(evidence: Evidence) -> bytes:
         "cpu": _cpu_fields(evidence.cpu),
         "gpus": [_device_fields(gpu) for gpu in evidence.gpus],
         "switches": [_device_fields(switch) for switch in evidence.switches],
-        "rims": list(evidence.rims),
+        "rims": sorted(evidence.rims),
     }
     if evidence.ocsp:
-        document["ocsp"] = list(evidence.ocsp)
+        document["ocsp"] = sorted(evidence.ocsp)
     data = cbor.encode(document)
     if len(data) > EVIDENCE_SIZE_MAX:
         raise ValueError(f"evidence of {len(data)} bytes, at most {EVIDENCE_SIZE_MAX} are read")
@@ -144,6 +146,9 @@ def parse_evidence(data: bytes) -> Evidence:
         ocsp=fields.blobs_if_any("ocsp", OCSP_MAX),
     )
     fields.end()
+    for name, blobs in (("rims", evidence.rims), ("ocsp", evidence.ocsp)):
+        if list(blobs) != sorted(set(blobs)):
+            raise MalformedEvidenceError(f"evidence: {name} are not in ascending order, each once")
     return evidence
 
 

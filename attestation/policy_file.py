@@ -33,7 +33,7 @@ from attestation.td_image import ImageReference
 from attestation.verdict import Tier
 from attestation.yaml_values import load_yaml, read_flag, read_hexes, read_map, read_number, read_texts
 
-POLICY_SIZE_MAX = 256 * 1024  # characters
+POLICY_SIZE_MAX = 64 * 1024  # characters
 MEASUREMENT_SIZE = 48  # SHA-384, as TDX measures
 
 
@@ -43,7 +43,7 @@ def parse_policy(
     """Read a policy file; with `reference` or `snp_floor` given, one that leaves these values to it.
 
     Raises:
-        PolicyError: too large, not YAML, empty, an unknown key, a value of the wrong kind.
+        PolicyError: too large, too many values, not YAML, empty, an unknown key, a value of the wrong kind.
     """
     document = load_yaml(text, what="the policy", size_max=POLICY_SIZE_MAX)
     values = {name: _READERS[name](value) for name, value in read_map(document, "the policy", set(_READERS)).items()}

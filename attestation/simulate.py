@@ -103,13 +103,13 @@ class SimulatedHost:
         report_data = bytes(64)
         if isinstance(self.platform, SimulatedTdxPlatform):
             return tdx.measurement_id(parse_quote(self.platform.quote(report_data, image=image_of(self.image))).body)
-        report = self.platform.report(report_data, measurement=_launch_digest(self.image))
+        report = self.platform.report(report_data, measurement=launch_digest(self.image))
         return snp.measurement_id(snp.parse_report(report))
 
     def rims(self) -> tuple[bytes, ...]:
-        """Return the reference manifests of the host's GPUs and switches, each once."""
+        """Return the reference manifests of the host's GPUs and switches, each once, in ascending order."""
         sets = (*(gpu.rims for gpu in self.gpus), *(switch.rims for switch in self.switches))
-        return tuple(dict.fromkeys(rim for rims in sets for rim in rims))
+        return tuple(sorted({rim for rims in sets for rim in rims}))
 
     def rim_digests(self) -> frozenset[bytes]:
         """Return the SHA-256 of those manifests: what governance would allow."""
@@ -227,7 +227,7 @@ class SimulatedHost:
             mask_chip_id=self._lies(Fault.MASKED_CHIP),
             vmpl=1 if self._lies(Fault.LOWER_PRIVILEGE) else 0,
         )
-        return self.platform.evidence(self.platform.report(report_data, measurement=_launch_digest(image), faults=lies))
+        return self.platform.evidence(self.platform.report(report_data, measurement=launch_digest(image), faults=lies))
 
     def _lies(self, fault: Fault) -> bool:
         return fault in self.faults
@@ -371,7 +371,8 @@ class SimulatedVendors:
         )
 
 
-def _launch_digest(image: bytes) -> bytes:
+def launch_digest(image: bytes) -> bytes:
+    """Return the launch digest an image with this digest has on every simulated SEV-SNP platform, 48 bytes."""
     return _SNP_MARK + hashlib.sha256(b"launch digest" + image).digest()
 
 

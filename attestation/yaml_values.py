@@ -8,9 +8,12 @@ import yaml
 
 from attestation.errors import PolicyError
 
+VALUES_MAX = 4096  # keys and values; a YAML reader takes 100 us for each
+DEPTH_MAX = 8
+
 
 def load_yaml(text: str, *, what: str, size_max: int) -> object:
-    """Return the plain values of a file; a key given twice is an error.
+    """Return the plain values of a file; a key given twice, and a value that stands for another, are errors.
 
     Args:
         text: the file.
@@ -18,13 +21,13 @@ def load_yaml(text: str, *, what: str, size_max: int) -> object:
         size_max: characters read.
 
     Raises:
-        PolicyError: too large, not YAML, or more than plain values.
+        PolicyError: too large, too many values, nested too deep, not YAML, or more than plain values.
     """
     if len(text) > size_max:
         raise PolicyError(f"{what} of {len(text)} characters, at most {size_max} are read")
     try:
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506  (a SafeLoader that also refuses doubled keys)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, AttributeError) as error:  # the last two: values that are not of their tag
         raise PolicyError(f"{what} is not YAML: {error}") from error
 
 
@@ -74,7 +77,27 @@ def read_hexes(value: object, where: str, size: int) -> frozenset[bytes]:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Plain YAML values; a key given twice is an error, not the last one wins."""
+    """Plain YAML values; a key given twice is an error, not the last one wins, and nothing stands for another value.
+
+    Aliases and merge keys can make a short file a huge value, and a value change far from where it is read.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._values_left = VALUES_MAX
+        self._depth_left = DEPTH_MAX
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401  (as it is above)
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "an alias stands for another value", None)
+        self._values_left -= 1
+        self._depth_left -= 1
+        if min(self._values_left, self._depth_left) < 0:
+            what = f"more than {VALUES_MAX} values, or nested deeper than {DEPTH_MAX}"
+            raise yaml.composer.ComposerError(None, None, what, None)
+        node = super().compose_node(parent, index)
+        self._depth_left += 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         mapping = super().construct_mapping(node, deep=deep)

@@ -1,0 +1,340 @@
+"""Evidence of every kind of simulated host, honest and lying, each with policy, nonce and time to judge it by.
+
+A scene needs nothing beside itself to be judged: mutations, the conformance kit and benchmarks start from these.
+Names, keys and nonces follow from a seed; hardware signatures are as random as real ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import cached_property
+from itertools import combinations
+from typing import Any, Self
+
+from attestation import errors
+from attestation.collect import Attestation, NoTee
+from attestation.errors import AttestationError
+from attestation.evidence import encode_evidence
+from attestation.merkle import inclusion_proof, nonce_root
+from attestation.policy import SnpTcb
+from attestation.sim.gpu import NO_FAULTS, GpuFaults
+from attestation.sim.intel import LIFE, CollateralFaults
+from attestation.sim.snp import SIMULATED_TCB
+from attestation.sim.snp_platform import SimulatedSnpPlatform, SnpFaults
+from attestation.sim.tdx import MODULE_SVN, SimulatedTdxPlatform, TdxFaults, image_of
+from attestation.simulate import Fault, SimulatedHost, SimulatedVendors, launch_digest
+from attestation.snp_tcb import SnpProduct
+from attestation.tdx import ATTRIBUTE_SEPT_VE_DISABLE
+from attestation.transcript import HPKE_KEY_SIZE, Transcript, gpu_nonce
+from attestation.verdict import TeeKind, Tier
+
+_TURIN_TCB = replace(SIMULATED_TCB, fmc=1)
+_BATCH = 5  # nonces under one quote; ours stands in the middle
+_OLD = SnpTcb(bootloader=3, tee=0, snp=8, microcode=115)
+
+REASONS: dict[Fault, type[AttestationError]] = {
+    Fault.DEBUG_GUEST: errors.GuestPolicyError,
+    Fault.FOREIGN_MEASUREMENT: errors.MeasurementNotAllowedError,
+    Fault.WRONG_NONCE: errors.FreshnessError,
+    Fault.REPLAYED_QUOTE: errors.BindingMismatchError,
+    Fault.SWAPPED_KEYS: errors.BindingMismatchError,
+    Fault.MISSING_GPU: errors.GpuBindingError,
+    Fault.FOREIGN_GPU: errors.UntrustedRootError,
+    Fault.SWAPPED_GPU_REPORT: errors.GpuBindingError,
+    Fault.REORDERED_GPUS: errors.GpuBindingError,
+    Fault.DOUBLED_GPU: errors.GpuBindingError,
+    Fault.CC_OFF: errors.GpuStateError,
+    Fault.CC_DEVTOOLS: errors.GpuStateError,
+    Fault.STALE_COLLATERAL: errors.EndorsementExpiredError,
+    Fault.OUT_OF_DATE_TCB: errors.TcbStatusError,
+    Fault.REVOKED_KEY: errors.RevokedError,
+}
+"""Why each fault alone is refused; faults without an entry are refused for a reason of the verifier's choice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """One document and everything it is judged by.
+
+    Attributes:
+        name: unique, in words joined by hyphens.
+        document: evidence.
+        policy: the policy file's content; JSON is YAML too.
+        nonce: the 32 bytes the verifier sent.
+        at: the verifier's time.
+        reason: the refusal expected; None when it must hold or the reason is left to the verifier.
+        holds: whether it must hold.
+        description: what is right or wrong with it, one sentence.
+    """
+
+    name: str
+    document: bytes
+    policy: dict[str, Any]
+    nonce: bytes
+    at: datetime
+    reason: type[AttestationError] | None
+    holds: bool
+    description: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Simulated vendors and the hosts they endorse, for one seed.
+
+    Attributes:
+        vendors: whose roots the policies name.
+        seed: from which nonces and keys follow.
+        now: when everything is judged.
+    """
+
+    vendors: SimulatedVendors
+    seed: int = 0
+
+    @classmethod
+    def create(cls, now: datetime, seed: int = 0) -> Self:
+        """Return a stage with new vendors; AMD's keys take about a second."""
+        return cls(SimulatedVendors.create(now), seed)
+
+    @property
+    def now(self) -> datetime:
+        """When the vendors began and everything is judged."""
+        return self.vendors.created
+
+    @cached_property
+    def nonces(self) -> tuple[bytes, ...]:
+        """The batch of nonces every host answers."""
+        return tuple(self._bytes("nonce", number) for number in range(_BATCH))
+
+    @property
+    def nonce(self) -> bytes:
+        """Ours among them."""
+        return self.nonces[_BATCH // 2]
+
+    @cached_property
+    def hosts(self) -> dict[str, SimulatedHost]:
+        """Hosts of every kind, by name; a second call to the constructor makes others."""
+        tdx, snp = TeeKind.TDX, TeeKind.SEV_SNP
+        made = {"tdx": self._host(tdx), "tdx-2gpu": self._host(tdx, 2), "snp": self._host(snp)}
+        made["snp-1gpu"] = self._host(snp, 1)
+        made["snp-vlek"] = replace(made["snp"], platform=self.vendors.amd.make_platform(vlek=True))
+        for product, tcb in ((SnpProduct.GENOA, SIMULATED_TCB), (SnpProduct.TURIN, _TURIN_TCB)):
+            platform = self.vendors.amd.make_platform(product=product, tcb=tcb)
+            made[f"snp-{product.lower()}"] = replace(made["snp"], platform=platform)
+        return made
+
+    def honest(self) -> Iterator[Scene]:
+        """One scene for each kind of host; all of them hold."""
+        for name, host in self.hosts.items():
+            attestation = host.attest(self.transcript(name))
+            yield self._scene(name, host, attestation, holds=True, description="an honest host")
+            if name == "tdx":
+                for body_type in (2, 3):
+                    again = self._quoted(host, attestation, version=5, body_type=body_type)
+                    words = f"an honest host with a quote of version 5, body type {body_type}"
+                    yield self._scene(f"tdx-v5-body{body_type}", host, again, holds=True, description=words)
+        yield self._open()
+
+    def faults(self) -> Iterator[Scene]:
+        """Every fault a host can have, alone and in pairs, on both kinds of TEE; all are refused."""
+        for kind in TeeKind:
+            for fault in Fault:
+                yield self._faulty(kind, fault)
+            for first, second in combinations(Fault, 2):
+                yield self._faulty(kind, first, second)
+
+    def device_faults(self) -> Iterator[Scene]:
+        """Everything the simulated devices and vendors can get wrong, with good signatures; all are refused."""
+        host = self.hosts["tdx"]
+        attestation = host.attest(self.transcript("tdx-devices"))
+        for what, faults in _TDX_FAULTS.items():
+            version = 5 if faults.service_td != bytes(48) else 4
+            liar = self._quoted(host, attestation, version=version, body_type=3, faults=faults)
+            yield self._scene(f"tdx-{what}", host, liar, description=what.replace("-", " "))
+        for what, published in _COLLATERAL_FAULTS.items():
+            liar = self.vendors.refresh(host, now=self.now, faults=published).attest(self.transcript("tdx-collateral"))
+            yield self._scene(f"collateral-{what}", host, liar, description=what.replace("-", " "))
+        yield from self._snp_faults()
+        yield from self._gpu_faults()
+
+    def transcript(self, name: str) -> Transcript:
+        """Return what the host of this name signs before its GPUs reported."""
+        hpke = b"".join(self._bytes(name, "hpke", number) for number in range(HPKE_KEY_SIZE // 32))
+        return Transcript(
+            nonce_root=nonce_root(self.nonces),
+            hpke=hpke,
+            receipt=self._bytes(name, "receipt"),
+            payee=b"\0" + self._bytes(name, "payee"),
+            models=(self._bytes("model"),),
+            engine=self._bytes("engine"),
+        )
+
+    def policy(self, host: SimulatedHost | None) -> dict[str, Any]:
+        """Return the policy file that accepts exactly this host's hardware and image; None for an open host."""
+        roots = self.vendors.roots()
+        pins = {vendor: sorted(pin.hex() for pin in roots.of(vendor)) for vendor in ("intel", "amd", "nvidia")}
+        reference = {
+            "measurements": [host.measurement_id().hex()] if host else [],
+            "rims": sorted(digest.hex() for digest in host.rim_digests()) if host else [],
+            "models": [self._bytes("model").hex()],
+        }
+        if host is None:
+            return {"reference": reference, "roots": "none", "required_tier": "open", "unsafe_accept_open_hosts": True}
+        tier = Tier.CONFIDENTIAL if host.gpus else Tier.CONFIDENTIAL_CPU
+        floor = {part: getattr(SIMULATED_TCB, part) for part in ("bootloader", "tee", "snp", "microcode")}
+        return {
+            "reference": reference,
+            "roots": "none",
+            "unsafe_simulated_roots": pins,
+            "required_tier": str(tier),
+            "snp_floor": {"milan": floor, "genoa": floor, "turin": {**floor, "fmc": _TURIN_TCB.fmc}},
+        }
+
+    def _host(self, kind: TeeKind, gpus: int = 0, *faults: Fault) -> SimulatedHost:
+        return self.vendors.make_host(kind, gpus=gpus, faults=faults, quote_latency_s=0)
+
+    def _open(self) -> Scene:
+        attestation = NoTee().attest(self.transcript("open"))
+        words = "a host without a TEE, asked for by name"
+        return self._scene("open", None, attestation, holds=True, description=words)
+
+    def _faulty(self, kind: TeeKind, *faults: Fault) -> Scene:
+        liar = self._host(kind, 2, *faults)
+        name = "-and-".join(faults)
+        reason = REASONS.get(faults[0]) if len(faults) == 1 else None
+        attestation = liar.attest(self.transcript("liar"))
+        words = " and ".join(fault.replace("-", " ") for fault in faults)
+        return self._scene(f"{kind}-fault-{name}", liar, attestation, reason=reason, description=words)
+
+    def _snp_faults(self) -> Iterator[Scene]:
+        host = self.hosts["snp"]
+        attestation = host.attest(self.transcript("snp-devices"))
+        assert isinstance(host.platform, SimulatedSnpPlatform)
+        for what, faults in _SNP_FAULTS.items():
+            report = host.platform.report(
+                attestation.transcript.report_data(), measurement=launch_digest(host.image), faults=faults
+            )
+            liar = replace(attestation, cpu=host.platform.evidence(report))
+            yield self._scene(f"snp-{what}", host, liar, description=what.replace("-", " "))
+
+    def _gpu_faults(self) -> Iterator[Scene]:
+        """One GPU's report is wrong before the CPU signs: only the GPU's own checks can notice."""
+        host = self.hosts["tdx-2gpu"]
+        base = host.attest(self.transcript("gpu-devices")).transcript.base()
+        for what, faults in _GPU_FAULTS.items():
+            devices = (NO_FAULTS, faults)
+            gpus = tuple(
+                gpu.attest(gpu_nonce(base.base_digest(), index), wrong)
+                for index, (gpu, wrong) in enumerate(zip(host.gpus, devices, strict=True))
+            )
+            transcript = base.with_reports(tuple(gpu.report for gpu in gpus))
+            liar = Attestation(transcript=transcript, cpu=None, gpus=gpus, rims=host.rims())
+            yield self._scene(f"gpu-{what}", host, self._quoted(host, liar), description=what.replace("-", " "))
+
+    def _quoted(
+        self,
+        host: SimulatedHost,
+        attestation: Attestation,
+        *,
+        version: int = 4,
+        body_type: int = 2,
+        faults: TdxFaults = TdxFaults(),  # noqa: B008  (a frozen value)
+    ) -> Attestation:
+        """Return the attestation under another quote of the same platform."""
+        platform = host.platform
+        assert isinstance(platform, SimulatedTdxPlatform)
+        quote = platform.quote(
+            attestation.transcript.report_data(),
+            image=image_of(host.image),
+            version=version,
+            body_type=body_type,
+            faults=faults,
+        )
+        return replace(attestation, cpu=platform.evidence(quote))
+
+    def _scene(
+        self,
+        name: str,
+        host: SimulatedHost | None,
+        attestation: Attestation,
+        *,
+        description: str,
+        holds: bool = False,
+        reason: type[AttestationError] | None = None,
+    ) -> Scene:
+        document = encode_evidence(attestation.evidence(inclusion_proof(self.nonces, _BATCH // 2)))
+        return Scene(
+            name=name,
+            document=document,
+            policy=self.policy(host),
+            nonce=self.nonce,
+            at=self.now,
+            reason=reason,
+            holds=holds,
+            description=description,
+        )
+
+    def _bytes(self, *names: object) -> bytes:
+        """Return 32 bytes that follow from the seed."""
+        return hashlib.sha256(repr((self.seed, *map(str, names))).encode()).digest()
+
+
+_BIT = ATTRIBUTE_SEPT_VE_DISABLE
+_TDX_FAULTS = {
+    "debug": TdxFaults(td_attributes=_BIT | 1),
+    "migratable": TdxFaults(td_attributes=_BIT | 1 << 29),
+    "memory-may-be-remapped": TdxFaults(td_attributes=0),
+    "unknown-attribute": TdxFaults(td_attributes=_BIT | 1 << 40),
+    "old-module": TdxFaults(tee_tcb_svn=bytes([1, 1, 2]) + bytes(13)),
+    "unknown-module": TdxFaults(tee_tcb_svn=bytes([5, 9, 2]) + bytes(13)),
+    "old-microcode": TdxFaults(tee_tcb_svn=MODULE_SVN[:2] + bytes(14)),
+    "service-domain": TdxFaults(service_td=b"s" * 48),
+    "foreign-key": TdxFaults(foreign_key=True),
+}
+_COLLATERAL_FAULTS = {
+    "expired": CollateralFaults(age=LIFE + timedelta(hours=2)),
+    "from-the-future": CollateralFaults(age=-timedelta(hours=2)),
+    "out-of-date": CollateralFaults(tcb_status="OutOfDate"),
+    "configuration-needed": CollateralFaults(tcb_status="ConfigurationNeeded"),
+    "sw-hardening-needed": CollateralFaults(tcb_status="SWHardeningNeeded"),
+    "revoked-level": CollateralFaults(tcb_status="Revoked"),
+    "unknown-status": CollateralFaults(tcb_status="Splendid"),
+    "newer-module-wanted": CollateralFaults(module_svn=9),
+    "newer-quoting-enclave-wanted": CollateralFaults(qe_svn=9),
+    "of-another-provisioning-enclave": CollateralFaults(pce_id=b"\1\0"),
+    "of-another-family": CollateralFaults(fmspc=bytes(6)),
+    "revokes-the-platform": CollateralFaults(revoke_platform=True),
+    "revokes-the-platform-ca": CollateralFaults(revoke_platform_ca=True),
+    "revokes-the-tcb-signer": CollateralFaults(revoke_tcb_signer=True),
+}
+_SNP_FAULTS = {
+    "debug": SnpFaults(debug=True),
+    "migration-agent": SnpFaults(migration_agent=True),
+    "lower-privilege-level": SnpFaults(vmpl=1),
+    "unknown-version": SnpFaults(version=1),
+    "another-algorithm": SnpFaults(signature_algorithm=2),
+    "vlek-under-a-vcek": SnpFaults(signing_key=1),
+    "no-signing-key": SnpFaults(signing_key=7),
+    "masked-chip": SnpFaults(mask_chip_id=True),
+    "another-chip": SnpFaults(chip_id=b"c" * 64),
+    "another-family": SnpFaults(cpu_family=0x1A),
+    "old-current-tcb": SnpFaults(current=_OLD),
+    "old-committed-tcb": SnpFaults(committed=_OLD),
+    "another-reported-tcb": SnpFaults(reported=_OLD),
+    "old-launch-tcb": SnpFaults(launch=_OLD),
+    "foreign-key": SnpFaults(foreign_key=True),
+}
+_GPU_FAULTS = {
+    "another-nonce": GpuFaults(nonce=bytes(32)),
+    "altered-driver-block": GpuFaults(altered_blocks=(21,)),
+    "altered-vbios-block": GpuFaults(altered_blocks=(0,)),
+    "another-driver": GpuFaults(driver="590.99.02"),
+    "another-vbios": GpuFaults(vbios="96.00.FF.00.02"),
+    "another-firmware-identity": GpuFaults(identity=b"i" * 48),
+    "no-firmware-identity": GpuFaults(identity=b""),
+    "contradicted-mode": GpuFaults(protected_pcie=True),
+    "unknown-field-value": GpuFaults(opaque={11: b"\0"}),
+    "foreign-key": GpuFaults(foreign_key=True),
+}

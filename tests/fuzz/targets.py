@@ -1,0 +1,193 @@
+"""Every parser that a stranger's bytes reach: how to call it, what it may raise, and good inputs to start from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from attestation import AppraisalPolicy, AttestationError, cbor, parse_evidence, verify
+from attestation.appraisal import appraise
+from attestation.certificate import CERTIFICATE_SIZE_MAX, Certificate, read_signed
+from attestation.collateral import COLLATERAL_SIZE_MAX, parse_collateral
+from attestation.errors import GpuStateError, MalformedEvidenceError, PolicyError
+from attestation.evidence import EVIDENCE_SIZE_MAX, TdxEvidence
+from attestation.nvidia import read_facts
+from attestation.policy_file import POLICY_SIZE_MAX, parse_policy
+from attestation.result import attestation_result
+from attestation.result_token import TOKEN_SIZE_MAX, sign_result, verify_result
+from attestation.rim import RIM_SIZE_MAX, parse_rim
+from attestation.sim import mutate
+from attestation.sim.scenes import Scene, Stage
+from attestation.snp import REPORT_SIZE, parse_report
+from attestation.snp_chain import CRL_SIZE_MAX
+from attestation.spdm import REQUEST_HEAD, SPDM_SIZE_MAX, parse_spdm
+from attestation.tdx import check_quote
+from attestation.tdx_quote import QUOTE_SIZE_MAX, cut_quote, parse_quote
+from attestation.x509 import encode_pem, parse_pem
+from tests.attestation.hosts import vendors
+from tests.attestation.vendors import NOW
+
+KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One parser.
+
+    Attributes:
+        name: how `make fuzz` and the tests call it.
+        parse: what takes the bytes.
+        refusals: the only exceptions that may come out.
+        seeds: good inputs.
+        size: the largest input it reads, bytes.
+    """
+
+    name: str
+    parse: Callable[[bytes], object]
+    refusals: tuple[type[Exception], ...]
+    seeds: Callable[[], Iterable[bytes]]
+    size: int
+
+    def try_bytes(self, data: bytes) -> bool:
+        """Parse; say whether it was taken. Anything but a named refusal comes out as it is."""
+        try:
+            self.parse(data)
+        except self.refusals:
+            return False
+        return True
+
+
+@cache
+def stage() -> Stage:
+    return Stage(vendors(), seed=3)
+
+
+@cache
+def scenes() -> dict[str, Scene]:
+    return {scene.name: scene for scene in stage().honest()}
+
+
+def _documents() -> list[bytes]:
+    return [scene.document for scene in scenes().values()]
+
+
+def _leaves(wanted: Callable[[object], bool]) -> list[bytes]:
+    """Byte strings and texts somewhere inside the honest documents."""
+    found = {
+        value.encode() if isinstance(value, str) else value
+        for document in _documents()
+        for _, value in mutate.walk(cbor.decode(document))
+        if isinstance(value, bytes | str) and wanted(value)
+    }
+    return sorted(found)
+
+
+def _certificates() -> list[bytes]:
+    return sorted(
+        {
+            value
+            for document in _documents()
+            for _, value in mutate.walk(mutate.open_document(document))
+            if mutate.is_certificate(value)
+        }
+    )
+
+
+def _quotes() -> list[bytes]:
+    return _leaves(lambda value: isinstance(value, bytes) and b"-----BEGIN" in value)
+
+
+def _collaterals() -> list[bytes]:
+    return _leaves(lambda value: isinstance(value, str) and value.startswith("{"))
+
+
+def _policies() -> list[bytes]:
+    return [json.dumps(scene.policy).encode() for scene in scenes().values()]
+
+
+def _tokens() -> list[bytes]:
+    policy = AppraisalPolicy.from_yaml(_policies()[0].decode())
+    found = appraise(b"", policy, nonce=bytes(32), now=NOW)
+    claims = attestation_result(found, policy, policy_id="p", nonce=None, now=NOW)
+    return [sign_result(claims, KEY).encode()]
+
+
+def _text(data: bytes) -> str:
+    """The bytes as text; those that are no UTF-8 become letters of their own, so that none is lost."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _read_certificate(data: bytes) -> None:
+    certificate = Certificate.parse(data)
+    certificate.is_authority()
+    certificate.public_key()
+
+
+def _read_quote(data: bytes) -> None:
+    parse_quote(cut_quote(data))
+
+
+def _check_tdx(data: bytes) -> None:
+    """A good quote under hostile collateral: our parser, the quote library, and the look for a refusal's name."""
+    evidence = TdxEvidence(quote=_quotes()[0], collateral=_text(data))
+    check_quote(evidence, roots=vendors().roots().intel, now=NOW)
+
+
+def _judge(data: bytes) -> None:
+    scene = scenes()["tdx-2gpu"]
+    verify(parse_evidence(data), _judging_policy(), nonce=scene.nonce, now=NOW)
+
+
+@cache
+def _judging_policy() -> AppraisalPolicy:
+    return AppraisalPolicy.from_yaml(json.dumps(scenes()["tdx-2gpu"].policy))
+
+
+_NO, _MALFORMED = (AttestationError,), (MalformedEvidenceError,)
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("cbor", cbor.decode, _MALFORMED, _documents, cbor.SIZE_MAX),
+        Target("evidence", parse_evidence, _MALFORMED, _documents, EVIDENCE_SIZE_MAX),
+        Target("quote", _read_quote, _MALFORMED, _quotes, QUOTE_SIZE_MAX),
+        Target("collateral", lambda data: parse_collateral(_text(data)), _MALFORMED, _collaterals, COLLATERAL_SIZE_MAX),
+        Target(
+            "pem",
+            lambda data: parse_pem(_text(data), count=2),
+            _MALFORMED,
+            lambda: [encode_pem(_certificates()[:2]).encode()],
+            2 * CERTIFICATE_SIZE_MAX,
+        ),
+        Target("certificate", _read_certificate, _MALFORMED, _certificates, CERTIFICATE_SIZE_MAX),
+        Target("signed", read_signed, _MALFORMED, _certificates, CRL_SIZE_MAX),
+        Target(
+            "snp-report",
+            parse_report,
+            _MALFORMED,
+            lambda: _leaves(lambda value: len(value) == REPORT_SIZE),
+            REPORT_SIZE,
+        ),
+        Target(
+            "spdm",
+            lambda data: read_facts(parse_spdm(data)),
+            (MalformedEvidenceError, GpuStateError),
+            lambda: _leaves(lambda value: value[:4] == REQUEST_HEAD),
+            SPDM_SIZE_MAX,
+        ),
+        Target("rim", parse_rim, _MALFORMED, lambda: _leaves(lambda value: value[:1] == b"<"), RIM_SIZE_MAX),
+        Target("policy", lambda data: parse_policy(_text(data)), (PolicyError,), _policies, POLICY_SIZE_MAX),
+        Target(
+            "result-token",
+            lambda data: verify_result(_text(data), KEY.public_key(), now=NOW, age_max_s=60),
+            _NO,
+            _tokens,
+            TOKEN_SIZE_MAX,
+        ),
+        Target("tdx", _check_tdx, _NO, _collaterals, COLLATERAL_SIZE_MAX),
+        Target("verify", _judge, _NO, _documents, EVIDENCE_SIZE_MAX),
+    )
+}
