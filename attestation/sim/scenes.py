@@ -9,50 +9,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from itertools import combinations
 from typing import Any, Self
 
-from attestation import errors
 from attestation.collect import Attestation, NoTee
 from attestation.errors import AttestationError
 from attestation.evidence import encode_evidence
 from attestation.merkle import inclusion_proof, nonce_root
-from attestation.policy import SnpTcb
-from attestation.sim.gpu import NO_FAULTS, GpuFaults
-from attestation.sim.intel import LIFE, CollateralFaults
+from attestation.sim.gpu import NO_FAULTS
 from attestation.sim.snp import SIMULATED_TCB
-from attestation.sim.snp_platform import SimulatedSnpPlatform, SnpFaults
-from attestation.sim.tdx import MODULE_SVN, SimulatedTdxPlatform, TdxFaults, image_of
+from attestation.sim.snp_platform import SimulatedSnpPlatform
+from attestation.sim.tdx import SimulatedTdxPlatform, TdxFaults, image_of
+from attestation.sim.wrongs import COLLATERAL_FAULTS, GPU_FAULTS, REASONS, SNP_FAULTS, TDX_FAULTS
 from attestation.simulate import Fault, SimulatedHost, SimulatedVendors, launch_digest
 from attestation.snp_tcb import SnpProduct
-from attestation.tdx import ATTRIBUTE_SEPT_VE_DISABLE
 from attestation.transcript import HPKE_KEY_SIZE, Transcript, gpu_nonce
 from attestation.verdict import TeeKind, Tier
 
 _TURIN_TCB = replace(SIMULATED_TCB, fmc=1)
 _BATCH = 5  # nonces under one quote; ours stands in the middle
-_OLD = SnpTcb(bootloader=3, tee=0, snp=8, microcode=115)
-
-REASONS: dict[Fault, type[AttestationError]] = {
-    Fault.DEBUG_GUEST: errors.GuestPolicyError,
-    Fault.FOREIGN_MEASUREMENT: errors.MeasurementNotAllowedError,
-    Fault.WRONG_NONCE: errors.FreshnessError,
-    Fault.REPLAYED_QUOTE: errors.BindingMismatchError,
-    Fault.SWAPPED_KEYS: errors.BindingMismatchError,
-    Fault.MISSING_GPU: errors.GpuBindingError,
-    Fault.FOREIGN_GPU: errors.UntrustedRootError,
-    Fault.SWAPPED_GPU_REPORT: errors.GpuBindingError,
-    Fault.REORDERED_GPUS: errors.GpuBindingError,
-    Fault.DOUBLED_GPU: errors.GpuBindingError,
-    Fault.CC_OFF: errors.GpuStateError,
-    Fault.CC_DEVTOOLS: errors.GpuStateError,
-    Fault.STALE_COLLATERAL: errors.EndorsementExpiredError,
-    Fault.OUT_OF_DATE_TCB: errors.TcbStatusError,
-    Fault.REVOKED_KEY: errors.RevokedError,
-}
-"""Why each fault alone is refused; faults without an entry are refused for a reason of the verifier's choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,25 +114,25 @@ class Stage:
                     yield self._scene(f"tdx-v5-body{body_type}", host, again, holds=True, description=words)
         yield self._open()
 
-    def faults(self) -> Iterator[Scene]:
+    def faults(self, *, pairs: bool = True) -> Iterator[Scene]:
         """Every fault a host can have, alone and in pairs, on both kinds of TEE; all are refused."""
         for kind in TeeKind:
             for fault in Fault:
                 yield self._faulty(kind, fault)
-            for first, second in combinations(Fault, 2):
+            for first, second in combinations(Fault, 2) if pairs else ():
                 yield self._faulty(kind, first, second)
 
     def device_faults(self) -> Iterator[Scene]:
         """Everything the simulated devices and vendors can get wrong, with good signatures; all are refused."""
         host = self.hosts["tdx"]
         attestation = host.attest(self.transcript("tdx-devices"))
-        for what, faults in _TDX_FAULTS.items():
+        for what, (faults, reason) in TDX_FAULTS.items():
             version = 5 if faults.service_td != bytes(48) else 4
             liar = self._quoted(host, attestation, version=version, body_type=3, faults=faults)
-            yield self._scene(f"tdx-{what}", host, liar, description=what.replace("-", " "))
-        for what, published in _COLLATERAL_FAULTS.items():
+            yield self._scene(f"tdx-{what}", host, liar, reason=reason, description=what.replace("-", " "))
+        for what, (published, reason) in COLLATERAL_FAULTS.items():
             liar = self.vendors.refresh(host, now=self.now, faults=published).attest(self.transcript("tdx-collateral"))
-            yield self._scene(f"collateral-{what}", host, liar, description=what.replace("-", " "))
+            yield self._scene(f"collateral-{what}", host, liar, reason=reason, description=what.replace("-", " "))
         yield from self._snp_faults()
         yield from self._gpu_faults()
 
@@ -212,18 +189,18 @@ class Stage:
         host = self.hosts["snp"]
         attestation = host.attest(self.transcript("snp-devices"))
         assert isinstance(host.platform, SimulatedSnpPlatform)
-        for what, faults in _SNP_FAULTS.items():
+        for what, (faults, reason) in SNP_FAULTS.items():
             report = host.platform.report(
                 attestation.transcript.report_data(), measurement=launch_digest(host.image), faults=faults
             )
             liar = replace(attestation, cpu=host.platform.evidence(report))
-            yield self._scene(f"snp-{what}", host, liar, description=what.replace("-", " "))
+            yield self._scene(f"snp-{what}", host, liar, reason=reason, description=what.replace("-", " "))
 
     def _gpu_faults(self) -> Iterator[Scene]:
         """One GPU's report is wrong before the CPU signs: only the GPU's own checks can notice."""
         host = self.hosts["tdx-2gpu"]
         base = host.attest(self.transcript("gpu-devices")).transcript.base()
-        for what, faults in _GPU_FAULTS.items():
+        for what, (faults, reason) in GPU_FAULTS.items():
             devices = (NO_FAULTS, faults)
             gpus = tuple(
                 gpu.attest(gpu_nonce(base.base_digest(), index), wrong)
@@ -231,7 +208,9 @@ class Stage:
             )
             transcript = base.with_reports(tuple(gpu.report for gpu in gpus))
             liar = Attestation(transcript=transcript, cpu=None, gpus=gpus, rims=host.rims())
-            yield self._scene(f"gpu-{what}", host, self._quoted(host, liar), description=what.replace("-", " "))
+            yield self._scene(
+                f"gpu-{what}", host, self._quoted(host, liar), reason=reason, description=what.replace("-", " ")
+            )
 
     def _quoted(
         self,
@@ -279,62 +258,3 @@ class Stage:
     def _bytes(self, *names: object) -> bytes:
         """Return 32 bytes that follow from the seed."""
         return hashlib.sha256(repr((self.seed, *map(str, names))).encode()).digest()
-
-
-_BIT = ATTRIBUTE_SEPT_VE_DISABLE
-_TDX_FAULTS = {
-    "debug": TdxFaults(td_attributes=_BIT | 1),
-    "migratable": TdxFaults(td_attributes=_BIT | 1 << 29),
-    "memory-may-be-remapped": TdxFaults(td_attributes=0),
-    "unknown-attribute": TdxFaults(td_attributes=_BIT | 1 << 40),
-    "old-module": TdxFaults(tee_tcb_svn=bytes([1, 1, 2]) + bytes(13)),
-    "unknown-module": TdxFaults(tee_tcb_svn=bytes([5, 9, 2]) + bytes(13)),
-    "old-microcode": TdxFaults(tee_tcb_svn=MODULE_SVN[:2] + bytes(14)),
-    "service-domain": TdxFaults(service_td=b"s" * 48),
-    "foreign-key": TdxFaults(foreign_key=True),
-}
-_COLLATERAL_FAULTS = {
-    "expired": CollateralFaults(age=LIFE + timedelta(hours=2)),
-    "from-the-future": CollateralFaults(age=-timedelta(hours=2)),
-    "out-of-date": CollateralFaults(tcb_status="OutOfDate"),
-    "configuration-needed": CollateralFaults(tcb_status="ConfigurationNeeded"),
-    "sw-hardening-needed": CollateralFaults(tcb_status="SWHardeningNeeded"),
-    "revoked-level": CollateralFaults(tcb_status="Revoked"),
-    "unknown-status": CollateralFaults(tcb_status="Splendid"),
-    "newer-module-wanted": CollateralFaults(module_svn=9),
-    "newer-quoting-enclave-wanted": CollateralFaults(qe_svn=9),
-    "of-another-provisioning-enclave": CollateralFaults(pce_id=b"\1\0"),
-    "of-another-family": CollateralFaults(fmspc=bytes(6)),
-    "revokes-the-platform": CollateralFaults(revoke_platform=True),
-    "revokes-the-platform-ca": CollateralFaults(revoke_platform_ca=True),
-    "revokes-the-tcb-signer": CollateralFaults(revoke_tcb_signer=True),
-}
-_SNP_FAULTS = {
-    "debug": SnpFaults(debug=True),
-    "migration-agent": SnpFaults(migration_agent=True),
-    "lower-privilege-level": SnpFaults(vmpl=1),
-    "unknown-version": SnpFaults(version=1),
-    "another-algorithm": SnpFaults(signature_algorithm=2),
-    "vlek-under-a-vcek": SnpFaults(signing_key=1),
-    "no-signing-key": SnpFaults(signing_key=7),
-    "masked-chip": SnpFaults(mask_chip_id=True),
-    "another-chip": SnpFaults(chip_id=b"c" * 64),
-    "another-family": SnpFaults(cpu_family=0x1A),
-    "old-current-tcb": SnpFaults(current=_OLD),
-    "old-committed-tcb": SnpFaults(committed=_OLD),
-    "another-reported-tcb": SnpFaults(reported=_OLD),
-    "old-launch-tcb": SnpFaults(launch=_OLD),
-    "foreign-key": SnpFaults(foreign_key=True),
-}
-_GPU_FAULTS = {
-    "another-nonce": GpuFaults(nonce=bytes(32)),
-    "altered-driver-block": GpuFaults(altered_blocks=(21,)),
-    "altered-vbios-block": GpuFaults(altered_blocks=(0,)),
-    "another-driver": GpuFaults(driver="590.99.02"),
-    "another-vbios": GpuFaults(vbios="96.00.FF.00.02"),
-    "another-firmware-identity": GpuFaults(identity=b"i" * 48),
-    "no-firmware-identity": GpuFaults(identity=b""),
-    "contradicted-mode": GpuFaults(protected_pcie=True),
-    "unknown-field-value": GpuFaults(opaque={11: b"\0"}),
-    "foreign-key": GpuFaults(foreign_key=True),
-}

@@ -13,8 +13,9 @@ from attestation.appraisal import Result, appraise
 from attestation.sim import mutate
 from attestation.sim.intel import SimulatedIntel
 from attestation.sim.nvidia import SimulatedNvidia
-from attestation.sim.scenes import REASONS, Scene, Stage
+from attestation.sim.scenes import Scene, Stage
 from attestation.sim.snp import SimulatedAmd
+from attestation.sim.wrongs import REASONS
 from attestation.simulate import Fault, SimulatedVendors
 from tests.attestation import mutations
 from tests.attestation.hosts import vendors

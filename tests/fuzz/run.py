@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of every parser, a bounded time each: `make fuzz`, or `python -m tests.fuzz.run [TARGET ...]`.
+"""Coverage-guided fuzzing of every parser, a bounded time each: `python -m tests.fuzz.run [TARGET ...]` (`make fuzz`).
 
 Needs atheris (the extra `fuzz`). Each target runs in a process of its own with the honest documents as its first
 corpus. Anything but the target's named refusals, a warning included, is a finding: the input is kept, and the exit
