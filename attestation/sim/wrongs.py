@@ -10,11 +10,11 @@ from datetime import timedelta
 from attestation import errors
 from attestation.errors import AttestationError
 from attestation.policy import SnpTcb
+from attestation.sim.faults import FIRMWARE_LOG_FAULTS, RUNTIME_LOG_FAULTS, Fault
 from attestation.sim.gpu import GpuFaults
 from attestation.sim.intel import LIFE, CollateralFaults
 from attestation.sim.snp_platform import SnpFaults
 from attestation.sim.tdx import MODULE_SVN, TdxFaults
-from attestation.simulate import Fault
 from attestation.tdx import ATTRIBUTE_SEPT_VE_DISABLE
 
 _OLD = SnpTcb(bootloader=3, tee=0, snp=8, microcode=115)
@@ -93,4 +93,9 @@ REASONS: dict[Fault, type[AttestationError]] = {
     Fault.STALE_COLLATERAL: errors.EndorsementExpiredError,
     Fault.OUT_OF_DATE_TCB: errors.TcbStatusError,
     Fault.REVOKED_KEY: errors.RevokedError,
+    **dict.fromkeys(sorted(FIRMWARE_LOG_FAULTS | RUNTIME_LOG_FAULTS), errors.EventLogMismatchError),
+    Fault.UNALLOWED_BUNDLE: errors.EventNotAllowedError,
 }
+
+# The second takes away the very entry that the first added: together they are an honest host.
+CANCELLING = {frozenset({Fault.UNEXTENDED_ENTRY, Fault.SHORTENED_LOG})}

@@ -53,7 +53,7 @@ class Size:
 
 
 FULL = Size(bits=70_000, cuts=2_000, splices=5_000, pool=200)
-SAMPLE = Size(bits=200, cuts=40, splices=48, pool=20, field_step=23, nonce_step=37, pair_step=3)
+SAMPLE = Size(bits=200, cuts=40, splices=48, pool=20, field_step=29, nonce_step=37, pair_step=11)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

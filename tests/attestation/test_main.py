@@ -90,7 +90,7 @@ def test_without_the_nonce_that_was_sent_nobody_can_tell_and_nothing_can_be_used
         "required": "the nonce that was sent",
         "outcome": "not applicable",
     }
-    assert {check["outcome"] for check in document["chrysalis-checks"][1:]} == {"held"}
+    assert "failed" not in {check["outcome"] for check in document["chrysalis-checks"]}
 
 
 def test_a_recording_that_does_not_hold_is_refused_without_a_nonce_too(arguments: list[str]) -> None:

@@ -59,9 +59,11 @@ def test_an_honest_scene_holds(scene: Scene) -> None:
 
 def test_every_fault_alone_is_refused_for_its_own_reason() -> None:
     assert set(REASONS) == set(Fault)
-    for scene in stage().faults():
-        if scene.reason is not None:
-            assert _appraise(scene) == (Result.REFUSED, scene.reason.__name__), scene.name
+    scenes = {scene.name: scene for scene in stage().faults(pairs=False)}
+    assert {f"tdx-fault-{fault}" for fault in Fault} <= set(scenes)
+    for name, scene in scenes.items():
+        assert scene.reason is not None
+        assert _appraise(scene) == (Result.REFUSED, scene.reason.__name__), name
 
 
 @pytest.mark.parametrize("scene", honest().values(), ids=honest())

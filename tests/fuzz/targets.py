@@ -11,15 +11,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attestation import AppraisalPolicy, AttestationError, cbor, parse_evidence, verify
 from attestation.appraisal import appraise
+from attestation.ccel import LOG_SIZE_MAX as CCEL_SIZE_MAX
+from attestation.ccel import cut_ccel
 from attestation.certificate import CERTIFICATE_SIZE_MAX, Certificate, read_signed
 from attestation.collateral import COLLATERAL_SIZE_MAX, parse_collateral
 from attestation.errors import GpuStateError, MalformedEvidenceError, PolicyError
+from attestation.eventlog import log_fields, parse_log
 from attestation.evidence import EVIDENCE_SIZE_MAX, TdxEvidence
+from attestation.logs_command import firmware_lines
 from attestation.nvidia import read_facts
 from attestation.policy_file import POLICY_SIZE_MAX, parse_policy
 from attestation.result import attestation_result
 from attestation.result_token import TOKEN_SIZE_MAX, sign_result, verify_result
 from attestation.rim import RIM_SIZE_MAX, parse_rim
+from attestation.runtime_log import LOG_SIZE_MAX
 from attestation.sim import mutate
 from attestation.sim.scenes import Scene, Stage
 from attestation.snp import REPORT_SIZE, parse_report
@@ -105,6 +110,15 @@ def _collaterals() -> list[bytes]:
     return _leaves(lambda value: isinstance(value, str) and value.startswith("{"))
 
 
+def _firmware_logs() -> list[bytes]:
+    return _leaves(lambda value: b"Spec ID Event03" in value if isinstance(value, bytes) else False)
+
+
+def _runtime_logs() -> list[bytes]:
+    logs = [parse_evidence(document).cpu for document in _documents()]
+    return [cbor.encode(log_fields(cpu.log)) for cpu in logs if isinstance(cpu, TdxEvidence)]
+
+
 def _policies() -> list[bytes]:
     return [json.dumps(scene.policy).encode() for scene in scenes().values()]
 
@@ -179,6 +193,8 @@ TARGETS = {
             SPDM_SIZE_MAX,
         ),
         Target("rim", parse_rim, _MALFORMED, lambda: _leaves(lambda value: value[:1] == b"<"), RIM_SIZE_MAX),
+        Target("ccel", lambda data: firmware_lines(cut_ccel(data)), _MALFORMED, _firmware_logs, CCEL_SIZE_MAX),
+        Target("runtime-log", lambda data: parse_log(cbor.decode(data)), _MALFORMED, _runtime_logs, LOG_SIZE_MAX),
         Target("policy", lambda data: parse_policy(_text(data)), (PolicyError,), _policies, POLICY_SIZE_MAX),
         Target(
             "result-token",
