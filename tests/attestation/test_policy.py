@@ -212,3 +212,130 @@ def test_tiers_are_ordered() -> None:
 
 def test_policies_are_values() -> None:
     assert AppraisalPolicy.from_yaml(REFERENCE) == AppraisalPolicy.from_yaml(REFERENCE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("a: &x 1\nb: *x", id="alias"),
+        pytest.param("reference: &r {measurements: [], models: []}\n<<: *r", id="merge-key"),
+        pytest.param("[" * 10_000, id="deep"),
+        pytest.param("max_age_s: 2026-13-45", id="no-date"),
+        pytest.param("max_age_s: " + "9" * 5000, id="huge-number"),
+        pytest.param("max_age_s: !!int x", id="no-number"),
+        pytest.param("max_age_s: !!timestamp x", id="no-time"),
+    ],
+)
+def test_yaml_that_is_more_than_it_looks_is_refused(text: str) -> None:
+    with pytest.raises(PolicyError, match="YAML"):
+        AppraisalPolicy.from_yaml(text)
+
+
+def test_a_policy_of_as_many_values_as_are_read_is_read_and_one_more_is_refused() -> None:
+    text = "denied_platforms: [" + "'', " * 4093 + "]"
+    with pytest.raises(PolicyError, match="not a SHA-256"):  # read to the end, and then not liked
+        AppraisalPolicy.from_yaml(text)
+    with pytest.raises(PolicyError, match="more than 4096 values, or nested deeper than 8"):
+        AppraisalPolicy.from_yaml(text.replace("]", "'', ]"))
+
+
+@pytest.mark.parametrize(("depth", "words"), [(7, "list of texts"), (8, "nested deeper than 8")])
+def test_a_policy_is_read_to_eight_levels(depth: int, words: str) -> None:
+    with pytest.raises(PolicyError, match=words):
+        AppraisalPolicy.from_yaml("denied_platforms: " + "[" * depth + "]" * depth)
+
+
+def test_levels_are_those_of_one_value_and_not_of_all_together() -> None:
+    text = REFERENCE + "denied_platforms: [" + ", ".join([f"'{DIGEST}'"] * 50) + "]"
+    assert AppraisalPolicy.from_yaml(text).denied_platforms == {bytes.fromhex(DIGEST)}
+
+
+def test_a_policy_of_exactly_the_size_that_is_read_is_read() -> None:
+    text = REFERENCE + "#"
+    assert AppraisalPolicy.from_yaml(text.ljust(64 * 1024, "x")).reference.rims == frozenset()
+    with pytest.raises(PolicyError, match="policy of 65537 characters, at most 65536 are read"):
+        AppraisalPolicy.from_yaml(text.ljust(64 * 1024 + 1, "x"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("max_age_s: 5", "the policy names no reference values; add 'reference:' with measurements, rims and models"),
+        ("[]", "the policy is empty or no map"),
+        (REFERENCE + "max_age: 5", "the policy: unknown key 'max_age'; known: denied_platforms, "),
+        ("reference: []", "reference is empty or no map"),
+        ("reference: {measurements: []}", "reference: want measurements and models"),
+        ("reference: {models: []}", "reference: want measurements and models"),
+        (
+            "reference: {measurements: [7], models: []}",
+            "reference.measurements: want a list of texts",
+        ),
+        ("reference: {measurements: [], models: [7]}", "reference.models: want a list of texts (quote hex digits)"),
+        ("reference: {measurements: [], models: [], rims: [7]}", "reference.rims: want a list of texts"),
+        (REFERENCE + "roots: {intel: [7]}", "roots.intel: want a list of texts"),
+        (REFERENCE + "roots: 7", "roots is empty or no map"),
+        (REFERENCE + "unsafe_simulated_roots: 7", "unsafe_simulated_roots is empty or no map"),
+        (REFERENCE + "unsafe_simulated_roots: {amd: 7}", "unsafe_simulated_roots.amd: want a list of texts"),
+        (REFERENCE + "required_tier: best", "required_tier 'best': want one of confidential, confidential-cpu, open"),
+        (REFERENCE + "snp_floor: 7", "snp_floor is empty or no map"),
+        (REFERENCE + "snp_floor: {genoa: 7}", "snp_floor.genoa is empty or no map"),
+        (REFERENCE + "snp_floor: {turin: {tee: 0}}", "snp_floor.turin: want bootloader, tee, snp and microcode"),
+        (REFERENCE + "snp_floor: {milan: {tee: x}}", "snp_floor.milan.tee: want a whole number, got 'x'"),
+        (REFERENCE + "max_age_s: x", "max_age_s: want a whole number, got 'x'"),
+        (REFERENCE + "tcb_age_max_s: x", "tcb_age_max_s: want a whole number, got 'x'"),
+        (REFERENCE + "tcb_evaluation_min: x", "tcb_evaluation_min: want a whole number, got 'x'"),
+        (REFERENCE + "tcb_statuses: x", "tcb_statuses: want a list of texts (quote hex digits)"),
+        (REFERENCE + "denied_platforms: x", "denied_platforms: want a list of texts (quote hex digits)"),
+        (REFERENCE + "engines: x", "engines: want a list of texts (quote hex digits)"),
+        (REFERENCE + "engines: []", "engines: an empty list would accept any; leave the key out to say so"),
+        (REFERENCE + "image_configs: x", "image_configs: want a list of texts (quote hex digits)"),
+        (REFERENCE + "job_bundles: x", "job_bundles: want a list of texts (quote hex digits)"),
+        (REFERENCE + "require_firmware_log: x", "require_firmware_log: want true or false, got 'x'"),
+        (REFERENCE + "unsafe_accept_open_hosts: x", "unsafe_accept_open_hosts: want true or false, got 'x'"),
+        (
+            REFERENCE + "tcb_age_max_s: -1",
+            "max_age_s must be positive, tcb_age_max_s and tcb_",
+        ),
+        (REFERENCE + "tcb_evaluation_min: -1", "max_age_s must be positive"),
+        (REFERENCE + "tcb_statuses: []", "tcb_statuses: want at least one TCB status"),
+        (REFERENCE + "required_tier: open", "required_tier 'open' also needs unsafe_accept_open_hosts: true"),
+        (REFERENCE + "roots: none", "the policy trusts no root; write 'roots: production', or name simulated roots"),
+        (REFERENCE + "a: [", "not YAML: while parsing"),
+    ],
+)
+def test_a_policy_that_is_refused_says_where_and_why(text: str, words: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        AppraisalPolicy.from_yaml(text)
+    assert str(caught.value).startswith(words)
+
+
+def test_every_number_and_list_of_the_file_reaches_its_own_field() -> None:
+    policy = AppraisalPolicy.from_yaml(
+        f"""
+        reference: {{measurements: ['{"01" * 32}'], rims: ['{"02" * 32}'], models: ['{"03" * 32}']}}
+        max_age_s: 1
+        tcb_age_max_s: 2
+        tcb_evaluation_min: 3
+        engines: ['{"04" * 32}']
+        image_configs: ['{"05" * 32}']
+        job_bundles: ['{"06" * 32}']
+        denied_platforms: ['{"07" * 32}']
+        require_firmware_log: true
+        snp_floor:
+          genoa: {{bootloader: 1, tee: 2, snp: 3, microcode: 4}}
+          turin: {{bootloader: 5, tee: 6, snp: 7, microcode: 8, fmc: 9}}
+        """
+    )
+    lists = (*vars_of(policy.reference), policy.engines, policy.image_configs, policy.job_bundles)
+    assert [value for values in (*lists, policy.denied_platforms) for value in values] == [
+        bytes([number]) * 32 for number in range(1, 8)
+    ]
+    assert (policy.max_age_s, policy.tcb_age_max_s, policy.tcb_evaluation_min) == (1, 2, 3)
+    assert policy.require_firmware_log
+    assert policy.snp_floor.of("genoa") == SnpTcb(bootloader=1, tee=2, snp=3, microcode=4)
+    assert policy.snp_floor.of("TURIN") == SnpTcb(bootloader=5, tee=6, snp=7, microcode=8, fmc=9)
+    assert policy.snp_floor.of("milan") is None
+
+
+def vars_of(reference: ReferenceValues) -> tuple[frozenset[bytes], ...]:
+    return reference.measurements, reference.rims, reference.models

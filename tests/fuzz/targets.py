@@ -102,6 +102,7 @@ def _certificates() -> list[bytes]:
     )
 
 
+@cache
 def _quotes() -> list[bytes]:
     return _leaves(lambda value: isinstance(value, bytes) and b"-----BEGIN" in value)
 
