@@ -22,7 +22,10 @@ from attestation.verify import check_recording, verify
 HOST, CPU = "host", "cpu0"
 NO_NONCE = "NonceNotGiven"
 _DEVICE = re.compile(r"(gpu|switch) (\d+)\b")
-_DEVICE_REPORT = re.compile(r"(GPU|NVSwitch|Switch)\b")  # a vendor module's check: it does not know which device it is
+_DEVICES = {"GPU": "gpu", "OCSP": "gpu", "NVSwitch": "switch", "Switch": "switch"}
+_DEVICE_REPORT = re.compile(
+    rf"({'|'.join(_DEVICES)})\b"
+)  # a vendor module's check: it does not know which device it is
 _CPU_WORDS = re.compile(r"(tdx|sgx|intel|snp|amd|platform|image|cpu|tee|event log|launch)\b", re.IGNORECASE)
 
 
@@ -61,6 +64,10 @@ _ADVICE: dict[type[AttestationError], str] = {
     errors.EvidenceSignatureError: "Leave the host: the bytes are forged or were altered on the way.",
     errors.EndorsementMismatchError: "Have the owner fetch certificates for exactly this chip and firmware.",
     errors.EndorsementExpiredError: "Have the host fetch its vendors' certificates and lists again; check your clock.",
+    errors.RevocationUnknownError: "Have the host ask the vendor for fresh answers about its certificates.",
+    errors.SigningKeyError: "Accept this kind of signing key by name in your policy, or choose another host.",
+    errors.IdentityBlockError: "Compare the guest's ID block with the keys that your policy names.",
+    errors.PlatformSettingsError: "Have the owner change the machine's settings or firmware, or accept them by name.",
     errors.RevokedError: "Leave the host: its key or platform is revoked or denied.",
     errors.TcbStatusError: "Have the owner update firmware, or accept older firmware by name in your policy.",
     errors.GuestPolicyError: "Leave the host: its owner can open the guest.",
@@ -127,22 +134,19 @@ def group_checks(checks: Sequence[Check]) -> dict[str, list[Check]]:
     """Sort checks by what they are about: "host", "cpu0", "gpu0", "gpu1", ..., in order of appearance.
 
     A vendor module does not know the number of the device whose report it reads: its checks count as the next
-    device's as soon as one of their names comes again.
+    device's as soon as the one it begins with comes again.
     """
     groups: dict[str, list[Check]] = {}
-    seen: dict[str, set[str]] = {}
+    first: dict[str, str] = {}
     number: dict[str, int] = {}
     for check in checks:
         named, report = _DEVICE.match(check.name), _DEVICE_REPORT.match(check.name)
         if named:
             group = named[1] + named[2]
         elif report:
-            kind = report[1].lower().removeprefix("nv")
-            if check.name in seen.setdefault(kind, set()):
-                number[kind] = number.get(kind, 0) + 1
-                seen[kind].clear()
-            seen[kind].add(check.name)
-            group = f"{kind}{number.get(kind, 0)}"
+            kind = _DEVICES[report[1]]
+            number[kind] = number.get(kind, -1) + (first.setdefault(kind, check.name) == check.name)
+            group = f"{kind}{number[kind]}"
         else:
             group = CPU if _CPU_WORDS.match(check.name) else HOST
         groups.setdefault(group, []).append(check)

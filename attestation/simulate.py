@@ -313,7 +313,7 @@ class SimulatedVendors:
         running host. AMD publishes no status: there, `faults` can only make the list stale by its age.
         """
         chains = (*(gpu.chain for gpu in host.gpus), *(switch.chain for switch in host.switches))
-        host = replace(host, ocsp=self.nvidia.responder.answers(*chains, now=now))
+        host = replace(host, ocsp=tuple(sorted(self.nvidia.responder.answers(*chains, now=now))))
         if isinstance(host.platform, SimulatedTdxPlatform):
             collateral = self.intel.collateral(host.platform, now, faults)
             return replace(host, platform=host.platform.with_collateral(collateral))

@@ -24,7 +24,15 @@ from attestation.sim.gpu import NO_FAULTS
 from attestation.sim.snp import SIMULATED_TCB
 from attestation.sim.snp_platform import SimulatedSnpPlatform
 from attestation.sim.tdx import SimulatedTdxPlatform, TdxFaults, image_of
-from attestation.sim.wrongs import CANCELLING, COLLATERAL_FAULTS, GPU_FAULTS, REASONS, SNP_FAULTS, TDX_FAULTS
+from attestation.sim.wrongs import (
+    CANCELLING,
+    COLLATERAL_FAULTS,
+    GPU_FAULTS,
+    OCSP_FAULTS,
+    REASONS,
+    SNP_FAULTS,
+    TDX_FAULTS,
+)
 from attestation.simulate import Fault, SimulatedHost, SimulatedVendors, launch_digest
 from attestation.snp_tcb import SnpProduct
 from attestation.transcript import HPKE_KEY_SIZE, Transcript, gpu_nonce
@@ -100,7 +108,8 @@ class Stage:
         tdx, snp = TeeKind.TDX, TeeKind.SEV_SNP
         made = {"tdx": self._host(tdx), "tdx-2gpu": self._host(tdx, 2), "snp": self._host(snp)}
         made["snp-1gpu"] = self._host(snp, 1)
-        made["snp-vlek"] = replace(made["snp"], platform=self.vendors.amd.make_platform(vlek=True))
+        made["snp-vlek"] = self.vendors.make_host(snp, quote_latency_s=0, vlek=True)
+        made["tdx-1gpu-ocsp"] = self.vendors.refresh(self._host(tdx, 1), now=self.now)
         for product, tcb in ((SnpProduct.GENOA, SIMULATED_TCB), (SnpProduct.TURIN, _TURIN_TCB)):
             platform = self.vendors.amd.make_platform(product=product, tcb=tcb)
             made[f"snp-{product.lower()}"] = replace(made["snp"], platform=platform)
@@ -144,6 +153,7 @@ class Stage:
             yield self._scene(f"collateral-{what}", host, liar, reason=reason, description=what.replace("-", " "))
         yield from self._snp_faults()
         yield from self._gpu_faults()
+        yield from self._ocsp_faults()
 
     def transcript(self, name: str) -> Transcript:
         """Return what the host of this name signs before its GPUs reported."""
@@ -176,6 +186,8 @@ class Stage:
             "unsafe_simulated_roots": pins,
             "required_tier": str(tier),
             "snp_floor": {"milan": floor, "genoa": floor, "turin": {**floor, "fmc": _TURIN_TCB.fmc}},
+            "snp_signing_keys": ["VLEK" if getattr(host.platform, "vlek", False) else "VCEK"],
+            "gpu_revocation": "required" if host.ocsp else "if-present",
         }
 
     def _host(self, kind: TeeKind, gpus: int = 0, *faults: Fault) -> SimulatedHost:
@@ -226,6 +238,15 @@ class Stage:
             yield self._scene(
                 f"gpu-{what}", host, self._quoted(host, liar), reason=reason, description=what.replace("-", " ")
             )
+
+    def _ocsp_faults(self) -> Iterator[Scene]:
+        """NVIDIA's answers about a GPU are not what the policy requires."""
+        host = self.hosts["tdx-1gpu-ocsp"]
+        responder, chain = self.vendors.nvidia.responder, host.gpus[0].chain
+        for what, (faults, reason) in OCSP_FAULTS.items():
+            liar = replace(host, ocsp=responder.answers(chain, now=self.now, faults=faults))
+            attestation = self._attest(liar, "gpu-ocsp")
+            yield self._scene(f"ocsp-{what}", host, attestation, reason=reason, description=what.replace("-", " "))
 
     def _quoted(
         self,

@@ -13,6 +13,8 @@ from attestation.policy import SnpTcb
 from attestation.sim.faults import FIRMWARE_LOG_FAULTS, RUNTIME_LOG_FAULTS, Fault
 from attestation.sim.gpu import GpuFaults
 from attestation.sim.intel import LIFE, CollateralFaults
+from attestation.sim.ocsp import LIFE as OCSP_LIFE
+from attestation.sim.ocsp import OcspFaults
 from attestation.sim.snp_platform import SnpFaults
 from attestation.sim.tdx import MODULE_SVN, TdxFaults
 from attestation.tdx import ATTRIBUTE_SEPT_VE_DISABLE
@@ -55,6 +57,10 @@ SNP_FAULTS: dict[str, tuple[SnpFaults, type[AttestationError] | None]] = {
     "vlek-under-a-vcek": (SnpFaults(signing_key=1), errors.EndorsementMismatchError),
     "no-signing-key": (SnpFaults(signing_key=7), errors.EndorsementMismatchError),
     "masked-chip": (SnpFaults(mask_chip_id=True), errors.EndorsementMismatchError),
+    "masked-chip-key": (SnpFaults(mask_chip_key=True), errors.EndorsementMismatchError),
+    "aliases-not-checked": (SnpFaults(platform_info=0), errors.PlatformSettingsError),
+    "too-old-to-say": (SnpFaults(version=2), errors.PlatformSettingsError),
+    "another-model": (SnpFaults(cpu_model=0x7F), errors.EndorsementMismatchError),
     "another-chip": (SnpFaults(chip_id=b"c" * 64), errors.EndorsementMismatchError),
     "another-family": (SnpFaults(cpu_family=0x1A), errors.EndorsementMismatchError),
     "old-current-tcb": (SnpFaults(current=_OLD), errors.TcbStatusError),
@@ -62,6 +68,16 @@ SNP_FAULTS: dict[str, tuple[SnpFaults, type[AttestationError] | None]] = {
     "another-reported-tcb": (SnpFaults(reported=_OLD), errors.EndorsementMismatchError),
     "old-launch-tcb": (SnpFaults(launch=_OLD), errors.TcbStatusError),
     "foreign-key": (SnpFaults(foreign_key=True), errors.EvidenceSignatureError),
+}
+OCSP_FAULTS: dict[str, tuple[OcspFaults, type[AttestationError] | None]] = {
+    "revoked": (OcspFaults(status="revoked"), errors.RevokedError),
+    "unknown": (OcspFaults(status="unknown"), errors.RevocationUnknownError),
+    "expired": (OcspFaults(age=OCSP_LIFE + timedelta(hours=2)), errors.EndorsementExpiredError),
+    "from-the-future": (OcspFaults(age=-timedelta(hours=2)), errors.EndorsementExpiredError),
+    "about-another-certificate": (OcspFaults(other_serial=True), errors.RevocationUnknownError),
+    "foreign-key": (OcspFaults(foreign_key=True), errors.EvidenceSignatureError),
+    "responder-without-the-right": (OcspFaults(no_usage=True), errors.EvidenceSignatureError),
+    "without-an-end": (OcspFaults(no_end=True), None),
 }
 GPU_FAULTS: dict[str, tuple[GpuFaults, type[AttestationError] | None]] = {
     "another-nonce": (GpuFaults(nonce=bytes(32)), errors.GpuBindingError),
@@ -93,6 +109,9 @@ REASONS: dict[Fault, type[AttestationError]] = {
     Fault.STALE_COLLATERAL: errors.EndorsementExpiredError,
     Fault.OUT_OF_DATE_TCB: errors.TcbStatusError,
     Fault.REVOKED_KEY: errors.RevokedError,
+    Fault.MEMORY_ALIASES: errors.PlatformSettingsError,
+    Fault.MASKED_CHIP: errors.EndorsementMismatchError,
+    Fault.LOWER_PRIVILEGE: errors.GuestPolicyError,
     **dict.fromkeys(sorted(FIRMWARE_LOG_FAULTS | RUNTIME_LOG_FAULTS), errors.EventLogMismatchError),
     Fault.UNALLOWED_BUNDLE: errors.EventNotAllowedError,
 }

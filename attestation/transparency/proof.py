@@ -119,11 +119,18 @@ def parse_proof(text: str) -> EntryProof | GrowthProof:
     match document:
         case {"v": 1, "note": str(note), "index": int(index), "entry": str(entry), "path": [*path], **rest} if not rest:
             return EntryProof(
-                note=note.encode(), index=index, entry=parse_entry(_unhex(entry, None)), path=_hashes(path)
+                note=_bytes(note), index=index, entry=parse_entry(_unhex(entry, None)), path=_hashes(path)
             )
         case {"v": 1, "old_note": str(old), "note": str(note), "path": [*path], **rest} if not rest:
-            return GrowthProof(old_note=old.encode(), note=note.encode(), path=_hashes(path))
+            return GrowthProof(old_note=_bytes(old), note=_bytes(note), path=_hashes(path))
     raise MalformedEvidenceError("proof: another version or set of fields than this reader knows")
+
+
+def _bytes(note: str) -> bytes:
+    try:
+        return note.encode()
+    except UnicodeEncodeError as error:
+        raise MalformedEvidenceError("proof: a note is no text") from error
 
 
 def _document(**fields: str | int | list[str]) -> str:

@@ -142,3 +142,11 @@ def test_items_are_counted_over_all_containers_together() -> None:
     inner = b"\x99\x40\x00" + b"\x00" * 0x4000
     with pytest.raises(MalformedEvidenceError, match="items"):
         parse_evidence(b"\x84" + inner * 4)
+
+
+@pytest.mark.parametrize(("name", "piece"), [("log-proof", b"example.org"), ("collateral", b"-----BEGIN")])
+def test_half_a_letter_in_json_is_a_named_refusal(name: str, piece: bytes) -> None:
+    seed = next(iter(TARGETS[name].seeds()))
+    broken = seed.replace(piece, b"\\ud800", 1)
+    assert broken != seed
+    assert not TARGETS[name].try_bytes(broken)

@@ -177,7 +177,7 @@ def test_garbage_spliced_into_an_answer_is_an_answer_or_a_named_refusal(garbage:
 def endorsed(**faults: object) -> object:
     gpus = host(TeeKind.TDX, 2).gpus
     fault = OcspFaults(**faults)  # type: ignore[arg-type]
-    return vendors().nvidia.responder.answers(*(gpu.chain for gpu in gpus), now=NOW, faults=fault)
+    return tuple(sorted(vendors().nvidia.responder.answers(*(gpu.chain for gpu in gpus), now=NOW, faults=fault)))
 
 
 def strict(**changes: object) -> AppraisalPolicy:

@@ -279,8 +279,11 @@ def test_a_policy_of_exactly_the_size_that_is_read_is_read() -> None:
         (REFERENCE + "required_tier: best", "required_tier 'best': want one of confidential, confidential-cpu, open"),
         (REFERENCE + "snp_floor: 7", "snp_floor is empty or no map"),
         (REFERENCE + "snp_floor: {genoa: 7}", "snp_floor.genoa is empty or no map"),
-        (REFERENCE + "snp_floor: {turin: {tee: 0}}", "snp_floor.turin: want bootloader, tee, snp and microcode"),
-        (REFERENCE + "snp_floor: {milan: {tee: x}}", "snp_floor.milan.tee: want a whole number, got 'x'"),
+        (REFERENCE + "snp_floor: {turin: {tee: 0}}", "snp_floor.turin: want bootloader, fmc, microcode, snp, tee"),
+        (
+            REFERENCE + "snp_floor: {milan: {bootloader: 0, tee: x, snp: 0, microcode: 0}}",
+            "snp_floor.milan.tee: want a whole number, got 'x'",
+        ),
         (REFERENCE + "max_age_s: x", "max_age_s: want a whole number, got 'x'"),
         (REFERENCE + "tcb_age_max_s: x", "tcb_age_max_s: want a whole number, got 'x'"),
         (REFERENCE + "tcb_evaluation_min: x", "tcb_evaluation_min: want a whole number, got 'x'"),
@@ -300,7 +303,7 @@ def test_a_policy_of_exactly_the_size_that_is_read_is_read() -> None:
         (REFERENCE + "tcb_statuses: []", "tcb_statuses: want at least one TCB status"),
         (REFERENCE + "required_tier: open", "required_tier 'open' also needs unsafe_accept_open_hosts: true"),
         (REFERENCE + "roots: none", "the policy trusts no root; write 'roots: production', or name simulated roots"),
-        (REFERENCE + "a: [", "not YAML: while parsing"),
+        (REFERENCE + "a: [", "the policy is not YAML: while parsing"),
     ],
 )
 def test_a_policy_that_is_refused_says_where_and_why(text: str, words: str) -> None:

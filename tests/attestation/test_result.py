@@ -19,7 +19,7 @@ from attestation.policy import TCB_STATUSES, AppraisalPolicy
 from attestation.result import attestation_result, encode_result
 from attestation.result_token import CLOCK_SKEW_S, HEADER, sign_result, verify_result
 from attestation.roots import PRODUCTION
-from attestation.sim.faults import FIRMWARE_LOG_FAULTS, RUNTIME_LOG_FAULTS
+from attestation.sim.faults import FIRMWARE_LOG_FAULTS, RUNTIME_LOG_FAULTS, SNP_FAULTS
 from attestation.simulate import Fault, SimulatedHost
 from attestation.table import format_table
 from tests.attestation.hosts import NONCE, SNP_CPU, TDX_CPU, evidence_of, host, policy_for, vendors
@@ -77,7 +77,7 @@ def test_a_tcb_status_accepted_by_name_is_a_warning(status: str) -> None:
     assert part["ear.trustworthiness-vector"] == {"hardware": 2 if status == "UpToDate" else 32}
 
 
-LIES = [(TDX_CPU, fault) for fault in Fault] + [
+LIES = [(TDX_CPU, fault) for fault in Fault if fault not in SNP_FAULTS] + [
     (SNP_CPU, fault) for fault in Fault if fault not in FIRMWARE_LOG_FAULTS | RUNTIME_LOG_FAULTS
 ]
 

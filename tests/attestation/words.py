@@ -22,10 +22,15 @@ def lines(stage: Stage) -> Iterator[str]:
     """The page, each line once."""
     said: set[str] = set()
     for line in _all_lines(stage):
-        plain = re.sub(r"\b[0-9a-f]{8,}\b", _length, re.sub(r"\b[0-9]{7,10}\b", "<number>", line))
+        plain = _without_what_differs(line)
         if plain not in said or plain.startswith("=="):
             said.add(plain)
             yield plain
+
+
+def _without_what_differs(line: str) -> str:
+    numbers = re.sub(r"(?<=serial )[0-9a-f]+|\b[0-9]{7,10}\b", "<number>", line)
+    return re.sub(r"\b[0-9a-f]{8,}\b", _length, numbers)
 
 
 def _length(match: re.Match[str]) -> str:

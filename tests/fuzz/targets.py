@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -17,25 +18,33 @@ from attestation.certificate import CERTIFICATE_SIZE_MAX, Certificate, read_sign
 from attestation.collateral import COLLATERAL_SIZE_MAX, parse_collateral
 from attestation.errors import GpuStateError, MalformedEvidenceError, PolicyError
 from attestation.eventlog import log_fields, parse_log
-from attestation.evidence import EVIDENCE_SIZE_MAX, TdxEvidence
+from attestation.evidence import EVIDENCE_SIZE_MAX, SnpEvidence, TdxEvidence
 from attestation.logs_command import firmware_lines
 from attestation.nvidia import read_facts
+from attestation.ocsp import RESPONSE_SIZE_MAX, parse_ocsp
 from attestation.policy_file import POLICY_SIZE_MAX, parse_policy
 from attestation.result import attestation_result
 from attestation.result_token import TOKEN_SIZE_MAX, sign_result, verify_result
+from attestation.revocation import CRL_SIZE_MAX, RevocationList
 from attestation.rim import RIM_SIZE_MAX, parse_rim
 from attestation.runtime_log import LOG_SIZE_MAX
 from attestation.sim import mutate
 from attestation.sim.scenes import Scene, Stage
 from attestation.snp import REPORT_SIZE, parse_report
-from attestation.snp_chain import CRL_SIZE_MAX
+from attestation.snp_floor import FLOOR_FILE_SIZE_MAX, parse_floor_file
 from attestation.spdm import REQUEST_HEAD, SPDM_SIZE_MAX, parse_spdm
 from attestation.tdx import check_quote
 from attestation.tdx_quote import QUOTE_SIZE_MAX, cut_quote, parse_quote
+from attestation.transparency.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
+from attestation.transparency.entries import ENTRY_SIZE_MAX, encode_entry, parse_entry
+from attestation.transparency.note import NOTE_SIZE_MAX
+from attestation.transparency.proof import PROOF_SIZE_MAX, parse_proof, prove_entry
 from attestation.x509 import encode_pem, parse_pem
 from tests.attestation.hosts import vendors
+from tests.attestation.transparency import logs
 from tests.attestation.vendors import NOW
 
+ROOT = Path(__file__).parents[2]
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 
 
@@ -120,6 +129,28 @@ def _runtime_logs() -> list[bytes]:
     return [cbor.encode(log_fields(cpu.log)) for cpu in logs if isinstance(cpu, TdxEvidence)]
 
 
+def _revocation_lists() -> list[bytes]:
+    return sorted(
+        {cpu.crl for document in _documents() if isinstance(cpu := parse_evidence(document).cpu, SnpEvidence)}
+    )
+
+
+def _ocsp_answers() -> list[bytes]:
+    return sorted({answer for document in _documents() for answer in parse_evidence(document).ocsp})
+
+
+def _checkpoint() -> bytes:
+    return sign_checkpoint(Checkpoint(origin=logs.ORIGIN, size=1, root=bytes(32)), logs.KEY, now=logs.NOW)
+
+
+def _open_checkpoint(data: bytes) -> None:
+    open_checkpoint(data, logs.TRUST, now=logs.NOW)
+
+
+def _log_proofs() -> list[bytes]:
+    return [prove_entry(_checkpoint(), list(map(encode_entry, logs.EVERY_KIND)), 2).to_json().encode()]
+
+
 def _policies() -> list[bytes]:
     return [json.dumps(scene.policy).encode() for scene in scenes().values()]
 
@@ -196,6 +227,18 @@ TARGETS = {
         Target("rim", parse_rim, _MALFORMED, lambda: _leaves(lambda value: value[:1] == b"<"), RIM_SIZE_MAX),
         Target("ccel", lambda data: firmware_lines(cut_ccel(data)), _MALFORMED, _firmware_logs, CCEL_SIZE_MAX),
         Target("runtime-log", lambda data: parse_log(cbor.decode(data)), _MALFORMED, _runtime_logs, LOG_SIZE_MAX),
+        Target("revocation-list", RevocationList.parse, _MALFORMED, _revocation_lists, CRL_SIZE_MAX),
+        Target("ocsp", parse_ocsp, _MALFORMED, _ocsp_answers, RESPONSE_SIZE_MAX),
+        Target("log-entry", parse_entry, _MALFORMED, lambda: map(encode_entry, logs.EVERY_KIND), ENTRY_SIZE_MAX),
+        Target("log-proof", lambda data: parse_proof(_text(data)), _MALFORMED, _log_proofs, PROOF_SIZE_MAX),
+        Target("checkpoint", _open_checkpoint, _NO, lambda: [_checkpoint()], NOTE_SIZE_MAX),
+        Target(
+            "snp-floor-file",
+            lambda data: parse_floor_file(_text(data)),
+            (PolicyError,),
+            lambda: [(ROOT / "examples" / "snp_floor.yaml").read_bytes()],
+            FLOOR_FILE_SIZE_MAX,
+        ),
         Target("policy", lambda data: parse_policy(_text(data)), (PolicyError,), _policies, POLICY_SIZE_MAX),
         Target(
             "result-token",
