@@ -21,6 +21,7 @@ from attestation.eventlog import replay
 from attestation.evidence import TdxEvidence, encode_evidence
 from attestation.merkle import inclusion_proof, nonce_root
 from attestation.sim.gpu import NO_FAULTS
+from attestation.sim.guest import image_config
 from attestation.sim.snp import SIMULATED_TCB
 from attestation.sim.snp_platform import SimulatedSnpPlatform
 from attestation.sim.tdx import SimulatedTdxPlatform, TdxFaults, image_of
@@ -188,6 +189,8 @@ class Stage:
             "snp_floor": {"milan": floor, "genoa": floor, "turin": {**floor, "fmc": _TURIN_TCB.fmc}},
             "snp_signing_keys": ["VLEK" if getattr(host.platform, "vlek", False) else "VCEK"],
             "gpu_revocation": "required" if host.ocsp else "if-present",
+            "engines": [_ENGINE.hex()],
+            "image_configs": [image_config(host.image).hex()],
         }
 
     def _host(self, kind: TeeKind, gpus: int = 0, *faults: Fault) -> SimulatedHost:

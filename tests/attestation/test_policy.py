@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from attestation import AppraisalPolicy, PolicyError, ReferenceValues, SnpTcb, Tier, TrustedRoots, UnsafeSimulatedRoots
+from attestation import (
+    AppraisalPolicy,
+    PolicyError,
+    ReferenceValues,
+    SnpTcb,
+    SnpTcbFloor,
+    Tier,
+    TrustedRoots,
+    UnsafeSimulatedRoots,
+)
 from attestation.intel import TcbRules
 from attestation.nvidia_facts import GpuFeature
 from attestation.roots import AMD_ARK_MILAN, INTEL_SGX_ROOT, NVIDIA_DEVICE_ROOT, PRODUCTION, trust_domain
@@ -342,3 +351,29 @@ def test_every_number_and_list_of_the_file_reaches_its_own_field() -> None:
 
 def vars_of(reference: ReferenceValues) -> tuple[frozenset[bytes], ...]:
     return reference.measurements, reference.rims, reference.models
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "words"),
+    [
+        (
+            REFERENCE,
+            {"reference": NOTHING},
+            "reference values come from the registry here: remove 'reference:' from the policy",
+        ),
+        (
+            REFERENCE + "snp_floor: {milan: {bootloader: 0, tee: 0, snp: 0, microcode: 0}}",
+            {"snp_floor": SnpTcbFloor()},
+            "the AMD floor comes from a floor file here: remove 'snp_floor:' from the policy",
+        ),
+        (REFERENCE + "gpu_revocation: x", {}, "gpu_revocation 'x': want one of required, if-present"),
+    ],
+)
+def test_a_value_that_comes_from_elsewhere_or_is_no_word_is_refused(text: str, given: dict, words: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        AppraisalPolicy.from_yaml(text, **given)
+    assert str(caught.value) == words
+
+
+def test_production_roots_are_a_word_of_the_file() -> None:
+    assert AppraisalPolicy.from_yaml(REFERENCE + "roots: production").roots == PRODUCTION
