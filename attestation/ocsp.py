@@ -121,8 +121,8 @@ def parse_ocsp(data: bytes) -> OcspResponse:
     if rest[0].tag != _EXPLICIT_0 or kind.content != _BASIC_RESPONSE:
         raise MalformedEvidenceError("OCSP answer of another type than basic")
     signed, algorithm, signature, *certificates = _sequence(basic.content, "basic OCSP answer", least=3)
-    tags = (signed.tag, algorithm.content, signature.tag, signature.content[:1])
-    if tags != (SEQUENCE, b"\x06\x08" + _ECDSA_SHA384, BIT_STRING, b"\0") or len(certificates) > 1:
+    tags = (signed.tag, algorithm.tag, algorithm.content, signature.tag, signature.content[:1])
+    if tags != (SEQUENCE, SEQUENCE, b"\x06\x08" + _ECDSA_SHA384, BIT_STRING, b"\0") or len(certificates) > 1:
         raise MalformedEvidenceError("OCSP answer is not signed with ECDSA and SHA-384, or has more parts than it may")
     singles, nonce = _read_data(signed.content)
     return OcspResponse(

@@ -32,7 +32,7 @@ _BEGIN = b"-----BEGIN CERTIFICATE-----"
 _EMPTY: tuple[Tree, ...] = (None, True, 0, b"", "", [], {})
 _MOMENT = timedelta(seconds=1)
 # What a vendor publishes for many hosts: from a sibling of the same vendor it is as good as one's own.
-_SHARED = frozenset({"collateral", "crl", "ask", "ark", "rims", "inclusion"})
+_SHARED = frozenset({"collateral", "crl", "ask", "ark", "rims", "ocsp", "inclusion"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from cryptography.x509 import load_der_x509_certificate, ocsp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attestation.certificate import Certificate
 from attestation.errors import (
     AttestationError,
     EndorsementExpiredError,
@@ -22,7 +23,7 @@ from attestation.errors import (
     RevokedError,
 )
 from attestation.evidence import encode_evidence, parse_evidence
-from attestation.ocsp import RESPONSE_SIZE_MAX, check_revocation, parse_ocsp
+from attestation.ocsp import RESPONSE_SIZE_MAX, OcspResponse, check_revocation, parse_ocsp
 from attestation.policy import AppraisalPolicy, Revocation
 from attestation.sim.nvidia import SimulatedNvidia
 from attestation.sim.ocsp import LIFE, OcspFaults
@@ -169,6 +170,24 @@ def test_garbage_spliced_into_an_answer_is_an_answer_or_a_named_refusal(garbage:
             parse_ocsp(data)
         except MalformedEvidenceError:
             continue
+
+
+def test_no_bit_of_an_answer_is_free() -> None:
+    evidence = replace(evidence_of(host(TeeKind.TDX, 2)), ocsp=endorsed())
+    chain = evidence.gpus[0].chain
+    good = [parse_ocsp(answer) for answer in evidence.ocsp]
+    (mine, *_) = [position for position, one in enumerate(good) if is_about(one, chain)]
+    for bit in range(8 * len(evidence.ocsp[mine])):
+        altered = flipped(evidence.ocsp[mine], bit)
+        with pytest.raises(AttestationError):
+            one = parse_ocsp(altered)
+            answers = [*good[:mine], one, *good[mine + 1 :]]
+            check_revocation(chain, answers, policy=Revocation.REQUIRED, now=NOW, log=CheckLog())
+
+
+def is_about(answer: OcspResponse, chain: tuple[bytes, ...]) -> bool:
+    certificate, issuer = (Certificate.parse(der) for der in chain[1:3])
+    return any(single.is_about(certificate, issuer) for single in answer.singles)
 
 
 # --- in evidence ---------------------------------------------------------------------------------------------------

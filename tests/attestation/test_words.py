@@ -1,4 +1,4 @@
-"""The verifier's words are part of what it promises, each check says what was seen and required; and edges of its rules."""
+"""The verifier's words are part of what it promises: each check says what was seen and required. Edges of its rules."""
 
 from __future__ import annotations
 
