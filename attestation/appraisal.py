@@ -22,11 +22,12 @@ from attestation.verify import check_recording, verify
 HOST, CPU = "host", "cpu0"
 NO_NONCE = "NonceNotGiven"
 _DEVICE = re.compile(r"(gpu|switch) (\d+)\b")
-_DEVICES = {"GPU": "gpu", "OCSP": "gpu", "NVSwitch": "switch", "Switch": "switch"}
-_DEVICE_REPORT = re.compile(
-    rf"({'|'.join(_DEVICES)})\b"
-)  # a vendor module's check: it does not know which device it is
-_CPU_WORDS = re.compile(r"(tdx|sgx|intel|snp|amd|platform|image|cpu|tee|event log|launch)\b", re.IGNORECASE)
+# A vendor module's check: it does not know which device it is. "switch count" and "switches" are about the host.
+_DEVICE_REPORT = re.compile(r"(GPU|switch(?! count))\b")
+_ABOUT_THE_LAST = "OCSP "  # a check about whichever device came before
+_CPU_WORDS = re.compile(
+    r"(tdx|sgx|intel|snp|amd|platform|image|cpu|tee|event log|launch|endorsements)\b", re.IGNORECASE
+)
 
 
 class Result(StrEnum):
@@ -68,6 +69,7 @@ _ADVICE: dict[type[AttestationError], str] = {
     errors.SigningKeyError: "Accept this kind of signing key by name in your policy, or choose another host.",
     errors.IdentityBlockError: "Compare the guest's ID block with the keys that your policy names.",
     errors.PlatformSettingsError: "Have the owner change the machine's settings or firmware, or accept them by name.",
+    errors.EndorsementRollbackError: "Have the host fetch its vendors' lists again; older ones than seen are refused.",
     errors.RevokedError: "Leave the host: its key or platform is revoked or denied.",
     errors.TcbStatusError: "Have the owner update firmware, or accept older firmware by name in your policy.",
     errors.GuestPolicyError: "Leave the host: its owner can open the guest.",
@@ -79,6 +81,7 @@ _ADVICE: dict[type[AttestationError], str] = {
     errors.EngineNotAllowedError: "Choose a host with an engine that your policy names, or name this one.",
     errors.GpuBindingError: "Leave the host: the set of GPUs is not the one its CPU signed.",
     errors.GpuStateError: "Have the owner turn confidential computing on and developer tools off, and reset the GPU.",
+    errors.TopologyError: "Leave the host: the devices attested are not one complete machine that your policy names.",
     errors.RimMismatchError: "Have governance allow the GPU's manifests, or the owner run allowed firmware.",
     errors.ModelNotAllowedError: "Have governance allow the model, or the host unload it.",
     errors.TierError: "Choose another host, or ask for a lower tier by name in your policy.",
@@ -139,14 +142,17 @@ def group_checks(checks: Sequence[Check]) -> dict[str, list[Check]]:
     groups: dict[str, list[Check]] = {}
     first: dict[str, str] = {}
     number: dict[str, int] = {}
+    device = HOST
     for check in checks:
         named, report = _DEVICE.match(check.name), _DEVICE_REPORT.match(check.name)
         if named:
-            group = named[1] + named[2]
+            group = device = named[1] + named[2]
         elif report:
-            kind = _DEVICES[report[1]]
+            kind = report[1].lower()
             number[kind] = number.get(kind, -1) + (first.setdefault(kind, check.name) == check.name)
-            group = f"{kind}{number[kind]}"
+            group = device = f"{kind}{number[kind]}"
+        elif check.name.startswith(_ABOUT_THE_LAST):
+            group = device
         else:
             group = CPU if _CPU_WORDS.match(check.name) else HOST
         groups.setdefault(group, []).append(check)

@@ -132,7 +132,7 @@ def make_cases(stage: Stage) -> Iterator[Case]:
     twins = {scene.name: scene for scene in Stage(stage.vendors, stage.seed + 1).honest()}
     for scene in honest:
         yield _case(scene, "honest host")
-    for scene in stage.faults(pairs=False):
+    for scene in stage.faults():
         yield _case(scene, "lying host")
     for scene in stage.device_faults():
         yield _case(scene, "device or vendor fault")

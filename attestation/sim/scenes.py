@@ -7,12 +7,11 @@ Names, keys and nonces follow from a seed; hardware signatures are as random as 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any, Self
 
 from attestation.collect import Attestation, NoTee, extend_named
@@ -20,6 +19,7 @@ from attestation.errors import AttestationError
 from attestation.eventlog import replay
 from attestation.evidence import TdxEvidence, encode_evidence
 from attestation.merkle import inclusion_proof, nonce_root
+from attestation.sim.faults import SWITCH_FAULTS
 from attestation.sim.gpu import NO_FAULTS
 from attestation.sim.guest import image_config
 from attestation.sim.snp import SIMULATED_TCB
@@ -109,6 +109,7 @@ class Stage:
         tdx, snp = TeeKind.TDX, TeeKind.SEV_SNP
         made = {"tdx": self._host(tdx), "tdx-2gpu": self._host(tdx, 2), "snp": self._host(snp)}
         made["snp-1gpu"] = self._host(snp, 1)
+        made["tdx-hgx"] = self.vendors.make_host(tdx, gpus=8, switches=4, quote_latency_s=0)
         made["snp-vlek"] = self.vendors.make_host(snp, quote_latency_s=0, vlek=True)
         made["tdx-1gpu-ocsp"] = self.vendors.refresh(self._host(tdx, 1), now=self.now)
         for product, tcb in ((SnpProduct.GENOA, SIMULATED_TCB), (SnpProduct.TURIN, _TURIN_TCB)):
@@ -128,16 +129,18 @@ class Stage:
                     yield self._scene(f"tdx-v5-body{body_type}", host, again, holds=True, description=words)
         yield self._open()
 
-    def faults(self, *, pairs: bool = True) -> Iterator[Scene]:
-        """Every fault a host can have, alone and in pairs, on both kinds of TEE; all are refused."""
-        chosen: list[tuple[Fault, ...]] = [(fault,) for fault in Fault]
-        if pairs:
-            chosen += (pair for pair in combinations(Fault, 2) if frozenset(pair) not in CANCELLING)
-        for kind in TeeKind:
-            for faults in chosen:
-                liar = None
-                with suppress(ValueError):  # hardware of this kind cannot tell this lie
-                    liar = self._host(kind, 2, *faults)
+    def faults(self) -> Iterator[Scene]:
+        """Every fault a host can have, on both kinds of TEE; all are refused."""
+        yield from self._liars((fault,) for fault in Fault)
+
+    def fault_pairs(self, *, start: int = 0, step: int = 1) -> Iterator[Scene]:
+        """Every two faults together that leave a lie, or every `step`-th from `start` on; all are refused."""
+        pairs = (pair for pair in combinations(Fault, 2) if frozenset(pair) not in CANCELLING)
+        yield from self._liars(islice(pairs, start, None, step))
+
+    def _liars(self, lies: Iterable[tuple[Fault, ...]]) -> Iterator[Scene]:
+        for faults in lies:
+            for liar in (self._liar(kind, faults) for kind in TeeKind):
                 if liar is not None:
                     yield self._faulty(liar)
 
@@ -193,13 +196,21 @@ class Stage:
             "image_configs": [image_config(host.image).hex()],
         }
 
-    def _host(self, kind: TeeKind, gpus: int = 0, *faults: Fault) -> SimulatedHost:
-        return self.vendors.make_host(kind, gpus=gpus, faults=faults, quote_latency_s=0)
+    def _host(self, kind: TeeKind, gpus: int = 0) -> SimulatedHost:
+        return self.vendors.make_host(kind, gpus=gpus, quote_latency_s=0)
 
     def _open(self) -> Scene:
         attestation = NoTee().attest(self.transcript("open"))
         words = "a host without a TEE, asked for by name"
         return self._scene("open", None, attestation, holds=True, description=words)
+
+    def _liar(self, kind: TeeKind, faults: tuple[Fault, ...]) -> SimulatedHost | None:
+        """Return a host that tells these lies, a complete machine if they are about switches; None if none can."""
+        gpus, switches = (8, 4) if SWITCH_FAULTS & set(faults) else (2, 0)
+        try:
+            return self.vendors.make_host(kind, gpus=gpus, switches=switches, faults=faults, quote_latency_s=0)
+        except ValueError:  # lies that hardware of this kind has no place for
+            return None
 
     def _faulty(self, liar: SimulatedHost) -> Scene:
         faults = sorted(liar.faults)

@@ -10,14 +10,14 @@ from datetime import timedelta
 from attestation import errors
 from attestation.errors import AttestationError
 from attestation.policy import SnpTcb
+from attestation.sim.collateral import LIFE, CollateralFaults
 from attestation.sim.faults import FIRMWARE_LOG_FAULTS, RUNTIME_LOG_FAULTS, Fault
 from attestation.sim.gpu import GpuFaults
-from attestation.sim.intel import LIFE, CollateralFaults
 from attestation.sim.ocsp import LIFE as OCSP_LIFE
 from attestation.sim.ocsp import OcspFaults
 from attestation.sim.snp_platform import SnpFaults
 from attestation.sim.tdx import MODULE_SVN, TdxFaults
-from attestation.tdx import ATTRIBUTE_SEPT_VE_DISABLE
+from attestation.tdx_rules import ATTRIBUTE_SEPT_VE_DISABLE
 
 _OLD = SnpTcb(bootloader=3, tee=0, snp=8, microcode=115)
 _BIT = ATTRIBUTE_SEPT_VE_DISABLE
@@ -109,6 +109,24 @@ REASONS: dict[Fault, type[AttestationError]] = {
     Fault.STALE_COLLATERAL: errors.EndorsementExpiredError,
     Fault.OUT_OF_DATE_TCB: errors.TcbStatusError,
     Fault.REVOKED_KEY: errors.RevokedError,
+    Fault.ALTERED_GPU_FIRMWARE: errors.RimMismatchError,
+    Fault.MIXED_MODES: errors.GpuStateError,
+    Fault.GPU_OF_A_SET: errors.TopologyError,
+    Fault.MISSING_SWITCH: errors.GpuBindingError,
+    Fault.UNNAMED_SWITCH: errors.TopologyError,
+    Fault.EXTRA_SWITCH: errors.TopologyError,
+    Fault.FOREIGN_SWITCH: errors.UntrustedRootError,
+    Fault.OTHER_SWITCH: errors.TopologyError,
+    Fault.DOUBLED_SWITCH: errors.GpuBindingError,
+    Fault.SWAPPED_SWITCH_REPORT: errors.GpuBindingError,
+    Fault.REORDERED_SWITCHES: errors.GpuBindingError,
+    Fault.OPEN_SWITCH: errors.GpuStateError,
+    Fault.ALTERED_SWITCH_FIRMWARE: errors.RimMismatchError,
+    Fault.GPU_NAMES_OTHER_SWITCH: errors.TopologyError,
+    Fault.SWITCH_NAMES_OTHER_GPU: errors.TopologyError,
+    Fault.UNUSED_SWITCHES: errors.TopologyError,
+    Fault.UNNAMED_GPU: errors.TopologyError,
+    Fault.GPU_AS_SWITCH: errors.EndorsementMismatchError,
     Fault.MEMORY_ALIASES: errors.PlatformSettingsError,
     Fault.MASKED_CHIP: errors.EndorsementMismatchError,
     Fault.LOWER_PRIVILEGE: errors.GuestPolicyError,
@@ -116,5 +134,10 @@ REASONS: dict[Fault, type[AttestationError]] = {
     Fault.UNALLOWED_BUNDLE: errors.EventNotAllowedError,
 }
 
-# The second takes away the very entry that the first added: together they are an honest host.
-CANCELLING = {frozenset({Fault.UNEXTENDED_ENTRY, Fault.SHORTENED_LOG})}
+# Pairs that are no lie together: one takes back the very thing the other did, or leaves it no place.
+CANCELLING = {
+    frozenset({Fault.UNEXTENDED_ENTRY, Fault.SHORTENED_LOG}),
+    frozenset({Fault.GPU_OF_A_SET, Fault.UNUSED_SWITCHES}),
+    frozenset({Fault.EXTRA_SWITCH, Fault.UNNAMED_SWITCH}),
+    frozenset({Fault.UNUSED_SWITCHES, Fault.GPU_NAMES_OTHER_SWITCH}),
+}

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice
 from multiprocessing import get_context
 from random import Random
 
@@ -26,6 +25,7 @@ from attestation.table import format_table
 from tests.attestation.vendors import NOW
 
 PROCESSES = 2
+LARGE = 64 << 10  # bytes; a document so many times as large gets as many times fewer cases, each costs more
 SLICES = 8  # pieces a large unit is cut into, so that the processes end together
 
 
@@ -40,7 +40,7 @@ class Size:
         pool: values tried in one place of a document.
         field_step: only every so many field changes.
         nonce_step: only every so many bits of the nonce.
-        pair_step: only every so many faults and pairs of faults.
+        pair_step: only every so many pairs of faults.
     """
 
     bits: int
@@ -53,7 +53,7 @@ class Size:
 
 
 FULL = Size(bits=70_000, cuts=2_000, splices=5_000, pool=200)
-SAMPLE = Size(bits=200, cuts=40, splices=48, pool=20, field_step=29, nonce_step=37, pair_step=11)
+SAMPLE = Size(bits=160, cuts=32, splices=32, pool=20, field_step=41, nonce_step=37, pair_step=61)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,19 +96,20 @@ def mutations(act: Act, size: Size, seed: int, *, number: int, of: int) -> Itera
     """The altered documents of one act, every `of`-th from `number` on; deterministic for its documents."""
     document = act.scene.document
     rng = Random(f"{seed} {act.scene.name}")
-    step = -(-8 * len(document) // size.bits)
+    share = 1 + len(document) // LARGE
+    step = -(-8 * len(document) * share // size.bits)
     yield from mutate.flip_bits(document, start=rng.randrange(step) + number * step, step=of * step)
-    step = -(-len(document) // size.cuts)
+    step = -(-len(document) * share // size.cuts)
     yield from mutate.cut(document, start=rng.randrange(step) + number * step, step=of * step)
     donors = [*act.siblings, *act.strangers]
-    yield from mutate.splice(document, donors, seed=seed * of + number, count=size.splices // of)
+    yield from mutate.splice(document, donors, seed=seed * of + number, count=size.splices // of // share)
     yield from mutate.change_fields(
         document,
         siblings=act.siblings,
         strangers=act.strangers,
         pool_max=size.pool,
-        start=rng.randrange(size.field_step) + number * size.field_step,
-        step=of * size.field_step,
+        start=rng.randrange(size.field_step) + number * size.field_step * share,
+        step=of * size.field_step * share,
     )
 
 
@@ -182,8 +183,9 @@ def run(size: Size, seed: int, *, stage: Stage, stranger: Stage, processes: int)
         processes: how many judge at a time.
     """
     everyone = acts(stage, stranger)
-    faults = islice(stage.faults(), seed % size.pair_step, None, size.pair_step)
-    tally = judge_scenes(faults, "host fault, alone or in pairs")
+    tally = judge_scenes(stage.faults(), "host fault")
+    pairs = stage.fault_pairs(start=seed % size.pair_step, step=size.pair_step)
+    tally.add(judge_scenes(pairs, "two host faults"))
     tally.add(judge_scenes(stage.device_faults(), "device or vendor fault"))
     for act in everyone:
         tally.add(judge_challenges(act, size))

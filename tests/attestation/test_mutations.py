@@ -59,7 +59,7 @@ def test_an_honest_scene_holds(scene: Scene) -> None:
 
 def test_every_fault_alone_is_refused_for_its_own_reason() -> None:
     assert set(REASONS) == set(Fault)
-    scenes = {scene.name: scene for scene in stage().faults(pairs=False)}
+    scenes = {scene.name: scene for scene in stage().faults()}
     assert {fault for fault in Fault if any(name.endswith(f"-fault-{fault}") for name in scenes)} == set(Fault)
     for name, scene in scenes.items():
         assert scene.reason is not None

@@ -43,7 +43,7 @@ def _all_lines(stage: Stage) -> Iterator[str]:
         yield from _appraised(scene)
     yield "== recording"
     yield from _recorded(next(stage.honest()))
-    for scene in (*stage.faults(pairs=False), *stage.device_faults()):
+    for scene in (*stage.faults(), *stage.device_faults()):
         yield f"== {scene.name}"
         *_, refusal, advice = _appraised(scene)
         yield refusal

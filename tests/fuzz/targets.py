@@ -23,18 +23,22 @@ from attestation.logs_command import firmware_lines
 from attestation.nvidia import read_facts
 from attestation.ocsp import RESPONSE_SIZE_MAX, parse_ocsp
 from attestation.policy_file import POLICY_SIZE_MAX, parse_policy
+from attestation.quote_parts import QUOTE_SIZE_MAX
+from attestation.ratls import CERTIFICATE_MAX, TlsKeyStatement, build_certificate, parse_certificate
 from attestation.result import attestation_result
 from attestation.result_token import TOKEN_SIZE_MAX, sign_result, verify_result
 from attestation.revocation import CRL_SIZE_MAX, RevocationList
 from attestation.rim import RIM_SIZE_MAX, parse_rim
 from attestation.runtime_log import LOG_SIZE_MAX
+from attestation.sgx_quote import parse_sgx_quote
 from attestation.sim import mutate
 from attestation.sim.scenes import Scene, Stage
+from attestation.sim.sgx import enclave_of, sgx_quote
 from attestation.snp import REPORT_SIZE, parse_report
 from attestation.snp_floor import FLOOR_FILE_SIZE_MAX, parse_floor_file
 from attestation.spdm import REQUEST_HEAD, SPDM_SIZE_MAX, parse_spdm
 from attestation.tdx import check_quote
-from attestation.tdx_quote import QUOTE_SIZE_MAX, cut_quote, parse_quote
+from attestation.tdx_quote import cut_quote, parse_quote
 from attestation.transparency.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from attestation.transparency.entries import ENTRY_SIZE_MAX, encode_entry, parse_entry
 from attestation.transparency.note import NOTE_SIZE_MAX
@@ -151,6 +155,17 @@ def _log_proofs() -> list[bytes]:
     return [prove_entry(_checkpoint(), list(map(encode_entry, logs.EVERY_KIND)), 2).to_json().encode()]
 
 
+@cache
+def _sgx_quotes() -> list[bytes]:
+    return [sgx_quote(stage().hosts["tdx"].platform, enclave_of("fuzzed"), bytes(64))]
+
+
+@cache
+def _tls_certificates() -> list[bytes]:
+    statement = TlsKeyStatement.of(KEY.public_key().public_bytes_raw(), NOW)
+    return [build_certificate(statement, evidence=scenes()["snp"].document, signature=bytes(64))]
+
+
 def _policies() -> list[bytes]:
     return [json.dumps(scene.policy).encode() for scene in scenes().values()]
 
@@ -200,6 +215,8 @@ TARGETS = {
         Target("cbor", cbor.decode, _MALFORMED, _documents, cbor.SIZE_MAX),
         Target("evidence", parse_evidence, _MALFORMED, _documents, EVIDENCE_SIZE_MAX),
         Target("quote", _read_quote, _MALFORMED, _quotes, QUOTE_SIZE_MAX),
+        Target("sgx-quote", parse_sgx_quote, _MALFORMED, _sgx_quotes, QUOTE_SIZE_MAX),
+        Target("ra-tls", parse_certificate, _MALFORMED, _tls_certificates, CERTIFICATE_MAX),
         Target("collateral", lambda data: parse_collateral(_text(data)), _MALFORMED, _collaterals, COLLATERAL_SIZE_MAX),
         Target(
             "pem",
