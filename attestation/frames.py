@@ -28,6 +28,10 @@ class FrameType(IntEnum):
     ERROR = 2  # JSON {"status": int, "error": {...}}; ends a failed one
 
 
+_ENDPOINTS = {bytes([endpoint]): endpoint for endpoint in Endpoint}
+_HEADS = {kind: bytes([kind]) for kind in FrameType}
+
+
 def encode_plain_request(endpoint: Endpoint, body: bytes) -> bytes:
     """The plaintext of a sealed request."""
     return bytes([endpoint]) + body
@@ -35,15 +39,15 @@ def encode_plain_request(endpoint: Endpoint, body: bytes) -> bytes:
 
 def parse_plain_request(data: bytes) -> tuple[Endpoint, bytes]:
     """Endpoint and JSON body; raises `MalformedEnvelopeError`."""
-    try:
-        return Endpoint(data[0]), data[1:]
-    except (IndexError, ValueError):
-        raise MalformedEnvelopeError("the sealed body does not begin with an endpoint this version knows") from None
+    endpoint = _ENDPOINTS.get(data[:1])
+    if endpoint is None:
+        raise MalformedEnvelopeError("the sealed body does not begin with an endpoint this version knows")
+    return endpoint, data[1:]
 
 
 def encode_frame(kind: FrameType, payload: bytes) -> bytes:
     """The data of one answer chunk."""
-    return bytes([kind]) + payload
+    return _HEADS[kind] + payload
 
 
 def parse_frame(data: bytes) -> tuple[FrameType, bytes]:

@@ -106,11 +106,14 @@ def _load(body: bytes) -> dict[str, Any]:
     if not body:
         raise BadRequestError("the body is empty: send a JSON object", "empty_body")
     try:
-        raw = _DECODER.decode(body.decode())
+        text = body.decode().strip(" \t\n\r")
+        raw, end = _DECODER.raw_decode(text)  # `decode` looks for white space twice more
     except (ValueError, RecursionError):
+        text, raw, end = "", None, -1
+    if end != len(text):
         raise BadRequestError(
             "the body is not a JSON object in UTF-8 with unique keys and finite numbers", "invalid_json"
-        ) from None
+        )
     if not isinstance(raw, dict):
         raise BadRequestError("the body must be a JSON object", "invalid_json")
     return raw
