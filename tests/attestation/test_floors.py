@@ -20,6 +20,7 @@ from attestation.floor_store import FloorStore
 from attestation.floors import MARKS_MAX, Floors, Mark, encode_floors, parse_floors
 from attestation.sim.collateral import CollateralFaults
 from attestation.verdict import CheckLog
+from attestation.verify import check_recording
 from tests.attestation.hosts import NONCE, SNP_CPU, TDX_CPU, evidence_of, host, policy_for, vendors
 from tests.attestation.vendors import NOW, flipped
 
@@ -243,3 +244,11 @@ def test_a_write_that_was_interrupted_leaves_the_old_file(tmp_path: Path) -> Non
     store.raise_by(Floors.of([_mark(6)]))
     assert FloorStore(path).floors == Floors.of([_mark(6)])
     assert [file.name for file in tmp_path.iterdir()] == ["floors"]
+
+
+def test_a_recording_is_refused_below_the_floors_too() -> None:
+    floors = _appraise(_fetched(LATER, crl_number=5), None).marks
+    policy = policy_for(host(TDX_CPU))
+    check_recording(_fetched(LATER, crl_number=5), policy, now=LATER, floors=floors)
+    with pytest.raises(refusals.EndorsementRollbackError):
+        check_recording(_fetched(LATER, crl_number=4), policy, now=LATER, floors=floors)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -281,3 +282,23 @@ def test_refused_gpus_that_cannot_be_told_apart(pdi: str | None) -> None:
     gpus[0] = replace(gpus[0], pdi=pdi and gpus[1].pdi)
     with pytest.raises(refusals.TopologyError, match="7 GPUs and 4 switches are told apart"):
         check_topology(gpus, switches, allowed=HGX, log=CheckLog())
+
+
+@pytest.mark.parametrize("doubled", ["gpus", "switches"])
+def test_refused_machine_in_which_two_devices_share_an_identifier_although_all_links_agree(doubled: str) -> None:
+    gpus = [bytes([1, number]) * 4 for number in range(8)]
+    switches = [bytes([2, number]) * 4 for number in range(4)]
+    (gpus if doubled == "gpus" else switches)[1] = (gpus if doubled == "gpus" else switches)[0]
+    log = CheckLog()
+    with pytest.raises(refusals.TopologyError, match="topology identifiers"):
+        check_topology(
+            [SimpleNamespace(pdi=pdi, switches=frozenset(switches)) for pdi in gpus],
+            [SimpleNamespace(pdi=pdi, gpus=frozenset(gpus)) for pdi in switches],
+            allowed=HGX,
+            log=log,
+        )
+
+
+def test_refused_machine_where_no_topology_is_allowed_says_so() -> None:
+    with pytest.raises(refusals.TopologyError, match=r"required: none: no topology is allowed$"):
+        check_topology([], [], allowed=frozenset(), log=CheckLog())
