@@ -102,7 +102,7 @@ class Delivery:
     def _fail(self, error: BaseException) -> None:
         """Say what went wrong, inside the seal."""
         self._host.counters.failed += 1
-        refusal = too_late() if self._late else _refusal(error)
+        refusal = _too_late() if self._late else _refusal(error)
         if isinstance(refusal, UnavailableError) and not self._begun:
             raise refusal from None
         self._held = b""
@@ -268,8 +268,7 @@ class Delivery:
         await self._exchange.send(data)
 
 
-def too_late() -> CreditError:
-    """The refusal of an answer that outlasts its lease."""
+def _too_late() -> CreditError:
     return CreditError(
         "the lease ended before the answer did: take a new lease, and read answers as they come", "lease_expired"
     )
