@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from attestation.frames import Endpoint
 from billing.money import Nanotons
@@ -15,8 +15,7 @@ _quoted = json.encoder.encode_basestring_ascii  # a JSON string; a whole encoder
 ROLE = '"role":"assistant",'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerShape:
+class AnswerShape(NamedTuple):
     """What all parts of one answer have in common. The JSON is put together from parts that are JSON already."""
 
     endpoint: Endpoint

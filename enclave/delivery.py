@@ -85,8 +85,7 @@ class Delivery:
         # what is receipted after the lease's hold was released is not paid: end before
         self._exchange.interrupt_in(self._lease.not_after + ANSWER_GRACE_S - self._began.timestamp())
         try:
-            usage = await self._generate()
-            await self._finish_good(usage)
+            self._finish_good(*await self._generate())
         except (asyncio.CancelledError, ConnectionError) as error:
             self._abandon()
             if not self._exchange.interrupted:
@@ -108,7 +107,8 @@ class Delivery:
         self._held = b""
         self._finish(encode_frame(FrameType.ERROR, refusal.encode_sealed()))
 
-    async def _generate(self) -> Usage:
+    async def _generate(self) -> tuple[Usage, Nanotons]:
+        """Have the answer made and, of a stream, sent: what it used, and what that costs."""
         endpoint, body = parse_plain_request(self._opened.body)
         asked = parse_ask(endpoint, body)
         short = len(body) <= INLINE_BYTES
@@ -160,7 +160,9 @@ class Delivery:
             model=asked.model,
         )
 
-    async def _stream(self, asked: ChatAsk, shape: AnswerShape, pieces: AsyncGenerator[Piece, None]) -> Usage:
+    async def _stream(
+        self, asked: ChatAsk, shape: AnswerShape, pieces: AsyncGenerator[Piece, None]
+    ) -> tuple[Usage, Nanotons]:
         opening, later = shape.opening(first=True), shape.opening(first=False)
         window = self._host.coalesce_s
         async with aclosing(gather_pieces(pieces, window) if window else pieces) as events:
@@ -173,18 +175,20 @@ class Delivery:
             else:
                 raise EngineStopped("the engine ended without a last piece")
         usage = self._usage(self._delivered)
+        price = self._price(usage)
         if asked.include_usage:
-            self._hold(shape.usage_chunk(usage, self._lease.price(usage)))
-        return usage
+            self._hold(shape.usage_chunk(usage, price))
+        return usage, price
 
-    async def _collect(self, shape: AnswerShape, pieces: AsyncGenerator[Piece, None]) -> Usage:
+    async def _collect(self, shape: AnswerShape, pieces: AsyncGenerator[Piece, None]) -> tuple[Usage, Nanotons]:
         texts: list[str] = []
         async for piece in pieces:
             texts.append(piece.text)
             if piece.finish:
                 usage = self._usage(piece.output_tokens)
-                self._hold(shape.whole("".join(texts), piece.finish, usage, self._lease.price(usage)))
-                return usage
+                price = self._price(usage)
+                self._hold(shape.whole("".join(texts), piece.finish, usage, price))
+                return usage, price
         raise EngineStopped("the engine ended without a last piece")
 
     async def _send(self, payload: bytes, output_tokens: int) -> None:
@@ -200,9 +204,8 @@ class Delivery:
         self._held = encode_frame(FrameType.DATA, payload)
         self._hash.add(payload)
 
-    async def _finish_good(self, usage: Usage) -> None:
+    def _finish_good(self, usage: Usage, price: Nanotons) -> None:
         """Have the receipt made, settle, and only then say that the answer is whole."""
-        price = self._price(usage)
 
         def made(receipt: bytes) -> None:
             self._settle(price)
@@ -213,8 +216,21 @@ class Delivery:
         body = self._receipt(usage, price)
         if self._exchange.alone:  # nobody to share a signature with
             made(self._host.receipts.make(body))
-        else:
-            await self._host.receipts.add(body, made)
+            return
+        order = self._host.receipts.add(body, made, self._not_receipted)
+
+        def lost() -> None:
+            order.withdrawn = True
+            self._abandon()
+
+        self._exchange.finish_later(lost)
+
+    def _not_receipted(self, error: Exception) -> None:
+        self._settle(0)
+        try:
+            self._fail(error)
+        except Exception:  # noqa: BLE001  nobody is above this to say anything, and the client must not wait
+            self._exchange.cut()
 
     def _price(self, usage: Usage) -> Nanotons:
         price = self._lease.price(usage)

@@ -71,6 +71,15 @@ class Exchange(Protocol):
     def alone(self) -> bool:
         """Whether no other request is being answered, or about to be."""
 
+    def finish_later(self, lost: Callable[[], None]) -> None:
+        """Say that the answer ends a few turns of the event loop after its handler: no task has to wait for that.
+
+        `lost` is called, once, when the client leaves before.
+        """
+
+    def cut(self) -> None:
+        """End the connection now: a broken answer must not look like a whole one."""
+
     @property
     def interrupted(self) -> bool:
         """Whether the handler was cancelled because its time was over, and not because the client left."""
@@ -117,6 +126,8 @@ class Front:
         running = [connection.task for connection in self.connections if connection.task is not None]
         if running:
             await asyncio.wait(running, timeout=grace_s)
+        while any(connection.finishes_later for connection in self.connections):  # noqa: ASYNC110  two turns, no time
+            await asyncio.sleep(0)
         for connection in tuple(self.connections):
             connection.cut()
         if running:
@@ -154,6 +165,8 @@ class Connection(asyncio.Protocol):
         self._closing = self._refused = False
         self._head = b""
         self._begun = self._ended = False  # of the answer being written
+        self._answering = False  # from a request's turn until its answer is whole
+        self._lost: Callable[[], None] | None = None  # of an answer that ends after its handler
         self.task: asyncio.Task[None] | None = None
         self.deadline = self._loop.time() + IDLE_S
         self.interrupt_at = float("inf")
@@ -180,6 +193,9 @@ class Connection(asyncio.Protocol):
         self._drained.set()
         if self.task is not None:
             self.task.cancel()
+        if self._lost is not None:
+            lost, self._lost = self._lost, None
+            lost()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; anything it cannot read ends the connection after a 400."""
@@ -228,7 +244,7 @@ class Connection(asyncio.Protocol):
         if name == b"content-length":
             if value.isdigit() and int(value[:20]) > self._front.body_max:
                 self._too_large()
-        elif name == b"expect" and self.task is None and not self._closing:
+        elif name == b"expect" and not self._answering and not self._closing:
             self._put(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
@@ -254,7 +270,7 @@ class Connection(asyncio.Protocol):
         self._waiting.append(request)
         if not self._parser.should_keep_alive():
             self._closing = True
-        if self.task is None:
+        if not self._answering:
             self._next()
         elif len(self._waiting) > PIPELINE_MAX:
             self.cut()
@@ -269,8 +285,9 @@ class Connection(asyncio.Protocol):
         """Send a whole answer."""
         extra = "".join([f"{name}: {value}\r\n" for name, value in headers.items()]) if headers else ""
         head = f"{self._status(status)}content-type: {content_type}\r\ncontent-length: {len(body)}\r\n{extra}\r\n"
-        self._begun = self._ended = True
+        self._begun = True
         self._put(head.encode("latin-1") + body)
+        self._whole()
 
     def begin(self, content_type: str) -> None:
         """Begin an answer of unknown length; its head leaves together with the first part."""
@@ -288,14 +305,23 @@ class Connection(asyncio.Protocol):
 
     def end(self, data: bytes = b"") -> None:
         """Close an answer of unknown length, with its last part."""
-        self._ended = True
         self._put(self._head + (_part(data) if data else b"") + b"0\r\n\r\n")  # one write: each is a system call
         self._head = b""
+        self._whole()
 
     @property
     def alone(self) -> bool:
         """Whether no other request is being answered, or about to be."""
         return len(self._front.busy) <= 1
+
+    def finish_later(self, lost: Callable[[], None]) -> None:
+        """The answer ends after its handler."""
+        self._lost = lost
+
+    @property
+    def finishes_later(self) -> bool:
+        """Whether the handler is done and its answer is not."""
+        return self._lost is not None
 
     def interrupt_in(self, seconds: float) -> None:
         """Cancel the handler when it is not done by then."""
@@ -303,8 +329,9 @@ class Connection(asyncio.Protocol):
 
     def interrupt(self) -> None:
         """Cancel the handler now."""
-        self.interrupt_at, self.interrupted = float("inf"), True
+        self.interrupt_at = float("inf")
         if self.task is not None:
+            self.interrupted = True
             self.task.cancel()
 
     # inside
@@ -312,7 +339,7 @@ class Connection(asyncio.Protocol):
     def close_when_idle(self) -> None:
         """No further request on this connection."""
         self._closing = True
-        if self.task is None and self._transport is not None:
+        if not self._answering and self._transport is not None:
             self._transport.close()
 
     def cut(self) -> None:
@@ -329,9 +356,10 @@ class Connection(asyncio.Protocol):
             self._begun = self._ended = self.interrupted = False
             self.interrupt_at = float("inf")
             self._front.busy.add(self)
+            self._answering = True
             self.task = self._loop.create_task(self._run(self._waiting.popleft()))
             return
-        self.task = None
+        self.task, self._answering = None, False
         self._front.busy.discard(self)
         if self._closing and self._transport is not None and not self._transport.is_closing():
             self._leave(self._transport)
@@ -360,10 +388,30 @@ class Connection(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001  whatever it is, no text of it may leave: it could quote a prompt
             logger.error("a request failed: %s", type(error).__name__)  # noqa: TRY400
             self._answer_refusal(RequestError("the host failed on this request: try another host", "internal_error"))
+        if self._lost is not None:
+            self.task = None  # whoever finishes the answer goes on
+            return
         if self._begun and not self._ended:
             self.cut()  # a broken answer must not look like a whole one
         if not self._drained.is_set():
             await self._let_read()
+        self._next()
+
+    def _whole(self) -> None:
+        """The answer has ended: so has its request, if the handler left it to others."""
+        self._ended = True
+        if self._lost is None:
+            return
+        self._lost = None
+        if self.task is not None:  # the handler is still in its last steps
+            return
+        if self._drained.is_set():
+            self._next()
+        else:
+            self.task = self._loop.create_task(self._go_on())
+
+    async def _go_on(self) -> None:
+        await self._let_read()
         self._next()
 
     def _answer_refusal(self, refusal: RequestError) -> None:
@@ -379,7 +427,7 @@ class Connection(asyncio.Protocol):
         self._waiting.append(refusal)
         self._closing = self._refused = True
         self.deadline = float("inf")
-        if self.task is None:
+        if not self._answering:
             self._next()
 
     def _too_large(self) -> None:

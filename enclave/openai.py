@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from attestation.frames import Endpoint
 from enclave.engine.base import STOPS_MAX, Message
@@ -17,9 +16,8 @@ COMPLETION_DEFAULT = 16  # max_tokens of /v1/completions when it is not given, a
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatAsk:
-    """What a client asks for, before it is tokens."""
+class ChatAsk(NamedTuple):
+    """What a client asks for, before it is tokens; a tuple, because making one costs a third of a frozen dataclass."""
 
     endpoint: Endpoint
     model: str  # as the client calls it; the header's manifest root decides

@@ -5,7 +5,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from attestation.collect import NoTee
 from attestation.sealed_state import UnsafeFileKeySource
 from enclave.enclave import Enclave, Facts
 from enclave.engine import Ask, Engine, Piece
+from enclave.engine.base import Message
 from enclave.engine.echo import EchoEngine
 from enclave.process import freeze_memory
 from enclave.service import Limits
@@ -22,11 +23,11 @@ from enclave.service import Limits
 MODEL = bytes(32)
 
 
-TOKENS = 20
+TOKENS, PROMPT_TOKENS = 20, 60
 
 
 class ReadyEngine(EchoEngine):
-    """The whole answer is there already: no token is computed and none is waited for."""
+    """Prompt and answer are tokens already, as the peers' server counts none: nothing is computed or waited for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,6 +37,10 @@ class ReadyEngine(EchoEngine):
         ]
         text = "".join(piece.text for piece in self._pieces)
         self._whole = [Piece(text=text, output_tokens=TOKENS, finish="length")]
+        self._prompt = tuple(range(PROMPT_TOKENS))
+
+    def render(self, messages: Sequence[Message]) -> tuple[int, ...]:  # noqa: ARG002  the server beside it reads none
+        return self._prompt
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Piece, None]:
         for piece in self._whole if ask.whole else self._pieces:
