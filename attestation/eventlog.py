@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from attestation import cbor
 from attestation.errors import MalformedEvidenceError
@@ -86,6 +87,11 @@ def extend(register: bytes, digest: bytes) -> bytes:
 
 def replay(events: Iterable[LogEvent]) -> bytes:
     """Return the value RTMR3 has after these events, 48 bytes; zeros for none."""
+    return _replay(tuple(events))
+
+
+@lru_cache(maxsize=256)  # a host sends the same log until it loads something
+def _replay(events: tuple[LogEvent, ...]) -> bytes:
     register = EMPTY_REGISTER
     for event in events:
         register = extend(register, event.extension())

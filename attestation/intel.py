@@ -79,6 +79,9 @@ class TcbRules:
 STRICT = TcbRules()
 
 
+_verifier = lru_cache(maxsize=8)(dcap_qvl.QuoteVerifier)  # by root certificate
+
+
 @lru_cache(maxsize=16)  # one for each second; the library's policies are values
 def _library_policy(rules: TcbRules, now_s: int) -> dcap_qvl.QuotePolicy:
     policy = dcap_qvl.QuotePolicy.strict(now_s)
@@ -208,7 +211,7 @@ def _ask_library(
     log: CheckLog,
 ) -> LibraryClaims:
     """Return the library's claims; its refusals are ValueErrors, named here."""
-    verifier = dcap_qvl.QuoteVerifier(chain[-1])
+    verifier = _verifier(chain[-1])
     try:
         result = verifier.verify_with_policy(quote, collateral.bundle, int(now.timestamp()), tcb.for_library(now))
     except ValueError as error:

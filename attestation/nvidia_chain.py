@@ -10,10 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA384
-
 from attestation.certificate import Certificate, common_name
 from attestation.chain_cache import ChainCache
 from attestation.dice import DiceIdentity, read_identity
@@ -24,6 +20,7 @@ from attestation.errors import (
     UntrustedRootError,
 )
 from attestation.nvidia_facts import PDI_SIZE
+from attestation.p384 import P384PublicKey, load_p384
 from attestation.verdict import CheckLog
 
 CHAIN_SIZES = (4, 5)
@@ -46,7 +43,7 @@ class DeviceEndorsement:
         not_after: its end.
     """
 
-    public_key: ec.EllipticCurvePublicKey
+    public_key: P384PublicKey
     model: str
     device_id: bytes
     pdi: bytes | None
@@ -125,7 +122,7 @@ def check_chain(
 def _read_endorsement(chain: list[Certificate]) -> DeviceEndorsement:
     leaf = chain[0]
     return DeviceEndorsement(
-        public_key=_p384(leaf),
+        public_key=load_p384(leaf.public_key_info),
         model=common_name(leaf.subject).partition(" ")[0],
         device_id=sha256(chain[1].public_key_info).digest(),
         pdi=_pdi(chain[1].serial),
@@ -148,18 +145,9 @@ def first_broken_link(chain: list[Certificate], count: int) -> str | None:
     for position, (certificate, issuer) in enumerate(links[:count]):
         if certificate.issuer != issuer.subject or not issuer.is_authority():
             return f"certificate {position} is not named by an authority"
-        try:
-            _p384(issuer).verify(certificate.signature, certificate.signed, ec.ECDSA(SHA384()))
-        except InvalidSignature:
+        if not load_p384(issuer.public_key_info).holds(certificate.signature, certificate.signed):
             return f"certificate {position} is not signed by the next"
     return None
-
-
-def _p384(certificate: Certificate) -> ec.EllipticCurvePublicKey:
-    key = certificate.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
-        raise MalformedEvidenceError("a device certificate has no P-384 key")
-    return key
 
 
 def _pdi(serial: int) -> bytes | None:

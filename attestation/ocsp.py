@@ -17,11 +17,6 @@ from functools import lru_cache
 from hmac import compare_digest
 from itertools import pairwise
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA384
-from cryptography.hazmat.primitives.serialization import load_der_public_key
-
 from attestation.certificate import (
     BIT_STRING,
     GENERALIZED_TIME,
@@ -43,6 +38,7 @@ from attestation.errors import (
     RevocationUnknownError,
     RevokedError,
 )
+from attestation.p384 import load_p384
 from attestation.policy import Revocation
 from attestation.verdict import CheckLog
 
@@ -240,16 +236,9 @@ def _holds(signer: Certificate, signature: bytes, signed: bytes) -> bool:
 @lru_cache(maxsize=256)  # GPUs of a host share the upper certificates and their answers; it depends on the bytes alone
 def _holds_under(public_key_info: bytes, signature: bytes, signed: bytes) -> bool:
     try:
-        key = load_der_public_key(public_key_info)
-    except (ValueError, UnsupportedAlgorithm):
+        return load_p384(public_key_info).holds(signature, signed)
+    except MalformedEvidenceError:
         return False
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
-        return False
-    try:
-        key.verify(signature, signed, ec.ECDSA(SHA384()))
-    except InvalidSignature:
-        return False
-    return True
 
 
 def _read_data(content: bytes) -> tuple[tuple[Single, ...], bytes]:

@@ -7,6 +7,7 @@ appendix A (versions 4 and 5).
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 from attestation.errors import MalformedEvidenceError
 from attestation.x509 import parse_pem
@@ -74,8 +75,13 @@ def parse_pck_chain(tail: bytes, at: int) -> tuple[bytes, ...]:
     at += 2 + _QE_AUTH_SIZE
     if (read_number("<H", tail, at), read_number("<I", tail, at + 2)) != (CERTIFICATION_PCK_CHAIN, len(tail) - at - 6):
         raise MalformedEvidenceError("quote without a PCK certificate chain up to its end")
-    text = tail[at + 6 :].removesuffix(b"\0")  # newer quoting enclaves end the text like a C string
+    return _parse_chain_text(tail[at + 6 :])
+
+
+@lru_cache(maxsize=256)  # a host sends the same chain with every quote; the answer depends on the bytes alone
+def _parse_chain_text(text: bytes) -> tuple[bytes, ...]:
     try:
-        return parse_pem(text.decode("ascii"), count=_CHAIN_LENGTH)
+        chain = text.removesuffix(b"\0").decode("ascii")  # newer quoting enclaves end the text like a C string
+        return parse_pem(chain, count=_CHAIN_LENGTH)
     except UnicodeDecodeError as error:
         raise MalformedEvidenceError("PCK certificate chain is not text") from error

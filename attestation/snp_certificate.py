@@ -11,10 +11,11 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from attestation.certificate import INTEGER, Certificate, common_name, read_integer, read_one
 from attestation.errors import MalformedEvidenceError
+from attestation.p384 import P384PublicKey, load_p384
 from attestation.snp_policy import SnpSigningKey, SnpTcb
 from attestation.snp_tcb import SnpProduct
 
@@ -60,7 +61,7 @@ class SnpEndorsement:
 
     product: SnpProduct
     signing_key: SnpSigningKey
-    public_key: ec.EllipticCurvePublicKey
+    public_key: P384PublicKey
     tcb: SnpTcb
     chip_id: bytes | None
     provider: str
@@ -119,9 +120,7 @@ def read_endorsement(leaf: Certificate, ask: Authority, ark: Authority) -> SnpEn
     Raises:
         MalformedEvidenceError: the leaf is no VCEK and no VLEK.
     """
-    public_key = leaf.public_key()
-    if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, ec.SECP384R1):
-        raise MalformedEvidenceError("the VCEK is not a P-384 key")
+    public_key = load_p384(leaf.public_key_info)
     product = _product(leaf)
     chip_id = _chip_id(leaf, product)
     provider = leaf.extensions.get(_PROVIDER)
