@@ -7,6 +7,7 @@ texts Intel signed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class Collateral:
         kind: TEE the TCB info and the quoting-enclave identity are for: "tdx" or "sgx".
         pce_id: provisioning enclave the TCB info is for, lower-case hex.
         marks: how new each of the four signed lists is.
+        digest: SHA-256 of the text.
         bundle: the same for the quote library.
     """
 
@@ -49,6 +51,7 @@ class Collateral:
     kind: str
     pce_id: str
     marks: Floors
+    digest: bytes
     bundle: dcap_qvl.QuoteCollateralV3
 
     @property
@@ -97,6 +100,7 @@ def parse_collateral(text: str) -> Collateral:
         marks=marks_of(
             tcb_info, qe_identity, pck_crl=pck_crl, root_crl=root_crl, issuer=chains[0][0], root=chains[0][-1]
         ),
+        digest=hashlib.sha256(text.encode()).digest(),
         bundle=_bundle(text),
     )
 

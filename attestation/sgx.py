@@ -131,7 +131,7 @@ def check_sgx_quote(
     collateral = parse_collateral(evidence.collateral)
     _check_attributes(quote.report, reference, log)  # (2)
     platform = check_platform(
-        evidence.quote, quote.chain, collateral, tee="sgx", roots=roots, now=now, tcb=tcb, log=log
+        evidence.quote, quote, collateral, tee="sgx", roots=roots, now=now, tcb=tcb, log=log
     )  # (3)
     if floors is not None:
         floors.check(collateral.marks, lag_max_s=lag_max_s, log=log)  # (4)

@@ -65,10 +65,12 @@ class SgxQuote:
 
     Attributes:
         report: the enclave's report.
+        level: all that decides the platform's TCB level: header, security versions, certification data.
         chain: PCK certificate, PCK CA, root, in DER.
     """
 
     report: EnclaveReport
+    level: bytes
     chain: tuple[bytes, ...]
 
 
@@ -87,7 +89,8 @@ def parse_sgx_quote(data: bytes) -> SgxQuote:
         )
     tail = split_tail(data, _SIGNED_END)
     report = parse_enclave_report(data[HEADER_SIZE:_SIGNED_END])
-    return SgxQuote(report=report, chain=parse_pck_chain(tail, KEY_AND_SIGNATURE_SIZE))
+    level = data[:HEADER_SIZE] + report.cpu_svn + tail[KEY_AND_SIGNATURE_SIZE:]
+    return SgxQuote(report=report, level=level, chain=parse_pck_chain(tail, KEY_AND_SIGNATURE_SIZE))
 
 
 def parse_enclave_report(data: bytes) -> EnclaveReport:

@@ -102,7 +102,7 @@ def check_quote(
     collateral = parse_collateral(evidence.collateral)
     check_guest(quote.body, rules, log)  # (2)
     platform = check_platform(
-        evidence.quote, quote.chain, collateral, tee="tdx", roots=roots, now=now, tcb=tcb, log=log
+        evidence.quote, quote, collateral, tee="tdx", roots=roots, now=now, tcb=tcb, log=log
     )  # (3)
     return TdxClaims(
         body=quote.body,

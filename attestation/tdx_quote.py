@@ -21,6 +21,7 @@ from attestation.quote_parts import (
 TEE_TYPE_TDX = 0x81
 BODY_SIZES = {2: 584, 3: 648}  # version 5 body types: TD 1.0 and TD 1.5
 CERTIFICATION_QE_REPORT = 6
+_MODULE_END = 120  # of a report: security versions and module, before what the guest is
 _BODY_V4 = 584
 
 
@@ -66,11 +67,13 @@ class TdxQuote:
     Attributes:
         version: 4 or 5.
         body: the report.
+        level: all that decides the platform's TCB level: header, module and security versions, certification data.
         chain: PCK certificate, PCK CA, root, in DER.
     """
 
     version: int
     body: TdBody
+    level: bytes
     chain: tuple[bytes, ...]
 
 
@@ -83,7 +86,12 @@ def parse_quote(data: bytes) -> TdxQuote:
     """
     check_size(data)
     version, body, authentication = _split(data)
-    return TdxQuote(version=version, body=_parse_body(body), chain=_parse_chain(authentication))
+    return TdxQuote(
+        version=version,
+        body=_parse_body(body),
+        level=data[:HEADER_SIZE] + body[:_MODULE_END] + body[_BODY_V4:] + authentication[KEY_AND_SIGNATURE_SIZE:],
+        chain=_parse_chain(authentication),
+    )
 
 
 def cut_quote(data: bytes) -> bytes:
