@@ -55,7 +55,8 @@ def main() -> None:
     print(f"{len(documents)} documents of {sum(map(len, documents)) / len(documents) / 1024:.1f} KiB made")
     with ExitStack() as stack:
         pools = [stack.enter_context(ProcessPoolExecutor(1)) for _ in range(options.processes)]
-        parts = [documents[number :: options.processes] for number in range(options.processes)]
+        share = -(-len(documents) // options.processes)  # kinds of hosts alternate: as many of each for each process
+        parts = [documents[at : at + share] for at in range(0, len(documents), share)]
         appraise_all(pools, policy, [documents[:20]] * options.processes)  # imports and authorities
         rounds = []
         for _ in range(ROUNDS + 1):
