@@ -6,13 +6,14 @@ Only what does not depend on time or policy is kept: trust in the root, validity
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from typing import TypeVar
 
 _T = TypeVar("_T")
 
 
 class ChainCache:
-    """What held before, by fingerprint of all its bytes; the entry used longest ago goes first.
+    """What held before, by all its bytes or their fingerprint; the entry used longest ago goes first.
 
     A GPU chain saves 4 of 5 verifications, an AMD chain with its revocation list 4 of 5; GPUs of a family also share
     the certificates above them. One instance may serve all vendors: an entry of another kind than asked for is none.
@@ -22,12 +23,12 @@ class ChainCache:
         if capacity < 1:
             raise ValueError(f"capacity {capacity}, want at least 1")
         self._capacity = capacity
-        self._entries: OrderedDict[bytes, object] = OrderedDict()
+        self._entries: OrderedDict[Hashable, object] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, fingerprint: bytes, kind: type[_T]) -> _T | None:
+    def get(self, fingerprint: Hashable, kind: type[_T]) -> _T | None:
         """Return what was remembered under this fingerprint, if it is of this kind."""
         entry = self._entries.get(fingerprint)
         if not isinstance(entry, kind):
@@ -35,7 +36,7 @@ class ChainCache:
         self._entries.move_to_end(fingerprint)
         return entry
 
-    def put(self, fingerprint: bytes, entry: object) -> None:
+    def put(self, fingerprint: Hashable, entry: object) -> None:
         """Remember what held."""
         self._entries[fingerprint] = entry
         self._entries.move_to_end(fingerprint)

@@ -100,7 +100,7 @@ class Quoted(Protocol):
     """A quote's words about its platform."""
 
     @property
-    def level(self) -> bytes:
+    def level(self) -> tuple[bytes, bytes]:
         """All that decides the platform's TCB level."""
         ...
 
@@ -246,7 +246,7 @@ def _claims_of(result: dcap_qvl.QuoteClaims, parsed: Quoted, collateral: Collate
 
     Having the library write them out, and reading that, costs 30 us; everything has been verified anew before.
     """
-    key = hashlib.sha256(collateral.digest + parsed.level).digest()
+    key = collateral.digest, *parsed.level
     claims = _CLAIMS.get(key, LibraryClaims)
     if claims is None:
         claims = read_claims(result.to_json())

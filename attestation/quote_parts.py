@@ -56,12 +56,12 @@ def split_tail(data: bytes, at: int) -> bytes:
     return data[at + 4 :]
 
 
-def parse_pck_chain(tail: bytes, at: int) -> tuple[bytes, ...]:
+@lru_cache(maxsize=256)  # a host sends the same with every quote; the answer depends on the bytes alone
+def parse_pck_chain(certification: bytes) -> tuple[bytes, ...]:
     """Walk from the quoting enclave's report down to the PCK chain; every length must meet the end exactly.
 
     Args:
-        tail: authentication data of a quote.
-        at: where the quoting enclave's report starts in it.
+        certification: authentication data of a quote from the quoting enclave's report on.
 
     Returns:
         PCK certificate, PCK CA, root, in DER.
@@ -69,19 +69,15 @@ def parse_pck_chain(tail: bytes, at: int) -> tuple[bytes, ...]:
     Raises:
         MalformedEvidenceError: anything but that, or bytes left over.
     """
-    at += ENCLAVE_REPORT_SIZE + 64  # and its signature
-    if read_number("<H", tail, at) != _QE_AUTH_SIZE:
+    at = ENCLAVE_REPORT_SIZE + 64  # and its signature
+    if read_number("<H", certification, at) != _QE_AUTH_SIZE:
         raise MalformedEvidenceError(f"QE authentication data is not {_QE_AUTH_SIZE} bytes")
     at += 2 + _QE_AUTH_SIZE
-    if (read_number("<H", tail, at), read_number("<I", tail, at + 2)) != (CERTIFICATION_PCK_CHAIN, len(tail) - at - 6):
+    kind, size = read_number("<H", certification, at), read_number("<I", certification, at + 2)
+    if (kind, size) != (CERTIFICATION_PCK_CHAIN, len(certification) - at - 6):
         raise MalformedEvidenceError("quote without a PCK certificate chain up to its end")
-    return _parse_chain_text(tail[at + 6 :])
-
-
-@lru_cache(maxsize=256)  # a host sends the same chain with every quote; the answer depends on the bytes alone
-def _parse_chain_text(text: bytes) -> tuple[bytes, ...]:
+    text = certification[at + 6 :].removesuffix(b"\0")  # newer quoting enclaves end the text like a C string
     try:
-        chain = text.removesuffix(b"\0").decode("ascii")  # newer quoting enclaves end the text like a C string
-        return parse_pem(chain, count=_CHAIN_LENGTH)
+        return parse_pem(text.decode("ascii"), count=_CHAIN_LENGTH)
     except UnicodeDecodeError as error:
         raise MalformedEvidenceError("PCK certificate chain is not text") from error

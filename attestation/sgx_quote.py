@@ -70,7 +70,7 @@ class SgxQuote:
     """
 
     report: EnclaveReport
-    level: bytes
+    level: tuple[bytes, bytes]
     chain: tuple[bytes, ...]
 
 
@@ -89,8 +89,10 @@ def parse_sgx_quote(data: bytes) -> SgxQuote:
         )
     tail = split_tail(data, _SIGNED_END)
     report = parse_enclave_report(data[HEADER_SIZE:_SIGNED_END])
-    level = data[:HEADER_SIZE] + report.cpu_svn + tail[KEY_AND_SIGNATURE_SIZE:]
-    return SgxQuote(report=report, level=level, chain=parse_pck_chain(tail, KEY_AND_SIGNATURE_SIZE))
+    certification = tail[KEY_AND_SIGNATURE_SIZE:]
+    return SgxQuote(
+        report=report, level=(data[:HEADER_SIZE] + report.cpu_svn, certification), chain=parse_pck_chain(certification)
+    )
 
 
 def parse_enclave_report(data: bytes) -> EnclaveReport:

@@ -6,6 +6,8 @@ Source: Intel TDX DCAP Quoting Library API, appendix A (quote format versions 4 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from struct import Struct
+from typing import NamedTuple
 
 from attestation.errors import MalformedEvidenceError
 from attestation.quote_parts import (
@@ -23,10 +25,10 @@ BODY_SIZES = {2: 584, 3: 648}  # version 5 body types: TD 1.0 and TD 1.5
 CERTIFICATION_QE_REPORT = 6
 _MODULE_END = 120  # of a report: security versions and module, before what the guest is
 _BODY_V4 = 584
+_BODY = Struct("<16s48s48sQQQ48s48s48s48s48s48s48s48s64s")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TdBody:
+class TdBody(NamedTuple):
     """What the TDX module says about one trust domain (TDREPORT fields of the quote).
 
     Attributes:
@@ -73,7 +75,7 @@ class TdxQuote:
 
     version: int
     body: TdBody
-    level: bytes
+    level: tuple[bytes, bytes]
     chain: tuple[bytes, ...]
 
 
@@ -86,11 +88,12 @@ def parse_quote(data: bytes) -> TdxQuote:
     """
     check_size(data)
     version, body, authentication = _split(data)
+    certification = _certification(authentication)
     return TdxQuote(
         version=version,
         body=_parse_body(body),
-        level=data[:HEADER_SIZE] + body[:_MODULE_END] + body[_BODY_V4:] + authentication[KEY_AND_SIGNATURE_SIZE:],
-        chain=_parse_chain(authentication),
+        level=(data[:HEADER_SIZE] + body[:_MODULE_END] + body[_BODY_V4:], certification),
+        chain=parse_pck_chain(certification),
     )
 
 
@@ -134,27 +137,27 @@ def _signed_range(data: bytes) -> tuple[int, bytes]:
 
 
 def _parse_body(body: bytes) -> TdBody:
-    rtmrs = tuple(body[at : at + 48] for at in range(328, 520, 48))
+    svn, seam, signer, attributes, guest, xfam, td, config, owner, owner_config, *rtmrs, data = _BODY.unpack_from(body)
     return TdBody(
-        tee_tcb_svn=body[0:16],
-        mr_seam=body[16:64],
-        mr_signer_seam=body[64:112],
-        seam_attributes=int.from_bytes(body[112:120], "little"),
-        td_attributes=int.from_bytes(body[120:128], "little"),
-        xfam=int.from_bytes(body[128:136], "little"),
-        mr_td=body[136:184],
-        mr_config_id=body[184:232],
-        mr_owner=body[232:280],
-        mr_owner_config=body[280:328],
+        tee_tcb_svn=svn,
+        mr_seam=seam,
+        mr_signer_seam=signer,
+        seam_attributes=attributes,
+        td_attributes=guest,
+        xfam=xfam,
+        mr_td=td,
+        mr_config_id=config,
+        mr_owner=owner,
+        mr_owner_config=owner_config,
         rtmrs=(rtmrs[0], rtmrs[1], rtmrs[2], rtmrs[3]),
-        report_data=body[520:584],
+        report_data=data,
         mr_service_td=body[600:648] if len(body) > _BODY_V4 else bytes(48),
     )
 
 
-def _parse_chain(tail: bytes) -> tuple[bytes, ...]:
-    """Return the PCK chain, which versions 4 and 5 wrap together with the quoting enclave's report."""
+def _certification(tail: bytes) -> bytes:
+    """Return the quoting enclave's report and what follows it, which versions 4 and 5 wrap once more."""
     at = KEY_AND_SIGNATURE_SIZE
     if (read_number("<H", tail, at), read_number("<I", tail, at + 2)) != (CERTIFICATION_QE_REPORT, len(tail) - at - 6):
         raise MalformedEvidenceError("quote without a quoting-enclave report up to its end")
-    return parse_pck_chain(tail, at + 6)
+    return tail[at + 6 :]
