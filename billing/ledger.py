@@ -44,6 +44,7 @@ from billing.grant import ANSWER_GRACE_S, Grant, encode_grant, parse_grant_body
 from billing.money import Nanotons, check_nanotons
 from billing.receipt import Receipt, parse_receipt
 from billing.settlement import Payable
+from billing.tariff import operator_fee
 from billing.totals import PayeeTotal
 
 RELEASE_GRACE_S = ANSWER_GRACE_S + 60  # after a lease's end: running answers, then a minute for receipts to come
@@ -209,10 +210,8 @@ class Ledger:
             PriceMismatchError: usage and tariff give another price.
             SliceExceededError: the host's slice is used up.
         """
-        if not 0 <= fee_permille <= 1000:
-            raise ValueError(f"fee_permille must be 0 to 1000, got {fee_permille}")
         entry_id = _receipt_id(receipt.request_hash)
-        fee = self._fees.get(entry_id, receipt.price * fee_permille // 1000)
+        fee = self._fees.get(entry_id, operator_fee(receipt.price, fee_permille))
         entry = _receipt_entry(entry_id, receipt, signed, fee, now)
         try:
             if self.has(entry):

@@ -25,7 +25,7 @@ from billing.wire import SIGNATURE_SIZE, Reader, append_signature, check_signatu
 RECEIPT_TAG = b"chrysalis/1 receipt"
 BATCH_TAG = b"chrysalis/1 receipt batch"
 BATCH_MAX = 128  # receipts under one signature
-_LAYOUT = Struct(f">{len(RECEIPT_TAG)}s32s32s16s8s32sIIQ32s48s33sQ")
+_LAYOUT = Struct(f">{len(RECEIPT_TAG)}s32s32s16s8s32sIIIIQ32s48s33sQ")
 BODY_SIZE = _LAYOUT.size
 RECEIPT_SIZE = BODY_SIZE + SIGNATURE_SIZE  # of a receipt with a signature of its own
 _PLACE = Struct(">HH")
@@ -109,7 +109,9 @@ def receipt_body(
         host_id,
         model_root,
         usage.prompt_tokens,
+        usage.cached_tokens,
         usage.completion_tokens,
+        usage.reasoning_tokens,
         price,
         response_hash,
         transcript,
@@ -184,8 +186,8 @@ def _parse_body(body: bytes) -> Receipt:
     if len(body) != BODY_SIZE or not body.startswith(RECEIPT_TAG):
         raise MalformedRecordError("receipt", f"a body has {BODY_SIZE} bytes and begins with its tag")
     values = _LAYOUT.unpack(body)[1:]
-    request_hash, account, lease, host_id, model_root, prompt, completion, price = values[:8]
-    response_hash, transcript, payee, issued_at = values[8:]
+    request_hash, account, lease, host_id, model_root, prompt, cached, completion, reasoning = values[:9]
+    price, response_hash, transcript, payee, issued_at = values[9:]
     try:
         return Receipt(
             request_hash=request_hash,
@@ -193,7 +195,12 @@ def _parse_body(body: bytes) -> Receipt:
             lease=lease,
             host_id=host_id,
             model_root=model_root,
-            usage=Usage(prompt_tokens=prompt, completion_tokens=completion),
+            usage=Usage(
+                prompt_tokens=prompt,
+                completion_tokens=completion,
+                cached_tokens=cached,
+                reasoning_tokens=reasoning,
+            ),
             price=Nanotons(price),
             response_hash=response_hash,
             transcript=transcript,
