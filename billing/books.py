@@ -20,6 +20,7 @@ from billing.ledger import Ledger
 from billing.receipt import verify_receipt
 from billing.records import Record, encode_record, parse_record
 from billing.settlement import Event, SettlementPolicy, plan_batches, step
+from billing.wire import KnownSignatures
 
 
 class Books:
@@ -28,6 +29,7 @@ class Books:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._staged: list[bytes] | None = None  # inside `together`: records applied and not yet written
+        self._signatures = KnownSignatures()
         self._restore()
 
     @classmethod
@@ -58,7 +60,7 @@ class Books:
         elif payloads:
             self._journal.append(*payloads)
         for record in fresh:
-            self._apply(record)
+            self._apply(record, covered=True)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -101,7 +103,7 @@ class Books:
         Raises:
             BillingError: the receipt earns nothing; the class says why. It will not get better: acknowledge and log it.
         """
-        receipt = verify_receipt(signed, receipt_key)
+        receipt = verify_receipt(signed, receipt_key, known=self._signatures)
         if not compare_digest(receipt.payee, payee):
             raise ReceiptMismatchError("payee", receipt.payee.hex(), payee.hex())
         return self.post(self.ledger.plan_receipt(receipt, signed=signed, fee_permille=fee_permille, now=now))
@@ -169,9 +171,9 @@ class Books:
             return not self.ledger.has(record)
         return self._batches.get(record.id) != record
 
-    def _apply(self, record: Record) -> None:
+    def _apply(self, record: Record, *, covered: bool = False) -> None:
         if isinstance(record, Entry):
-            self.ledger.apply(record)
+            self.ledger.apply(record, covered=covered)
             return
         if record.id not in self._batches and record.sequence != len(self._batches):
             raise MalformedRecordError("journal record", f"batch {record.sequence} follows {len(self._batches) - 1}")
