@@ -27,6 +27,8 @@ BillingError                        asked, and the answer is no; asking again ch
 │   └── ChannelRefusesError         the contract would refuse what is asked; nothing was sent
 ├── JournalError
 │   ├── JournalBusyError            another process has the journal open
+│   ├── JournalLostError            the database does not answer, or has another writer by now
+│   ├── JournalPlaceError           where the books are to be kept is not usable as it was named
 │   └── CorruptJournalError         the stored chain of checksums does not hold
 ├── SettlementError
 │   ├── WrongBatchStateError        the event does not fit the batch's state
@@ -352,6 +354,30 @@ class JournalBusyError(JournalError):
 
     def __str__(self) -> str:
         return f"{self.path} is open in another process: stop that one first, two writers would lose entries"
+
+
+class JournalLostError(JournalError):
+    """The writer has lost its journal; whether the last records were written is not known."""
+
+    def __init__(self, place: str, why: str) -> None:
+        super().__init__(place, why)
+        self.place = place
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"the journal in {self.place} is lost ({self.why}): open it anew, the books are what it says then"
+
+
+class JournalPlaceError(JournalError):
+    """The address of a journal is not one, or what it needs is missing."""
+
+    def __init__(self, place: str, why: str) -> None:
+        super().__init__(place, why)
+        self.place = place
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"books cannot be kept in {self.place}: {self.why}"
 
 
 class CorruptJournalError(JournalError):
