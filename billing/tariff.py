@@ -39,6 +39,16 @@ class Usage:
     reasoning_tokens: int = 0  # of completion_tokens
 
     def __post_init__(self) -> None:
+        prompt, cached, completion, reasoning = (
+            self.prompt_tokens,
+            self.cached_tokens,
+            self.completion_tokens,
+            self.reasoning_tokens,
+        )
+        if type(prompt) is type(cached) is type(completion) is type(reasoning) is int and (
+            0 <= cached <= prompt <= TOKENS_MAX and 0 <= reasoning <= completion <= TOKENS_MAX
+        ):
+            return  # once an answer: what follows finds the words for a refusal
         _check_tokens("prompt_tokens", self.prompt_tokens, TOKENS_MAX)
         _check_tokens("completion_tokens", self.completion_tokens, TOKENS_MAX)
         _check_tokens("cached_tokens", self.cached_tokens, self.prompt_tokens)
@@ -89,9 +99,11 @@ def price(usage: Usage, tariff: Tariff, *, coefficient: int) -> Nanotons:
     Raises:
         ValueError: the coefficient is out of range.
     """
-    cached, reasoning = usage.cached_tokens, usage.reasoning_tokens
-    weighted = (usage.prompt_tokens - cached) * tariff.prompt_price + cached * tariff.cached_price
-    weighted += (usage.completion_tokens - reasoning) * tariff.completion_price + reasoning * tariff.reasoning_price
+    weighted = usage.prompt_tokens * tariff.prompt_price + usage.completion_tokens * tariff.completion_price
+    if usage.cached_tokens:
+        weighted -= usage.cached_tokens * (tariff.prompt_price - tariff.cached_price)
+    if usage.reasoning_tokens:
+        weighted += usage.reasoning_tokens * (tariff.reasoning_price - tariff.completion_price)
     return Nanotons(-(-weighted * check_coefficient(coefficient) // _DIVISOR))
 
 
@@ -100,12 +112,9 @@ def quote(prompt_tokens: int, max_tokens: int, tariff: Tariff, coefficient: int)
 
     Exact: no `price` of such a job is above it, and one is equal to it.
     """
-    usage = Usage(
-        prompt_tokens=prompt_tokens,
-        completion_tokens=max_tokens,
-        reasoning_tokens=max_tokens if tariff.reasoning_price > tariff.completion_price else 0,
-    )
-    return price(usage, tariff, coefficient=coefficient)
+    dearer = max(tariff.completion_price, tariff.reasoning_price)
+    weighted = prompt_tokens * tariff.prompt_price + max_tokens * dearer
+    return Nanotons(-(-weighted * check_coefficient(coefficient) // _DIVISOR))
 
 
 def operator_fee(amount: Nanotons, fee_permille: int) -> Nanotons:
