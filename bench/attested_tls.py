@@ -41,7 +41,7 @@ from enclave.journal import ReceiptJournal
 ROUNDS = 7
 NOW = datetime.now(UTC).replace(microsecond=0)
 MODEL, ENGINE = b"m" * 32, b"e" * 32
-RECEIPT = os.urandom(340)
+RECEIPT = os.urandom(348)
 
 
 def main() -> None:

@@ -9,36 +9,39 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hmac import compare_digest
-from pathlib import Path
 from types import MappingProxyType, TracebackType
 
 from billing.batch import Anchor, Batch, PayoutState
 from billing.entries import Entry
 from billing.errors import MalformedRecordError, ReceiptMismatchError, SettlementError
-from billing.journal import Journal
+from billing.journal_place import JournalPlace, open_journal
 from billing.ledger import Ledger
 from billing.receipt import verify_receipt
+from billing.record_chain import RecordJournal
 from billing.records import Record, encode_record, parse_record
 from billing.settlement import Event, SettlementPolicy, plan_batches, step
+from billing.wire import KnownSignatures
 
 
 class Books:
     """Everything an operator owes and is owed, restored from its journal."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: RecordJournal) -> None:
         self._journal = journal
         self._staged: list[bytes] | None = None  # inside `together`: records applied and not yet written
+        self._signatures = KnownSignatures()
         self._restore()
 
     @classmethod
-    def open(cls, path: Path) -> Books:
-        """Open or create the books at `path`.
+    def open(cls, place: JournalPlace) -> Books:
+        """Open or create the books, in an SQLite file or a PostgreSQL database.
 
         Raises:
             JournalBusyError: another process has them open.
-            CorruptJournalError: the file is damaged; see `billing.journal.repair_journal`.
+            JournalPlaceError, JournalLostError: the database cannot be used, or reached.
+            CorruptJournalError: they are damaged; see `billing.journal.repair_journal`.
         """
-        journal = Journal.open(path)
+        journal = open_journal(place)
         try:
             return cls(journal)
         except BaseException:
@@ -58,7 +61,7 @@ class Books:
         elif payloads:
             self._journal.append(*payloads)
         for record in fresh:
-            self._apply(record)
+            self._apply(record, covered=True)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -101,7 +104,7 @@ class Books:
         Raises:
             BillingError: the receipt earns nothing; the class says why. It will not get better: acknowledge and log it.
         """
-        receipt = verify_receipt(signed, receipt_key)
+        receipt = verify_receipt(signed, receipt_key, known=self._signatures)
         if not compare_digest(receipt.payee, payee):
             raise ReceiptMismatchError("payee", receipt.payee.hex(), payee.hex())
         return self.post(self.ledger.plan_receipt(receipt, signed=signed, fee_permille=fee_permille, now=now))
@@ -145,6 +148,10 @@ class Books:
         self.commit(*entries, after)
         return after
 
+    def check(self) -> None:
+        """Raise `JournalLostError` when the books must be opened anew."""
+        self._journal.check()
+
     def close(self) -> None:
         """Close the journal."""
         self._journal.close()
@@ -169,9 +176,9 @@ class Books:
             return not self.ledger.has(record)
         return self._batches.get(record.id) != record
 
-    def _apply(self, record: Record) -> None:
+    def _apply(self, record: Record, *, covered: bool = False) -> None:
         if isinstance(record, Entry):
-            self.ledger.apply(record)
+            self.ledger.apply(record, covered=covered)
             return
         if record.id not in self._batches and record.sequence != len(self._batches):
             raise MalformedRecordError("journal record", f"batch {record.sequence} follows {len(self._batches) - 1}")

@@ -27,7 +27,12 @@ BillingError                        asked, and the answer is no; asking again ch
 │   └── ChannelRefusesError         the contract would refuse what is asked; nothing was sent
 ├── JournalError
 │   ├── JournalBusyError            another process has the journal open
+│   ├── JournalLostError            the database does not answer, or has another writer by now
+│   ├── JournalPlaceError           where the books are to be kept is not usable as it was named
 │   └── CorruptJournalError         the stored chain of checksums does not hold
+├── StatementError
+│   ├── PriceFileError              the file of prices is not one, or does not say what is asked
+│   └── MissingPriceError           the file has no price for a day with a movement
 ├── SettlementError
 │   ├── WrongBatchStateError        the event does not fit the batch's state
 │   ├── PrematureExpiryError        the old message could still be executed
@@ -354,6 +359,30 @@ class JournalBusyError(JournalError):
         return f"{self.path} is open in another process: stop that one first, two writers would lose entries"
 
 
+class JournalLostError(JournalError):
+    """The writer has lost its journal; whether the last records were written is not known."""
+
+    def __init__(self, place: str, why: str) -> None:
+        super().__init__(place, why)
+        self.place = place
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"the journal in {self.place} is lost ({self.why}): open it anew, the books are what it says then"
+
+
+class JournalPlaceError(JournalError):
+    """The address of a journal is not one, or what it needs is missing."""
+
+    def __init__(self, place: str, why: str) -> None:
+        super().__init__(place, why)
+        self.place = place
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"books cannot be kept in {self.place}: {self.why}"
+
+
 class CorruptJournalError(JournalError):
     """The journal's chain of checksums breaks, or its file is damaged."""
 
@@ -368,6 +397,34 @@ class CorruptJournalError(JournalError):
             f"{self.path} is damaged after record {self.after} ({self.why}): restore a backup, "
             "or call repair_journal to keep the valid prefix"
         )
+
+
+class StatementError(BillingError):
+    """The statement cannot be made as it was asked for."""
+
+
+class PriceFileError(StatementError):
+    """The file of prices is not one."""
+
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(line, why)
+        self.line = line
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"the file of prices, line {self.line}: {self.why}"
+
+
+class MissingPriceError(StatementError):
+    """A day has movements and no price."""
+
+    def __init__(self, currency: str, day: str) -> None:
+        super().__init__(currency, day)
+        self.currency = currency
+        self.day = day
+
+    def __str__(self) -> str:
+        return f"there is no price in {self.currency} of {self.day}: add it, nothing is guessed"
 
 
 class SettlementError(BillingError):

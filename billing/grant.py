@@ -16,6 +16,7 @@ GRANT_SIZE_MAX = 1024
 GRANT_HOSTS_MAX = 16
 ANSWER_GRACE_S = 60  # after `not_after`: a host ends then what it began before
 
+_PRICES = ("prompt_price", "cached_price", "completion_price", "reasoning_price")
 _SIZES = {"lease": 16, "account": 32, "operator": 32, "model_root": 32}
 
 
@@ -73,8 +74,7 @@ def encode_grant(grant: Grant) -> bytes:
         grant.account,
         grant.operator,
         grant.model_root,
-        grant.tariff.prompt_price.to_bytes(8, "big"),
-        grant.tariff.completion_price.to_bytes(8, "big"),
+        *(getattr(grant.tariff, name).to_bytes(8, "big") for name in _PRICES),
         grant.not_after.to_bytes(8, "big"),
         len(grant.hosts).to_bytes(1, "big"),
     )
@@ -91,14 +91,14 @@ def parse_grant_body(body: bytes) -> Grant:
     reader = Reader(body, "grant")
     reader.expect(GRANT_TAG)
     fields = {name: reader.take(size) for name, size in _SIZES.items()}
-    prices = (reader.take_int(8), reader.take_int(8))
+    prices = {name: reader.take_int(8) for name in _PRICES}
     not_after = reader.take_int(8)
     hosts = [(reader.take(8), reader.take_int(8), reader.take_int(4)) for _ in range(reader.take_int(1))]
     reader.finish()
     try:
         return Grant(
             **fields,
-            tariff=Tariff(prompt_price=prices[0], completion_price=prices[1]),
+            tariff=Tariff(**prices),
             hosts=tuple(HostSlice(host_id=h, slice=Nanotons(s), coefficient=c) for h, s, c in hosts),
             not_after=not_after,
         )

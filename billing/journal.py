@@ -1,8 +1,8 @@
 """The journal: records that are on disk before anybody sees their effect.
 
-SQLite in WAL mode with full synchronisation; every record carries SHA-256(previous checksum | sequence | payload), so
-that a record changed, removed or reordered breaks the chain from there on. One process at a time: a lock file beside
-the database is held as long as the journal is open and freed by the kernel when the process dies.
+SQLite in WAL mode with full synchronisation; the chain of checksums is `billing.record_chain`'s. One writer at a time:
+a lock file beside the database is held as long as the journal is open and freed by the kernel when the process dies.
+Readers (`read_journal`) need no lock.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
-from hashlib import sha256
-from hmac import compare_digest
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from billing.errors import CorruptJournalError, JournalBusyError
+from billing.record_chain import GENESIS, RECORD_SIZE_MAX, extend_chain, follow_chain
 
-RECORD_SIZE_MAX = 1 << 20
+__all__ = ["RECORD_SIZE_MAX", "Journal", "read_journal", "repair_journal"]
+
+_SELECT = "SELECT seq, payload, checksum FROM journal ORDER BY seq"
 _SCHEMA = "CREATE TABLE IF NOT EXISTS journal (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL, checksum BLOB NOT NULL)"
 _WRITTEN = b"this journal has been written to\n"  # in the lock file: an empty database is then a loss, not a start
-_GENESIS = sha256(b"chrysalis/1 journal").digest()
 
 
 class Journal:
@@ -37,7 +37,7 @@ class Journal:
         self._lock = lock
         self._database = database
         self._seq = 0
-        self._checksum = _GENESIS
+        self._checksum = GENESIS
 
     @classmethod
     def open(cls, path: Path) -> Journal:
@@ -59,16 +59,12 @@ class Journal:
 
     def append(self, *payloads: bytes) -> int:
         """Write records, all or none, and return the last one's sequence number once they are on disk."""
-        seq, checksum, rows = self._seq, self._checksum, []
-        for payload in payloads:
-            if len(payload) > RECORD_SIZE_MAX:
-                raise ValueError(f"a record has at most {RECORD_SIZE_MAX} bytes, got {len(payload)}")
-            seq, checksum = seq + 1, _chain(checksum, seq + 1, payload)
-            rows.append((seq, payload, checksum))
-        with self._database:
-            self._database.executemany("INSERT INTO journal VALUES (?, ?, ?)", rows)
-        self._seq, self._checksum = seq, checksum
-        return seq
+        rows = extend_chain(self._seq, self._checksum, payloads)
+        if rows:
+            with self._database:
+                self._database.executemany("INSERT INTO journal VALUES (?, ?, ?)", rows)
+            self._seq, _, self._checksum = rows[-1]
+        return self._seq
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield all records in order, checking the chain.
@@ -76,10 +72,10 @@ class Journal:
         Raises:
             CorruptJournalError: at the first record that does not follow.
         """
-        seq, checksum = 0, _GENESIS
+        seq, checksum = 0, GENESIS
         try:
-            for row in self._database.execute("SELECT seq, payload, checksum FROM journal ORDER BY seq"):
-                checksum = _follow(self._path, seq, checksum, row)
+            for row in self._database.execute(_SELECT):
+                checksum = follow_chain(str(self._path), seq, checksum, row)
                 seq += 1
                 yield row[1]
         except sqlite3.DatabaseError as error:
@@ -90,6 +86,9 @@ class Journal:
 
     def __len__(self) -> int:
         return self._seq
+
+    def check(self) -> None:
+        """A local file is not lost while it is open: an error of the disk is raised where it happens."""
 
     def close(self) -> None:
         """Close the database and let others open the journal."""
@@ -103,6 +102,23 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def read_journal(path: Path) -> Iterator[bytes]:
+    """Yield the records of a journal that another process may be writing to, as of the moment of the first one.
+
+    Raises:
+        CorruptJournalError: there is no journal, or its chain breaks.
+    """
+    seq, checksum = 0, GENESIS
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            for row in database.execute(_SELECT):
+                checksum = follow_chain(str(path), seq, checksum, row)
+                seq += 1
+                yield row[1]
+    except sqlite3.DatabaseError as error:
+        raise CorruptJournalError(str(path), seq, str(error)) from error
 
 
 def repair_journal(path: Path) -> tuple[int, Path]:
@@ -126,41 +142,22 @@ def repair_journal(path: Path) -> tuple[int, Path]:
                 part.rename(folder / part.name)
         path.with_name(path.name + ".lock").write_bytes(b"")
         with closing(_connect(path)) as database, database:
-            checksum = _GENESIS
-            for seq, payload in enumerate(kept, start=1):
-                checksum = _chain(checksum, seq, payload)
-                database.execute("INSERT INTO journal VALUES (?, ?, ?)", (seq, payload, checksum))
+            database.executemany("INSERT INTO journal VALUES (?, ?, ?)", extend_chain(0, GENESIS, kept))
     return len(kept), folder
 
 
 def _salvage(path: Path) -> list[bytes]:
     kept: list[bytes] = []
-    checksum = _GENESIS
+    checksum = GENESIS
     try:
         with closing(sqlite3.connect(path)) as database:
             database.execute("PRAGMA writable_schema = ON")  # lets SQLite read a file shorter than its header says
-            for row in database.execute("SELECT seq, payload, checksum FROM journal ORDER BY seq"):
-                checksum = _follow(path, len(kept), checksum, row)
+            for row in database.execute(_SELECT):
+                checksum = follow_chain(str(path), len(kept), checksum, row)
                 kept.append(row[1])
     except (sqlite3.DatabaseError, CorruptJournalError):
         return kept  # everything up to the damage
     return kept
-
-
-def _follow(path: Path, seq: int, checksum: bytes, row: Sequence[object]) -> bytes:
-    number, payload, stored = row
-    if number != seq + 1:
-        raise CorruptJournalError(str(path), seq, f"record {number} follows")
-    if not isinstance(payload, bytes) or not isinstance(stored, bytes):
-        raise CorruptJournalError(str(path), seq, "a record is not bytes")
-    expected = _chain(checksum, seq + 1, payload)
-    if not compare_digest(stored, expected):
-        raise CorruptJournalError(str(path), seq, "checksum differs")
-    return expected
-
-
-def _chain(checksum: bytes, seq: int, payload: bytes) -> bytes:
-    return sha256(checksum + seq.to_bytes(8, "big") + payload).digest()
 
 
 def _lock(path: Path) -> IO[bytes]:

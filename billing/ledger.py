@@ -44,6 +44,7 @@ from billing.grant import ANSWER_GRACE_S, Grant, encode_grant, parse_grant_body
 from billing.money import Nanotons, check_nanotons
 from billing.receipt import Receipt, parse_receipt
 from billing.settlement import Payable
+from billing.tariff import operator_fee
 from billing.totals import PayeeTotal
 
 RELEASE_GRACE_S = ANSWER_GRACE_S + 60  # after a lease's end: running answers, then a minute for receipts to come
@@ -78,6 +79,7 @@ class Ledger:
         self._payouts: dict[tuple[str, bytes], _OpenPayout] = {}
         self._earned: defaultdict[bytes, int] = defaultdict(int)
         self._paid: defaultdict[bytes, int] = defaultdict(int)
+        self._planned: tuple[bytes, Receipt | None] = b"", None  # the last receipt planned: it is mostly applied next
 
     @classmethod
     def replay(cls, entries: Iterable[Entry]) -> Ledger:
@@ -209,10 +211,8 @@ class Ledger:
             PriceMismatchError: usage and tariff give another price.
             SliceExceededError: the host's slice is used up.
         """
-        if not 0 <= fee_permille <= 1000:
-            raise ValueError(f"fee_permille must be 0 to 1000, got {fee_permille}")
         entry_id = _receipt_id(receipt.request_hash)
-        fee = self._fees.get(entry_id, receipt.price * fee_permille // 1000)
+        fee = self._fees.get(entry_id, operator_fee(receipt.price, fee_permille))
         entry = _receipt_entry(entry_id, receipt, signed, fee, now)
         try:
             if self.has(entry):
@@ -220,6 +220,7 @@ class Ledger:
         except EntryConflictError as error:
             raise ReceiptConflictError(receipt.request_hash.hex()) from error
         self._check_receipt(receipt)
+        self._planned = signed, receipt
         return entry
 
     def plan_release(self, lease: bytes, *, now: int, grace_s: int = RELEASE_GRACE_S) -> Entry:
@@ -280,8 +281,12 @@ class Ledger:
 
     # --- applying -----------------------------------------------------------------------------------------------
 
-    def apply(self, entry: Entry) -> None:
+    def apply(self, entry: Entry, *, covered: bool = False) -> None:
         """Change the books by `entry`; nothing happens if it was applied before.
+
+        Args:
+            entry: planned by this ledger, or read from its journal.
+            covered: `check_cover` allowed it just now, and need not be asked again.
 
         Raises:
             EntryConflictError: its id was applied with other content.
@@ -289,7 +294,8 @@ class Ledger:
         """
         if self.has(entry):
             return
-        self.check_cover(entry)
+        if not covered:
+            self.check_cover(entry)
         record = _RECORDERS.get(entry.kind)
         if record is not None:
             record(self, entry)
@@ -307,9 +313,11 @@ class Ledger:
             OverdraftError: one would.
         """
         after: dict[str, int] = {}
+        before = self._balances
         for entry in entries:
             for posting in entry.postings:
-                after[posting.account] = after.get(posting.account, self.balance(posting.account)) + posting.amount
+                account = posting.account
+                after[account] = (after[account] if account in after else before.get(account, 0)) + posting.amount
             for posting in entry.postings:
                 if after[posting.account] < 0 and posting.account.startswith(_GUARDED):
                     raise OverdraftError(entry.id, posting.account, after[posting.account])
@@ -349,7 +357,9 @@ class Ledger:
         self._leases[grant.lease] = self._open[grant.lease] = Lease(grant=grant)
 
     def _record_receipt(self, entry: Entry) -> None:
-        receipt = parse_receipt(entry.data)
+        signed, receipt = self._planned
+        if receipt is None or signed is not entry.data:
+            receipt = parse_receipt(entry.data)
         spent = self.lease(receipt.lease).spent
         spent[receipt.host_id] = spent.get(receipt.host_id, 0) + receipt.price
         fee = sum(posting.amount for posting in entry.postings if posting.account == OPERATOR_FEES)

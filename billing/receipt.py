@@ -19,13 +19,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from billing.errors import MalformedRecordError
 from billing.money import Nanotons, check_nanotons
 from billing.tariff import Usage
-from billing.tree import hash_leaf, root_of, tree_paths
-from billing.wire import SIGNATURE_SIZE, Reader, append_signature, check_signature, check_size, check_uint, split_signed
+from billing.tree import hash_leaf, root_of, tree_paths, tree_sides
+from billing.wire import (
+    SIGNATURE_SIZE,
+    KnownSignatures,
+    append_signature,
+    check_signature,
+    check_size,
+    check_uint,
+    split_signed,
+)
 
 RECEIPT_TAG = b"chrysalis/1 receipt"
 BATCH_TAG = b"chrysalis/1 receipt batch"
 BATCH_MAX = 128  # receipts under one signature
-_LAYOUT = Struct(f">{len(RECEIPT_TAG)}s32s32s16s8s32sIIQ32s48s33sQ")
+_LAYOUT = Struct(f">{len(RECEIPT_TAG)}s32s32s16s8s32sIIIIQ32s48s33sQ")
 BODY_SIZE = _LAYOUT.size
 RECEIPT_SIZE = BODY_SIZE + SIGNATURE_SIZE  # of a receipt with a signature of its own
 _PLACE = Struct(">HH")
@@ -109,7 +117,9 @@ def receipt_body(
         host_id,
         model_root,
         usage.prompt_tokens,
+        usage.cached_tokens,
         usage.completion_tokens,
+        usage.reasoning_tokens,
         price,
         response_hash,
         transcript,
@@ -147,45 +157,54 @@ def parse_receipt(data: bytes) -> Receipt:
     return _parse_body(_split(data)[0])
 
 
-def verify_receipt(data: bytes, public_key: bytes) -> Receipt:
+def verify_receipt(data: bytes, public_key: bytes, *, known: KnownSignatures | None = None) -> Receipt:
     """Return the receipt that `public_key` signed.
 
     Args:
         data: the signed receipt, `RECEIPT_SIZE` bytes or, in a batch, up to `RECEIPT_SIZE_MAX`.
         public_key: the host's attested Ed25519 receipt key, 32 bytes.
+        known: remembers signatures that several receipts share, so that each is checked once.
 
     Raises:
         MalformedRecordError: the bytes are not a receipt.
         BadSignatureError: another key signed, or a byte was changed.
     """
-    body, message, signature = _split(data)
+    body, place, signature = _split(data)
     receipt = _parse_body(body)
-    check_signature(message, signature, public_key, "receipt")
+    if not place:
+        check_signature(body, signature, public_key, "receipt")
+        return receipt
+    index, size = _PLACE.unpack_from(place)
+    path = [place[at : at + _HASH] for at in range(_PLACE.size, len(place), _HASH)]
+    root = root_of(hash_leaf(body), index=index, size=size, path=path)
+    if root is None:
+        raise MalformedRecordError("receipt", f"no batch of {size} has a place {index} with a path of {len(path)}")
+    (known or KnownSignatures()).check(_batch_message(size, root), signature, public_key, "receipt")
     return receipt
 
 
 def _split(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return body, what the signature is over, and the signature."""
+    """Return body, place and path in a batch (empty for a receipt that stands alone), and the signature."""
     if len(data) <= RECEIPT_SIZE:
         body, signature = split_signed(data, "receipt", size_max=RECEIPT_SIZE)
-        return body, body, signature
+        return body, b"", signature
     rest, signature = split_signed(data, "receipt", size_max=RECEIPT_SIZE_MAX)
-    body, reader = rest[:BODY_SIZE], Reader(rest[BODY_SIZE:], "receipt")
-    index, size = reader.take_int(2), reader.take_int(2)
-    path = [reader.take(_HASH) for _ in range((len(rest) - BODY_SIZE - _PLACE.size) // _HASH)]
-    reader.finish()
-    root = root_of(hash_leaf(body), index=index, size=size, path=path)
-    if root is None or not 2 <= size <= BATCH_MAX:
-        raise MalformedRecordError("receipt", f"no batch of {size} has a place {index} with a path of {len(path)}")
-    return body, _batch_message(size, root), signature
+    place = rest[BODY_SIZE:]
+    if len(place) < _PLACE.size:
+        raise MalformedRecordError("receipt", f"its place in a batch has {_PLACE.size} bytes, got {len(place)}")
+    index, size = _PLACE.unpack_from(place)
+    steps = len(place) - _PLACE.size
+    if not 2 <= size <= BATCH_MAX or index >= size or steps != _HASH * len(tree_sides(index, size)):
+        raise MalformedRecordError("receipt", f"no batch of {size} has a place {index} with a path of {steps} bytes")
+    return rest[:BODY_SIZE], place, signature
 
 
 def _parse_body(body: bytes) -> Receipt:
     if len(body) != BODY_SIZE or not body.startswith(RECEIPT_TAG):
         raise MalformedRecordError("receipt", f"a body has {BODY_SIZE} bytes and begins with its tag")
     values = _LAYOUT.unpack(body)[1:]
-    request_hash, account, lease, host_id, model_root, prompt, completion, price = values[:8]
-    response_hash, transcript, payee, issued_at = values[8:]
+    request_hash, account, lease, host_id, model_root, prompt, cached, completion, reasoning = values[:9]
+    price, response_hash, transcript, payee, issued_at = values[9:]
     try:
         return Receipt(
             request_hash=request_hash,
@@ -193,7 +212,12 @@ def _parse_body(body: bytes) -> Receipt:
             lease=lease,
             host_id=host_id,
             model_root=model_root,
-            usage=Usage(prompt_tokens=prompt, completion_tokens=completion),
+            usage=Usage(
+                prompt_tokens=prompt,
+                completion_tokens=completion,
+                cached_tokens=cached,
+                reasoning_tokens=reasoning,
+            ),
             price=Nanotons(price),
             response_hash=response_hash,
             transcript=transcript,

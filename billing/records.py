@@ -10,12 +10,13 @@ from billing.entries import Entry, encode_entry, parse_entry
 from billing.errors import BillingError, MalformedRecordError
 
 Record: TypeAlias = Entry | Batch
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False).encode
 
 
 def encode_record(record: Record) -> bytes:
     """Return the record as canonical JSON."""
     fields = {"entry": encode_entry(record)} if isinstance(record, Entry) else {"batch": _encode_batch(record)}
-    return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+    return _encode(fields).encode()
 
 
 def parse_record(data: bytes) -> Record:

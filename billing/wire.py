@@ -71,6 +71,24 @@ def check_signature(body: bytes, signature: bytes, public_key: bytes, record: st
         raise BadSignatureError(record, public_key.hex()) from error
 
 
+class KnownSignatures:
+    """The latest signatures that held. One that several records share is checked once."""
+
+    def __init__(self, size: int = 1024) -> None:
+        self._size = size
+        self._held: dict[tuple[bytes, bytes, bytes], None] = {}
+
+    def check(self, body: bytes, signature: bytes, public_key: bytes, record: str) -> None:
+        """Check an Ed25519 signature as `check_signature` does, unless this very one over this body is known."""
+        name = (body, signature, public_key)
+        if name in self._held:
+            return
+        check_signature(body, signature, public_key, record)
+        while len(self._held) >= self._size:
+            del self._held[next(iter(self._held))]
+        self._held[name] = None
+
+
 def split_signed(data: bytes, record: str, *, size_max: int) -> tuple[bytes, bytes]:
     """Return (body, signature) of a signed record."""
     if not SIGNATURE_SIZE < len(data) <= size_max:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from chrysalis import log_cli
+from chrysalis import log_cli, statement_cli
 
 app = typer.Typer(
     name="chrysalis",
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 
 app.add_typer(log_cli.app, name="log")
+app.add_typer(statement_cli.app, name="statement")
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 

@@ -86,7 +86,9 @@ def model_object(offer: ModelOffer) -> dict[str, Any]:
         "pricing": {
             "unit": "nanoton per million tokens",
             "prompt": offer.tariff.prompt_price,
+            "cached": offer.tariff.cached_price,
             "completion": offer.tariff.completion_price,
+            "reasoning": offer.tariff.reasoning_price,
         },
     }
 
@@ -105,6 +107,8 @@ def receipt_object(kept: KeptReceipt) -> dict[str, Any]:
         "usage": {
             "prompt_tokens": receipt.usage.prompt_tokens,
             "completion_tokens": receipt.usage.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": receipt.usage.cached_tokens},
+            "completion_tokens_details": {"reasoning_tokens": receipt.usage.reasoning_tokens},
         },
         "price_nanotons": receipt.price,
         "payee": receipt.payee.hex(),

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,7 +15,7 @@ from billing.books import Books
 from billing.entries import Entry, EntryKind
 from billing.errors import BillingError, UnknownLeaseError
 from billing.grant import Grant, sign_grant
-from billing.journal import Journal
+from billing.journal_place import JournalPlace, open_journal
 from billing.lease_request import verify_lease_request
 from billing.ledger import RELEASE_GRACE_S
 from billing.money import Nanotons
@@ -93,7 +92,7 @@ class Cashier:
     def __init__(
         self,
         *,
-        journal: Path,
+        journal: JournalPlace,
         operator_key: Ed25519PrivateKey,
         admissions: Admissions,
         policy: SettlementPolicy,
@@ -109,7 +108,7 @@ class Cashier:
         self._opened_at = int(clock().timestamp())
         self._settler: Settler | None = None
         self._settling = asyncio.Lock()
-        records = Journal.open(journal)
+        records = open_journal(journal)
         try:
             self.books = Books(records)
             self._count(parse_record(payload) for payload in records)

@@ -9,6 +9,8 @@ treasury_key: treasury.key
 ticket_key: ticket.key        # 32 bytes in hex, mode 0600
 relay: 127.0.0.1:8443         # where the relay listens, and clients send to
 transparency: {log: https://log.example.org, key: <log key>}   # optional, see attestation/transparency/settings.py
+books: postgresql://ledger@db.example/books   # optional; without it an SQLite file in `state`, see docs/LEDGER.md
+books_password: books.password   # optional, mode 0600; without it PGPASSFILE counts
 settlement: {threshold: 500000000, max_age_s: 86400, dust: 10000000, period_s: 3600, treasury_timeout_s: 600}
 """
 
@@ -23,6 +25,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attestation.policy import AppraisalPolicy, ReferenceValues
 from attestation.transparency.settings import LogSettings, parse_log_settings
+from billing.errors import JournalPlaceError
+from billing.journal_place import JournalPlace, PostgresPlace
 from billing.money import Nanotons
 from billing.settlement import SettlementPolicy
 from billing.ton.client import DEVNET, ChainConfig
@@ -32,7 +36,7 @@ from cluster.errors import ConfigError
 SECRET_SIZE = 32
 SETTLEMENT_PERIOD_S = 3600  # between automatic settlements
 _KEYS = {"chain", "registry", "policy", "state", "operator_key", "treasury_key", "ticket_key", "relay"}
-_OPTIONAL = {"settlement", "transparency"}
+_OPTIONAL = {"settlement", "transparency", "books", "books_password"}
 _CHAIN = {"host", "port", "public_key", "network_id"}
 _NO_REFERENCE = ReferenceValues(measurements=frozenset(), rims=frozenset(), models=frozenset())
 _SETTLEMENT = {"threshold", "max_age_s", "dust", "batch_max", "period_s", "treasury_timeout_s"}
@@ -51,6 +55,7 @@ class NetworkConfig:
     ticket_key: Path
     relay: str  # IP:PORT
     settlement: SettlementPolicy
+    books: JournalPlace  # by default an SQLite file in `state`
     settlement_period_s: int = SETTLEMENT_PERIOD_S
     treasury_timeout_s: int = TREASURY_TIMEOUT_S
     transparency: LogSettings | None = None  # what admits hosts must also be in this log
@@ -68,7 +73,7 @@ class NetworkConfig:
             )
         except (OSError, yaml.YAMLError) as error:
             raise ConfigError(f"cannot read the settings in {path}: {error}") from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, JournalPlaceError) as error:
             raise ConfigError(f"{path}: {error}") from error
 
 
@@ -123,11 +128,23 @@ def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
         policy=policy,
         relay=values["relay"],
         settlement=SettlementPolicy(**settlement),
+        books=_books(values, base),
         settlement_period_s=period_s,
         treasury_timeout_s=timeout_s,
         transparency=parse_log_settings(values["transparency"], base) if "transparency" in values else None,
         **{name: base / values[name] for name in ("state", "operator_key", "treasury_key", "ticket_key")},
     )
+
+
+def _books(values: Mapping[str, Any], base: Path) -> JournalPlace:
+    url, password = values.get("books"), values.get("books_password")
+    if url is None:
+        if password is not None:
+            raise ConfigError("books_password is for books: name the database there too")
+        return base / str(values["state"]) / "books.sqlite"
+    if not isinstance(url, str) or not isinstance(password, str | None):
+        raise ConfigError("books must be a postgresql:// address, and books_password the path of a file")
+    return PostgresPlace(url=url, password_file=base / password if password else None)
 
 
 def _mapping(value: object, where: str, required: set[str], optional: set[str] | None = None) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import NamedTuple
 
 from attestation.frames import Endpoint
@@ -69,8 +70,9 @@ def _usage(usage: Usage, cost: Nanotons) -> str:
     """The `usage` field of an answer, with what it costs."""
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
     return (
-        f'"usage":{{"prompt_tokens":{prompt},"completion_tokens":{completion},'
-        f'"total_tokens":{prompt + completion},"cost_nanotons":{cost}}}'
+        f'"usage":{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{prompt + completion},'
+        f'"prompt_tokens_details":{{"cached_tokens":{usage.cached_tokens}}},'
+        f'"completion_tokens_details":{{"reasoning_tokens":{usage.reasoning_tokens}}},"cost_nanotons":{cost}}}'
     )
 
 
@@ -116,7 +118,7 @@ def _join(
         if ready.empty():
             break
         item = ready.get_nowait()
-    joined = last and Piece(text="".join(texts), output_tokens=last.output_tokens, finish=last.finish)
+    joined = last and replace(last, text="".join(texts))
     return joined, _MORE if isinstance(item, Piece) else item
 
 

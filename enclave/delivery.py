@@ -33,6 +33,7 @@ from enclave.receipts import ReceiptDesk
 logger = logging.getLogger(__name__)
 
 SEALED = "application/octet-stream"
+NOTHING = Piece(text="", output_tokens=0)
 INLINE_BYTES = 4096  # longer prompts are made tokens in a thread: a megabyte takes seconds
 
 
@@ -70,7 +71,8 @@ class Delivery:
         self._sealer = ResponseSealer(opened.content_key, opened.request_hash, host.nonce())
         self._hash = ResponseHash()
         self._reserved: Nanotons | None = None  # until it is settled
-        self._prompt_tokens = self._delivered = 0
+        self._prompt_tokens = 0
+        self._delivered = NOTHING  # the last one that the connection took
         self._held = b""  # a DATA frame to be sent together with the receipt
         self._begun = False
         self._late = False  # the lease ended before the answer did
@@ -168,7 +170,7 @@ class Delivery:
         async with aclosing(gather_pieces(pieces, window) if window else pieces) as events:
             async for piece in events:
                 if piece.text or piece.finish:
-                    await self._send(shape.chunk(opening, piece.text, piece.finish), piece.output_tokens)
+                    await self._send(shape.chunk(opening, piece.text, piece.finish), piece)
                     opening = later
                 if piece.finish:
                     break
@@ -185,17 +187,17 @@ class Delivery:
         async for piece in pieces:
             texts.append(piece.text)
             if piece.finish:
-                usage = self._usage(piece.output_tokens)
+                usage = self._usage(piece)
                 price = self._price(usage)
                 self._hold(shape.whole("".join(texts), piece.finish, usage, price))
                 return usage, price
         raise EngineStopped("the engine ended without a last piece")
 
-    async def _send(self, payload: bytes, output_tokens: int) -> None:
+    async def _send(self, payload: bytes, piece: Piece) -> None:
         """Hand over one DATA frame; it counts as delivered once the connection took it."""
         await self._write(self._sealer.seal(encode_frame(FrameType.DATA, payload)))
         self._hash.add(payload)
-        self._delivered = output_tokens
+        self._delivered = piece
 
     def _hold(self, payload: bytes) -> None:
         """A DATA frame that leaves together with the receipt."""
@@ -235,7 +237,7 @@ class Delivery:
     def _price(self, usage: Usage) -> Nanotons:
         price = self._lease.price(usage)
         if self._reserved is None or price > self._reserved:  # an engine's mistake must not cost more than was agreed
-            raise RequestError("the engine of this host miscounted: try another host", "internal_error")
+            raise _miscounted()
         return price
 
     def _receipt(self, usage: Usage, price: Nanotons) -> bytes:
@@ -255,11 +257,11 @@ class Delivery:
         if self._reserved is None:
             return
         self._host.counters.abandoned += 1
-        if not self._delivered:
+        if not self._delivered.output_tokens:
             self._settle(0)
             return
-        usage = self._usage(self._delivered)
         try:
+            usage = self._usage(self._delivered)
             price = self._price(usage)
             self._host.receipts.make(self._receipt(usage, price))
         except RequestError as error:
@@ -274,14 +276,27 @@ class Delivery:
             self._lease.settle(self._reserved, price)
             self._reserved = None
 
-    def _usage(self, output_tokens: int) -> Usage:
-        return Usage(prompt_tokens=self._prompt_tokens, completion_tokens=output_tokens)
+    def _usage(self, piece: Piece) -> Usage:
+        """What the answer used up to `piece`."""
+        try:
+            return Usage(
+                prompt_tokens=self._prompt_tokens,
+                completion_tokens=piece.output_tokens,
+                cached_tokens=piece.cached_tokens,
+                reasoning_tokens=piece.reasoning_tokens,
+            )
+        except ValueError:
+            raise _miscounted() from None
 
     async def _write(self, data: bytes) -> None:
         if not self._begun:
             self._begun = True
             self._exchange.begin(SEALED)
         await self._exchange.send(data)
+
+
+def _miscounted() -> RequestError:
+    return RequestError("the engine of this host miscounted: try another host", "internal_error")
 
 
 def _too_late() -> CreditError:

@@ -147,7 +147,12 @@ def describe_model(model: ModelOffer) -> dict[str, Any]:
         "owned_by": "chrysalis",
         "root": model.root.hex(),
         "context_length": model.context,
-        "tariff": {"prompt": model.tariff.prompt_price, "completion": model.tariff.completion_price},
+        "tariff": {
+            "prompt": model.tariff.prompt_price,
+            "cached": model.tariff.cached_price,
+            "completion": model.tariff.completion_price,
+            "reasoning": model.tariff.reasoning_price,
+        },
     }
 
 

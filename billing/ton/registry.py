@@ -14,7 +14,7 @@ from typing import TypeVar
 from pytoniq_core import Address, Cell, Slice, begin_cell
 from pytoniq_core.tlb.account import StateInit
 
-from billing.money import Nanotons, check_nanotons
+from billing.money import Nanotons
 from billing.tariff import Tariff
 from billing.ton.cells import leaves
 from billing.ton.client import ChainClient
@@ -77,8 +77,6 @@ class ModelTerms:
 
     def __post_init__(self) -> None:
         _check_text("name", self.name, NAME_MAX)
-        _check_uint("prompt_price", self.tariff.prompt_price, 63)
-        _check_uint("completion_price", self.tariff.completion_price, 63)
         _check_uint("context", self.context, 32)
 
 
@@ -195,7 +193,9 @@ def set_model_body(root: bytes, terms: ModelTerms, *, query_id: int = 0) -> Cell
     cell = (
         _store_text(begin_cell(), terms.name)
         .store_uint(terms.tariff.prompt_price, 64)
+        .store_uint(terms.tariff.cached_price, 64)
         .store_uint(terms.tariff.completion_price, 64)
+        .store_uint(terms.tariff.reasoning_price, 64)
         .store_uint(terms.context, 32)
         .end_cell()
     )
@@ -295,13 +295,16 @@ def _parse_measurement(leaf: Slice) -> Measurement:
 
 def _parse_model(s: Slice, leaf: Slice) -> ModelTerms:
     name = _load_text(s)
-    check_bits(s, 64 + 64 + 32)
-    prompt_price, completion_price, context = s.load_uint(64), s.load_uint(64), s.load_uint(32)
+    check_bits(s, 4 * 64 + 32)
+    prompt_price, cached_price, completion_price, reasoning_price = (s.load_uint(64) for _ in range(4))
+    context = s.load_uint(32)
     check_end(s)
     check_end(leaf)
     tariff = Tariff(
-        prompt_price=check_nanotons(prompt_price, "prompt_price"),
-        completion_price=check_nanotons(completion_price, "completion_price"),
+        prompt_price=prompt_price,
+        cached_price=cached_price,
+        completion_price=completion_price,
+        reasoning_price=reasoning_price,
     )
     return ModelTerms(name=name, tariff=tariff, context=context)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from pytoniq_core import Address
 
-from billing.errors import BillingError, ChainError, JournalBusyError
+from billing.errors import BillingError, ChainError, JournalBusyError, JournalLostError
 from billing.grant import Grant
 from billing.ton.client import ChainClient
 from billing.ton.highload import treasury_wallet
@@ -111,10 +112,14 @@ class BillingActor:
         """Release holds, book what the chain shows, pay who is due; whatever goes wrong is tried again."""
         while True:
             try:
+                self._cashier.books.check()
                 self._cashier.release_expired()
                 await self._attach()
                 self._report = await self._cashier.tick()
                 await self._cashier.plan_due(self._config.settlement_period_s)
+            except JournalLostError:
+                _log.critical("billing starts anew", exc_info=True)
+                os._exit(1)  # Ray starts the actor again, and that reads the books as they are
             except (ChainError, BillingError) as error:
                 _log.warning("the treasury was not read at %s: %s", datetime.now(UTC), error)
             except Exception:  # noqa: BLE001  a full disk, for example: this loop must not end unseen
@@ -128,7 +133,7 @@ async def _open_books(config: NetworkConfig) -> Cashier:
     while True:
         try:
             return Cashier(
-                journal=config.state / "books.sqlite",
+                journal=config.books,
                 operator_key=read_signing_key(config.operator_key),
                 admissions=RegistryAdmissions(),
                 policy=config.settlement,

@@ -2,8 +2,8 @@
 
     Engine.render / tokenize -> prompt tokens -> Ask -> Engine.answer -> Piece, Piece, ..., Piece with `finish`
 
-Usage needs no trust in an engine's own accounting: prompt tokens are `len(ask.prompt)`, and every piece carries the
-running total of answer tokens, so a stream that is cut can still be billed exactly.
+Prompt tokens are `len(ask.prompt)`, and every piece carries the running totals of the answer, so a stream that is cut
+can still be billed exactly. What an engine does not report counts as 0: no cached tokens, no reasoning.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -41,11 +41,13 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """A part of an answer. `output_tokens` counts from the beginning of the answer; the last piece has a `finish`."""
+    """A part of an answer; the last one has a `finish`. Its counts are of the whole answer up to here."""
 
     text: str
     output_tokens: int
     finish: Finish | None = None
+    cached_tokens: int = 0  # of the prompt, taken from the engine's prefix cache
+    reasoning_tokens: int = 0  # of output_tokens
 
 
 class AskError(ValueError):

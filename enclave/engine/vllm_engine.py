@@ -80,7 +80,8 @@ class VllmEngine:
                 output = step.outputs[0]
                 total += len(output.token_ids)
                 finish = _finish(output.finish_reason)
-                yield Piece(text=output.text, output_tokens=total, finish=finish)
+                cached = step.num_cached_tokens or 0  # None until vLLM's scheduler has looked
+                yield Piece(text=output.text, output_tokens=total, finish=finish, cached_tokens=cached)
                 if finish:
                     return
         except EngineDeadError as error:

@@ -12,6 +12,9 @@ from billing.receipt import Receipt
 from billing.tariff import Tariff, Usage, price
 
 TARIFF = Tariff(prompt_price=200_000_000, completion_price=600_000_000)
+THOUGHTFUL = Tariff(
+    prompt_price=200_000_000, cached_price=50_000_000, completion_price=600_000_000, reasoning_price=900_000_000
+)  # four prices that differ
 NOW = 1_800_000_000
 
 
@@ -62,8 +65,17 @@ def make_grant(
     )
 
 
-def make_receipt(grant: Grant, number: int = 0, *, host: int = 0, prompt: int = 10, completion: int = 20) -> Receipt:
-    usage = Usage(prompt_tokens=prompt, completion_tokens=completion)
+def make_receipt(
+    grant: Grant,
+    number: int = 0,
+    *,
+    host: int = 0,
+    prompt: int = 10,
+    completion: int = 20,
+    cached: int = 0,
+    reasoning: int = 0,
+) -> Receipt:
+    usage = Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached, reasoning_tokens=reasoning)
     return Receipt(
         request_hash=request_id(number),
         account=grant.account,

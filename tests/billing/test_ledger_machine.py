@@ -1,24 +1,43 @@
-"""Random life of a set of books: whatever happens in whatever order, money is conserved."""
+"""Random life of a set of books: whatever happens in whatever order, money is conserved.
 
+`make ledger-ops` runs a million operations; the suite as many as LEDGER_OPS says, 2,400 by default.
+"""
+
+import os
 from dataclasses import replace
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from billing.batch import Batch, PayoutState
-from billing.entries import Entry, client_account, hold_account
-from billing.errors import BillingError, LedgerError, ReceiptConflictError
+from billing.entries import OPERATOR_FEES, Entry, client_account, hold_account, payee_account
+from billing.errors import BillingError, LedgerError, OverdraftError, ReceiptConflictError
 from billing.grant import Grant
 from billing.ledger import RELEASE_GRACE_S, Ledger
 from billing.money import Nanotons
 from billing.receipt import sign_receipt
 from billing.settlement import Accepted, Delivered, NotProcessed, Sent, SettlementPolicy, Signed, plan_batches, step
-from tests.billing.support import HOST_KEY, NOW, lease_id, make_grant, make_receipt, public
+from billing.statement import Role, balances
+from billing.tariff import Tariff
+from tests.billing.support import (
+    HOST_KEY,
+    NOW,
+    PAYEES,
+    TARIFF,
+    THOUGHTFUL,
+    lease_id,
+    make_grant,
+    make_receipt,
+    public,
+)
 from tests.billing.test_settlement import MESSAGE
 
 CLIENTS = [public(3), public(4)]
+OPERATIONS = int(os.environ.get("LEDGER_OPS", "2400"))
+LIFE = 40 if OPERATIONS < 100_000 else 100  # operations in one set of books
+TARIFFS = [TARIFF, THOUGHTFUL]
 POLICY = SettlementPolicy(threshold=Nanotons(20_000), dust=Nanotons(1_000), max_age_s=500)
 
 
@@ -59,9 +78,14 @@ class LedgerMachine(RuleBasedStateMachine):
         self.on_chain -= amount
         self.apply(self.ledger.plan_fee(str(self.deposits), amount, now=self.now))
 
-    @rule(client=st.sampled_from(CLIENTS), slices=st.tuples(*[st.integers(0, 60_000)] * 3), life=st.integers(1, 900))
-    def take_lease(self, client: bytes, slices: tuple[int, int, int], life: int) -> None:
-        grant = make_grant(len(self.grants), account=client, slices=slices, not_after=self.now + life)
+    @rule(
+        client=st.sampled_from(CLIENTS),
+        slices=st.tuples(*[st.integers(0, 60_000)] * 3),
+        life=st.integers(1, 900),
+        tariff=st.sampled_from(TARIFFS),
+    )
+    def take_lease(self, client: bytes, slices: tuple[int, int, int], life: int, tariff: Tariff) -> None:
+        grant = make_grant(len(self.grants), account=client, slices=slices, not_after=self.now + life, tariff=tariff)
         before = self.ledger.available(client)
         try:
             self.apply(self.ledger.plan_hold(grant, now=self.now))
@@ -72,10 +96,18 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.available(client) == before - grant.amount
 
     @precondition(lambda self: self.grants)
-    @rule(data=st.data(), request=st.integers(0, 20), host=st.integers(0, 2), tokens=st.integers(0, 60))
-    def post_receipt(self, data: st.DataObject, request: int, host: int, tokens: int) -> None:
+    @rule(
+        data=st.data(),
+        request=st.integers(0, 20),
+        host=st.integers(0, 2),
+        tokens=st.integers(0, 60),
+        cached=st.integers(0, 10),
+    )
+    def post_receipt(self, data: st.DataObject, request: int, host: int, tokens: int, cached: int) -> None:
         grant = data.draw(st.sampled_from(self.grants))
-        receipt = make_receipt(grant, request, host=host, completion=tokens)
+        receipt = make_receipt(
+            grant, request, host=host, completion=tokens, cached=cached, reasoning=data.draw(st.integers(0, tokens))
+        )
         try:
             entry = self.ledger.plan_receipt(
                 receipt,
@@ -147,6 +179,21 @@ class LedgerMachine(RuleBasedStateMachine):
             self.on_chain -= payout.amount if is_paid else 0
         self.batches[batch.sequence] = after
 
+    @rule(payee=st.sampled_from(PAYEES), part=st.integers(1, 100))
+    def claim(self, payee: bytes, part: int) -> None:
+        owed = self.ledger.balance(payee_account(payee))
+        with pytest.raises(OverdraftError):
+            self.ledger.apply(self.ledger.plan_claim("too much", payee, owed + 1, now=self.now))
+        if amount := owed * part // 100:
+            self.deposits += 1
+            self.on_chain -= amount
+            self.apply(self.ledger.plan_claim(str(self.deposits), payee, amount, now=self.now))
+
+    @invariant()
+    def what_clients_paid_is_what_payees_and_operator_earned(self) -> None:
+        earned = sum(total.earned for total in self.ledger.totals())
+        assert sum(self.charged.values()) == earned + self.ledger.balance(OPERATOR_FEES)
+
     @invariant()
     def money_is_conserved(self) -> None:
         assert self.ledger.imbalance() == 0
@@ -177,7 +224,18 @@ class LedgerMachine(RuleBasedStateMachine):
             sorted(self.ledger.payables(), key=str),
         )
         assert {lease_id(i) for i in range(len(self.grants))} == set(again._leases)
+        shares = balances(self.entries, end=self.now + 1)
+        assert sum(share.amount for share in shares.values()) == self.on_chain
+        for party, share in shares.items():
+            if party.role is not Role.OPERATOR:
+                account = (client_account if party.role is Role.CLIENT else payee_account)(party.name)
+                assert share.amount - share.aside == self.ledger.balance(account)
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestLedger = LedgerMachine.TestCase
+LedgerMachine.TestCase.settings = settings(
+    max_examples=max(1, OPERATIONS // LIFE),
+    stateful_step_count=LIFE,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestLedger = pytest.mark.timeout(120 + OPERATIONS // 50)(LedgerMachine.TestCase)

@@ -6,10 +6,15 @@ from pathlib import Path
 from billing.grant import sign_grant, verify_grant
 from billing.lease_request import LeaseRequest, lease_request_bytes, sign_lease_request
 from billing.money import Nanotons
-from billing.receipt import RECEIPT_SIZE, encode_receipt, sign_receipt, sign_receipts, verify_receipt
-from tests.billing.support import ACCOUNT, HOST_KEY, NOW, OPERATOR, key, make_grant, make_receipt, public
+from billing.receipt import RECEIPT_SIZE, Receipt, encode_receipt, sign_receipt, sign_receipts, verify_receipt
+from tests.billing.support import ACCOUNT, HOST_KEY, NOW, OPERATOR, THOUGHTFUL, key, make_grant, make_receipt, public
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol" / "receipt.md"
+GRANT = make_grant(7, tariff=THOUGHTFUL)
+
+
+def page_receipt(number: int) -> Receipt:
+    return make_receipt(GRANT, number, cached=3, reasoning=4)
 
 
 def vector(name: str) -> bytes:
@@ -19,23 +24,23 @@ def vector(name: str) -> bytes:
 
 
 def test_the_receipt_of_the_page_is_the_receipt_of_the_code() -> None:
-    receipt = make_receipt(make_grant(7), 1)
+    receipt = page_receipt(1)
     assert sign_receipt(receipt, HOST_KEY) == vector("receipt")
     assert verify_receipt(vector("receipt"), public(2)) == receipt
-    assert len(vector("receipt")) == RECEIPT_SIZE == 340
+    assert len(vector("receipt")) == RECEIPT_SIZE == 348
 
 
 def test_the_batched_receipt_of_the_page_is_the_one_of_the_code() -> None:
-    receipts = [make_receipt(make_grant(7), number) for number in range(3)]
+    receipts = [page_receipt(number) for number in range(3)]
     signed = sign_receipts([encode_receipt(receipt) for receipt in receipts], HOST_KEY)
     assert signed[1] == vector("receipt-in-batch")
     assert verify_receipt(vector("receipt-in-batch"), public(2)) == receipts[1]
 
 
 def test_the_grant_of_the_page_is_the_grant_of_the_code() -> None:
-    assert sign_grant(make_grant(7), OPERATOR) == vector("grant")
-    assert verify_grant(vector("grant"), public(1)) == make_grant(7)
-    assert len(vector("grant")) == 218 + 20 * 3
+    assert sign_grant(GRANT, OPERATOR) == vector("grant")
+    assert verify_grant(vector("grant"), public(1)) == GRANT
+    assert len(vector("grant")) == 234 + 20 * 3
 
 
 def test_the_lease_request_of_the_page_is_the_lease_request_of_the_code() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from billing import wire
 from billing.errors import BadSignatureError, BillingError, MalformedRecordError
 from billing.grant import Grant, encode_grant, sign_grant, verify_grant
 from billing.lease_request import LeaseRequest, sign_lease_request, verify_lease_request
@@ -22,6 +23,7 @@ from billing.receipt import (
     verify_receipt,
 )
 from billing.tree import hash_leaf
+from billing.wire import KnownSignatures
 from tests.billing.support import ACCOUNT, HOST_KEY, MODEL, NOW, OPERATOR, key, make_grant, make_receipt, public
 
 RECEIPT = sign_receipt(make_receipt(make_grant()), HOST_KEY)
@@ -105,6 +107,35 @@ def test_a_receipt_in_another_place_of_its_batch_is_refused() -> None:
 def test_a_batch_signed_by_another_host_is_refused() -> None:
     with pytest.raises(BadSignatureError):
         verify_receipt(sign_receipts(BODIES[:2], key(9))[0], public(2))
+
+
+def test_a_known_signature_lets_nothing_through_but_what_it_signed() -> None:
+    known = KnownSignatures()
+    signed = sign_receipts(BODIES[:5], HOST_KEY)
+    assert [encode_receipt(verify_receipt(data, public(2), known=known)) for data in signed] == BODIES[:5]
+    forged = [
+        (BODIES[7] + signed[2][BODY_SIZE:], public(2)),  # another receipt in the same place
+        (signed[2], public(9)),  # another host
+        (sign_receipts(BODIES[:5], key(9))[2], public(2)),  # the same tree, signed by another host
+        (signed[2][:-1] + bytes([signed[2][-1] ^ 1]), public(2)),
+    ]
+    for data, by in forged:
+        with pytest.raises(BadSignatureError):
+            verify_receipt(data, by, known=known)
+
+
+def test_a_shared_signature_is_checked_once_and_few_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[bytes] = []
+    check = wire.check_signature
+    monkeypatch.setattr(wire, "check_signature", lambda body, *rest: checked.append(body) or check(body, *rest))
+    known = KnownSignatures(size=2)
+    batches = [sign_receipts(BODIES[at : at + 4], HOST_KEY) for at in (0, 4, 8)]
+    for batch in batches:
+        for data in batch:
+            verify_receipt(data, public(2), known=known)
+    assert len(checked) == 3
+    verify_receipt(batches[0][0], public(2), known=known)  # forgotten by now
+    assert len(checked) == 4
 
 
 def test_a_batch_of_one_is_no_second_spelling_of_a_receipt() -> None:

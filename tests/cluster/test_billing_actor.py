@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from billing.errors import ChainUnreachableError, JournalBusyError
+from billing.errors import ChainUnreachableError, JournalBusyError, JournalLostError
 from billing.journal import Journal
 from cluster.actors import billing
 from cluster.actors.billing import BillingActor
@@ -83,6 +83,24 @@ async def test_trouble_nobody_foresaw_does_not_end_the_following_of_the_chain(se
         while calls < 3:
             await asyncio.sleep(0.01)
     assert not actor._following.done()
+
+
+async def test_an_actor_that_lost_its_journal_ends_and_starts_anew(settings, actors, monkeypatch) -> None:
+    monkeypatch.setattr(billing, "TICK_S", 0.01)
+    actor = await start(settings, actors)
+    ended = asyncio.Event()
+
+    def ends(code: int) -> None:  # instead of os._exit, which would end the tests too
+        assert code == 1
+        ended.set()
+        raise asyncio.CancelledError
+
+    def lost() -> None:
+        raise JournalLostError("the database", "another writer has opened it")
+
+    monkeypatch.setattr(billing.os, "_exit", ends)
+    monkeypatch.setattr(actor._cashier.books._journal, "check", lost)
+    await asyncio.wait_for(ended.wait(), 5)
 
 
 async def test_a_new_actor_waits_until_its_predecessor_has_ended(settings, actors) -> None:

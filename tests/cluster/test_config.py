@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from billing.journal_place import PostgresPlace
 from cluster.config import NetworkConfig, read_secret
 from cluster.errors import ConfigError
 from cluster.ray_nodes import FOLDER_LENGTH_MAX, Ports, RayCluster
@@ -46,6 +47,14 @@ def test_settings_are_read_with_paths_relative_to_the_file(write, tmp_path) -> N
     assert config.state == tmp_path / "state"
     assert config.chain.network_id == -777
     assert config.settlement.threshold == 5
+    assert config.books == tmp_path / "state" / "books.sqlite"
+
+
+def test_books_may_be_kept_in_postgresql(write, tmp_path) -> None:
+    url = "postgresql://ledger@db.example/books"
+    assert NetworkConfig.load(write(SETTINGS | {"books": url})).books == PostgresPlace(url=url)
+    config = NetworkConfig.load(write(SETTINGS | {"books": url, "books_password": "books.password"}))
+    assert config.books == PostgresPlace(url=url, password_file=tmp_path / "books.password")
 
 
 @pytest.mark.parametrize(
@@ -58,6 +67,10 @@ def test_settings_are_read_with_paths_relative_to_the_file(write, tmp_path) -> N
         pytest.param({"settlement": {"treshold": 1}}, "treshold", id="misspelt-settlement"),
         pytest.param({"settlement": {"threshold": -1}}, "threshold", id="negative-threshold"),
         pytest.param({"settlement": {"period_s": 0}}, "period_s", id="settled-all-the-time"),
+        pytest.param({"books": "postgresql://ledger:hunter2@db/books"}, "holds a password", id="password-in-it"),
+        pytest.param({"books": "sqlite:///books"}, "postgresql://", id="books-nowhere"),
+        pytest.param({"books": 7}, "books must be", id="books-of-another-kind"),
+        pytest.param({"books_password": "x"}, "name the database", id="password-for-nothing"),
         pytest.param({"policy": "nowhere.yaml"}, "cannot read", id="no-policy"),
     ],
 )

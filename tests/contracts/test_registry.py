@@ -8,7 +8,6 @@ import pytest
 from pytoniq_core import Address, Cell, begin_cell
 from pytoniq_core.crypto.crc import crc16
 
-from billing.money import Nanotons
 from billing.tariff import Tariff
 from billing.ton.cells import payee_of
 from billing.ton.emulator import ExternalNotAcceptedError
@@ -35,7 +34,7 @@ KEY, OTHER_KEY = b"\x11" * 32, b"\xee" * 32
 TDX = Measurement(kind=1, label="tdx: engine image 7")
 TERMS = ModelTerms(
     name="tiny-translator",
-    tariff=Tariff(prompt_price=Nanotons(200_000_000), completion_price=Nanotons(600_000_000)),
+    tariff=Tariff(prompt_price=2 * 10**8, cached_price=10**8, completion_price=6 * 10**8, reasoning_price=7 * 10**8),
     context=512,
 )
 NOT_THE_OWNER, NOT_THE_OPERATOR, EPOCH_NOT_LATER, NO_SUCH_ENTRY = 401, 402, 403, 404
@@ -87,7 +86,7 @@ def test_the_owner_sets_and_removes_a_rim(registry: RegistryInVm) -> None:
 
 
 def test_the_owner_sets_changes_and_removes_a_model(registry: RegistryInVm) -> None:
-    dearer = replace(TERMS, tariff=Tariff(prompt_price=Nanotons(1), completion_price=Nanotons((1 << 63) - 1)))
+    dearer = replace(TERMS, tariff=Tariff(prompt_price=1, completion_price=(1 << 63) - 1))
     for terms in (TERMS, dearer):
         assert registry.send(OWNER, set_model_body(KEY, terms)).exit_code == 0
         assert registry.state().models == {KEY: terms}
@@ -169,8 +168,8 @@ def operator_cell(*, fee: int = 50, wallet: Address = TREASURY, endpoint: Cell |
     return builder.store_cell((endpoint or text(5)).end_cell()).end_cell()
 
 
-def model_cell(name: Cell, *, tail_bits: int = 160) -> Cell:
-    return name.store_uint(1, tail_bits).end_cell()
+def model_cell(name: Cell, *, context_bits: int = 32) -> Cell:
+    return name.store_uint(1, 4 * 64).store_uint(1, context_bits).end_cell()
 
 
 MASTERCHAIN_WALLET = Address((-1, bytes(32)))
@@ -180,18 +179,18 @@ MALFORMED = [
     (header(OP_SET_MODEL).store_bytes(KEY[:31]).end_cell(), CELL_UNDERFLOW, "short-key"),
     (header(OP_SET_MODEL).store_bytes(KEY).end_cell(), CELL_UNDERFLOW, "no-terms"),
     (
-        header(OP_SET_MODEL).store_bytes(KEY).store_ref(model_cell(text(65), tail_bits=160)).end_cell(),
+        header(OP_SET_MODEL).store_bytes(KEY).store_ref(model_cell(text(65))).end_cell(),
         MALFORMED_TEXT,
         "name-too-long",
     ),
     (header(OP_SET_MODEL).store_bytes(KEY).store_ref(model_cell(text(0))).end_cell(), MALFORMED_TEXT, "no-name"),
     (
-        header(OP_SET_MODEL).store_bytes(KEY).store_ref(model_cell(text(3), tail_bits=159)).end_cell(),
+        header(OP_SET_MODEL).store_bytes(KEY).store_ref(model_cell(text(3), context_bits=31)).end_cell(),
         CELL_UNDERFLOW,
         "terms-cut-short",
     ),
     (
-        header(OP_SET_MODEL).store_bytes(KEY).store_ref(model_cell(text(3), tail_bits=161)).end_cell(),
+        header(OP_SET_MODEL).store_bytes(KEY).store_ref(model_cell(text(3), context_bits=33)).end_cell(),
         MALFORMED_BODY,
         "terms-with-a-tail",
     ),

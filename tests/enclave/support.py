@@ -203,7 +203,7 @@ def make_grant(hosts: Sequence[bytes], **terms: Any) -> bytes:
         account=terms.get("account", ACCOUNT),
         operator=terms.get("operator_key", OPERATOR_KEY).public_key().public_bytes_raw(),
         model_root=terms["model"],
-        tariff=TARIFF,
+        tariff=terms.get("tariff", TARIFF),
         hosts=tuple(
             HostSlice(host_id=host, slice=Nanotons(terms.get("slice", CAP)), coefficient=terms.get("coefficient", 1000))
             for host in hosts

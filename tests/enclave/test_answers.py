@@ -21,6 +21,8 @@ async def test_a_chat_gets_one_completion_and_a_receipt_for_it(client: Client, e
         "prompt_tokens": 18,
         "completion_tokens": 3,
         "total_tokens": 21,
+        "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
         "cost_nanotons": 18 * 100 + 3 * 300,
     }
     assert completion == {

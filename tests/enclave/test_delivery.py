@@ -4,6 +4,7 @@ import asyncio
 import base64
 import time
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.enclave.support import (
     CHAT,
     MODEL,
     OTHER_KEY,
+    TARIFF,
     Client,
     Starter,
     connect,
@@ -267,6 +269,69 @@ async def test_usage_is_counted_here_and_not_taken_from_the_engine(client: Clien
     answer = await client.ask(CHAT | {"max_tokens": 2, "stream": True})
     assert answer.receipt.usage == Usage(prompt_tokens=18, completion_tokens=2)
     assert answer.data[-1]["choices"][0]["finish_reason"] == "length"
+
+
+class ThinkingEngine(WatchedEngine):
+    """Found half of the prompt in its cache, and reasons with every other token."""
+
+    async def answer(self, ask: Ask) -> AsyncGenerator[Piece, None]:
+        async for piece in super().answer(ask):
+            cached, reasoning = len(ask.prompt) // 2, piece.output_tokens // 2
+            yield replace(piece, cached_tokens=cached, reasoning_tokens=reasoning)
+
+
+@pytest.mark.parametrize("coalesce_s", [0.0, 0.005])
+async def test_what_an_engine_reports_as_cached_and_as_reasoning_is_charged_as_such(
+    start: Starter, coalesce_s: float
+) -> None:
+    tariff = replace(TARIFF, cached_price=TARIFF.prompt_price // 4, reasoning_price=2 * TARIFF.completion_price)
+    enclave = await start(engine=ThinkingEngine, limits=Limits(coalesce_s=coalesce_s))
+    for stream in ({}, {"stream": True, "stream_options": {"include_usage": True}}):
+        answer = await Client(enclave, tariff=tariff, lease=bytes([len(stream)]) * 16).ask(CHAT | stream)
+        assert answer.receipt.usage == Usage(prompt_tokens=18, completion_tokens=3, cached_tokens=9, reasoning_tokens=1)
+        assert answer.receipt.price == 9 * 100 + 9 * 25 + 2 * 300 + 1 * 600
+        assert answer.data[-1]["usage"] == {
+            "prompt_tokens": 18,
+            "completion_tokens": 3,
+            "total_tokens": 21,
+            "prompt_tokens_details": {"cached_tokens": 9},
+            "completion_tokens_details": {"reasoning_tokens": 1},
+            "cost_nanotons": answer.receipt.price,
+        }
+
+
+async def test_a_client_that_leaves_pays_the_reasoning_it_got(start: Starter) -> None:
+    enclave = await start(engine=ThinkingEngine)
+    _, writer = await read_some(Client(enclave), LONG, 3)
+    await hang_up(writer)
+    await eventually(lambda: len(enclave.service.journal) == 1)
+    [stored] = await receipts(enclave)
+    usage = parse_receipt(base64.b64decode(stored["receipt"])).usage
+    assert usage.reasoning_tokens == usage.completion_tokens // 2 >= 1
+    assert usage.cached_tokens == usage.prompt_tokens // 2
+
+
+class ForgetfulEngine(WatchedEngine):
+    """Says that it took more tokens from its cache than the prompt has."""
+
+    async def answer(self, ask: Ask) -> AsyncGenerator[Piece, None]:
+        async for piece in super().answer(ask):
+            yield replace(piece, cached_tokens=len(ask.prompt) + 1)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_engine_that_takes_more_from_its_cache_than_was_asked_charges_nothing(
+    start: Starter, stream: bool
+) -> None:
+    enclave = await start(engine=ForgetfulEngine)
+    answer = await Client(enclave).ask(CHAT | {"stream": stream})
+    assert (answer.error["status"], answer.error["error"]["code"]) == (500, "internal_error")
+    assert await receipts(enclave) == []
+    _, writer = await read_some(Client(enclave), LONG, 3)
+    await hang_up(writer)
+    await eventually(lambda: enclave.service.counters.abandoned == 1)
+    assert await receipts(enclave) == []
+    assert all((lease.spent, lease.reserved) == (0, 0) for lease in enclave.service._credit._leases.values())
 
 
 class GenerousEngine(WatchedEngine):

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 
 from enclave.engine import Ask, AskError, EngineStopped, load_engine
 from enclave.engine.torch_engine import TorchEngine
-from enclave.engine.vllm_engine import VllmEngine
+from enclave.engine.vllm_engine import CPU_BLOCK, VllmEngine
 from tests.engine.support import MODEL, QUESTIONS, collect, question
 
 pytestmark = [
@@ -61,6 +61,15 @@ async def test_max_tokens_cuts_an_answer_and_says_so(engine: VllmEngine) -> None
 async def test_a_stop_string_ends_an_answer_before_it(engine: VllmEngine) -> None:
     answer = await collect(engine, question(engine, LONG, stop=("nine", "seve")))
     assert (answer.text, answer.finish) == ("One, two, three, four, five, six, ", "stop")
+
+
+async def test_tokens_out_of_the_prefix_cache_are_reported(engine: VllmEngine) -> None:
+    prompt = (engine.render([{"role": "user", "content": LONG}]) * CPU_BLOCK)[: 3 * CPU_BLOCK]
+    cached = []
+    for salt in (b"one", b"one", b"another"):
+        ask = Ask(prompt=prompt, max_tokens=1, cache_salt=salt)
+        cached.append([piece.cached_tokens async for piece in engine.answer(ask)][-1])
+    assert cached == [0, 2 * CPU_BLOCK, 0]  # whole blocks, and never the last token
 
 
 async def test_an_answer_arrives_in_pieces(engine: VllmEngine) -> None:

@@ -155,11 +155,10 @@ async def test_no_eligible_host_says_why_for_each(web, desk) -> None:
 
 async def test_models_are_listed_with_prices(web) -> None:
     (model,) = (await web.get("/v1/models")).json()["data"]
-    assert (model["id"], model["root"], model["tariff"]["prompt"]) == (
-        MODEL.name,
-        MODEL.root.hex(),
-        MODEL.tariff.prompt_price,
-    )
+    assert (model["id"], model["root"]) == (MODEL.name, MODEL.root.hex())
+    assert model["tariff"] == {
+        part: getattr(MODEL.tariff, f"{part}_price") for part in ("prompt", "cached", "completion", "reasoning")
+    }
 
 
 async def test_hosts_are_listed_with_what_they_proved_or_why_they_were_refused(web, desk) -> None:

@@ -29,7 +29,9 @@ from billing.ton.wallet import Transfer, pay
 from tests.billing.ton.world import OWNER_KEY, TON, chain_clock, deploy_registry, fund, treasury, wallet_of
 
 KEY = b"\x42" * 32
-TERMS = ModelTerms(name="tiny", tariff=Tariff(prompt_price=Nanotons(2), completion_price=Nanotons(6)), context=128)
+TERMS = ModelTerms(
+    name="tiny", tariff=Tariff(prompt_price=2, cached_price=1, completion_price=6, reasoning_price=7), context=128
+)
 
 
 def change(address: Address, body) -> Transfer:

@@ -1,0 +1,208 @@
+"""Statements: what one party had, what moved and what it has, over a period. Pure, from the entries alone.
+
+A party's money is all that the ledger keeps for it: a client's is what it can spend and what its leases hold; a payee's
+is what it has earned and what is on its way to it; the operator's is its fees and capital, less what the chain took. So
+holds, releases and batches are no movements, and the balances of all parties sum to what the treasury must hold.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from enum import StrEnum
+
+from billing.entries import (
+    CHAIN_FEES,
+    OPERATOR_CAPITAL,
+    OPERATOR_FEES,
+    TREASURY,
+    Entry,
+    EntryKind,
+    Posting,
+    hold_account,
+)
+from billing.errors import MalformedRecordError
+from billing.grant import parse_grant_body
+from billing.receipt import parse_receipt
+from billing.tariff import Usage
+from billing.wire import check_size
+
+_OPERATOR = frozenset({OPERATOR_FEES, OPERATOR_CAPITAL, CHAIN_FEES})
+
+
+class Role(StrEnum):
+    """What a party is to the operator."""
+
+    CLIENT = "client"
+    PAYEE = "payee"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Party:
+    """Whose statement it is: a client by its key (32 bytes), a payee by its address (33 bytes), or the operator."""
+
+    role: Role
+    name: bytes = b""
+
+    def __post_init__(self) -> None:
+        check_size(f"a {self.role}'s name", self.name, {Role.CLIENT: 32, Role.PAYEE: 33, Role.OPERATOR: 0}[self.role])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What one entry does to one party: its money in all, and the part of it that is set aside."""
+
+    amount: int = 0  # nanotons, signed
+    aside: int = 0  # to holds of leases, or to batches on their way
+
+    def plus(self, posting: Posting, *, aside: bool) -> Share:
+        """With one more posting."""
+        return Share(amount=self.amount + posting.amount, aside=self.aside + (posting.amount if aside else 0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Movement:
+    """One change of a party's money."""
+
+    at: int  # unix seconds
+    kind: EntryKind
+    reference: str  # the entry's id: names the request, the transaction or the batch
+    amount: int  # nanotons, signed
+    price: int = 0  # of a receipt: all that its client paid, the operator's fee included
+    usage: Usage | None = None  # of a receipt
+
+    @property
+    def day(self) -> date:
+        """Its date in UTC."""
+        return datetime.fromtimestamp(self.at, UTC).date()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """One party and one period: opening balance, movements in order of time, closing balance."""
+
+    party: Party
+    start: int  # unix seconds, the first that counts
+    end: int  # unix seconds, the first that does not count any more
+    opening: int  # nanotons
+    movements: tuple[Movement, ...]
+    aside: int  # of the closing balance: held for leases, or on its way in batches
+
+    @property
+    def closing(self) -> int:
+        """The balance at the end, nanotons."""
+        return self.opening + sum(movement.amount for movement in self.movements)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayTotal:
+    """All movements of one kind on one day in UTC."""
+
+    day: date
+    kind: EntryKind
+    count: int
+    amount: int  # nanotons
+
+
+@dataclass(slots=True)
+class Attribution:
+    """Says whose money an entry moves. Entries must come in the journal's order: a hold tells whose its lease is."""
+
+    _clients: dict[str, Party] = field(default_factory=dict)  # hold account -> client
+
+    def shares(self, entry: Entry) -> dict[Party, Share]:
+        """Return what `entry` does to each party it touches. What leaves or enters the treasury is nobody's."""
+        if entry.kind is EntryKind.HOLD:
+            grant = parse_grant_body(entry.data)
+            self._clients[hold_account(grant.lease)] = Party(Role.CLIENT, grant.account)
+        shares: defaultdict[Party, Share] = defaultdict(Share)
+        for posting in entry.postings:
+            for party, part in self._owners(entry, posting):
+                shares[party] = shares[party].plus(part, aside=part.account.startswith(("hold:", "settling:")))
+        return dict(shares)
+
+    def _owners(self, entry: Entry, posting: Posting) -> Iterator[tuple[Party, Posting]]:
+        kind, _, name = posting.account.partition(":")
+        if posting.account in _OPERATOR:
+            yield Party(Role.OPERATOR), posting
+        elif kind == "client":
+            yield Party(Role.CLIENT, bytes.fromhex(name)), posting
+        elif kind == "hold":
+            yield self._clients[posting.account], posting
+        elif kind == "payee":
+            yield Party(Role.PAYEE, bytes.fromhex(name)), posting
+        elif kind == "settling" and entry.kind is EntryKind.BATCH:  # one posting for all payees of the batch
+            for other in entry.postings:
+                if other.account.startswith("payee:"):
+                    payee = Party(Role.PAYEE, bytes.fromhex(other.account.removeprefix("payee:")))
+                    yield payee, Posting(account=posting.account, amount=-other.amount)
+        elif kind == "settling":  # a payout or a requeue names its payee
+            yield Party(Role.PAYEE, entry.data), posting
+        elif posting.account != TREASURY:
+            raise MalformedRecordError("journal record", f"it moves money of nobody known: {posting.account}")
+
+
+def make_statement(entries: Iterable[Entry], party: Party, *, start: int, end: int) -> Statement:
+    """Return the party's statement of the time from `start` to before `end`, unix seconds.
+
+    Args:
+        entries: all of the ledger from its beginning, in the journal's order.
+        party: whose.
+        start: first second that counts.
+        end: first second that does not count any more.
+
+    Raises:
+        ValueError: the period ends before it begins.
+    """
+    if end < start:
+        raise ValueError(f"the period ends at {end}, before it begins at {start}")
+    attribution, opening, aside = Attribution(), 0, 0
+    movements: list[Movement] = []
+    for entry in entries:
+        share = attribution.shares(entry).get(party)
+        if share is None or entry.at >= end:
+            continue
+        aside += share.aside
+        if entry.at < start:
+            opening += share.amount
+        elif share.amount:
+            movements.append(_movement(entry, share.amount))
+    movements.sort(key=lambda movement: movement.at)  # a clock may have been set back
+    return Statement(party=party, start=start, end=end, opening=opening, movements=tuple(movements), aside=aside)
+
+
+def balances(entries: Iterable[Entry], *, end: int) -> dict[Party, Share]:
+    """Return what every party had before `end`, unix seconds, by party in order. Who has nothing is left out."""
+    attribution = Attribution()
+    sums: defaultdict[Party, list[int]] = defaultdict(lambda: [0, 0])
+    for entry in entries:
+        for party, share in attribution.shares(entry).items():
+            if entry.at < end:
+                sums[party][0] += share.amount
+                sums[party][1] += share.aside
+    return {
+        party: Share(amount=amount, aside=aside) for party, (amount, aside) in sorted(sums.items()) if amount or aside
+    }
+
+
+def daily_totals(statement: Statement) -> tuple[DayTotal, ...]:
+    """Return the movements summed by day and kind, in order: for parties with more receipts than people read."""
+    sums: defaultdict[tuple[date, EntryKind], list[int]] = defaultdict(list)
+    for movement in statement.movements:
+        sums[movement.day, movement.kind].append(movement.amount)
+    return tuple(
+        DayTotal(day=day, kind=kind, count=len(amounts), amount=sum(amounts))
+        for (day, kind), amounts in sorted(sums.items())
+    )
+
+
+def _movement(entry: Entry, amount: int) -> Movement:
+    if entry.kind is not EntryKind.RECEIPT:
+        return Movement(at=entry.at, kind=entry.kind, reference=entry.id, amount=amount)
+    receipt = parse_receipt(entry.data)
+    return Movement(
+        at=entry.at, kind=entry.kind, reference=entry.id, amount=amount, price=receipt.price, usage=receipt.usage
+    )
