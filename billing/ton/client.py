@@ -1,9 +1,10 @@
 """Reading the chain and sending to it, through one lite-server over ADNL, with every answer's proof checked.
 
-pytoniq (trust level 1) carries the connection and the protocol; the checks of `billing.ton.proofs` decide what is
-believed. A lite-server that lies about anything below the masterchain block it names is refused by name
-(`ProofRejectedError`), one that shows old blocks likewise (`StaleChainError`). What trust level 1 leaves open: a
-server that invents a whole masterchain block. On a public network use a server of your own, or compare two.
+pytoniq carries the connection and the protocol; the checks of `billing.ton.proofs` and `billing.ton.block_proof` decide
+what is believed. A lite-server that lies about anything below the masterchain block it names is refused by name
+(`ProofRejectedError`), one that shows old blocks likewise (`StaleChainError`). At trust level 0 the masterchain block
+itself must carry the signatures of the validators, followed from a key block in the settings. At trust level 1 it need
+not: a server that invents a whole block is believed, so that level is for servers of one's own.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from billing.errors import (
     SendOutcomeUnknownError,
     StaleChainError,
 )
+from billing.ton.block_proof import follow_links
 from billing.ton.cells import MESSAGE_BYTES_MAX, parse_cells
 from billing.ton.proofs import AccountState, Block, Head, prove_account
 from billing.ton.transaction import Transaction, parse_transaction
@@ -58,6 +60,8 @@ class ChainConfig:
     timeout_s: float = 10.0
     block_age_max_s: int = 60  # an older (or later) newest block is refused; blocks come every few seconds
     history_max: int = 100_000  # transactions read in one go
+    init_block: str | None = None  # a key block known to be genuine, number:root hash:file hash; for trust level 0
+    trust_level: int | None = None  # 0: validators' signatures; 1: the server's word for the newest block
 
     def __post_init__(self) -> None:
         try:
@@ -68,6 +72,22 @@ class ChainConfig:
             raise ValueError(f"public_key must be 32 bytes in base64, got {len(key)}")
         if not 0 < self.port < 65536 or self.timeout_s <= 0 or self.block_age_max_s <= 0:
             raise ValueError("port, timeout_s and block_age_max_s must be positive")
+        if self.trust_level not in (None, 0, 1):
+            raise ValueError(f"trust_level is 0 (signatures) or 1 (the server's word), not {self.trust_level!r}")
+        if self.init_block is None and (
+            self.trust_level == 0 or (self.trust_level is None and self.network_id != DEVNET)
+        ):
+            raise ValueError(
+                f"network {self.network_id} needs init_block, a key block from its global config "
+                "(number:root hash:file hash); or write trust_level: 1 when the lite-server is your own"
+            )
+        if self.init_block is not None:
+            Block.parse(self.init_block)
+
+    @property
+    def trusted_block(self) -> Block | None:
+        """The key block to follow signatures from, or None at trust level 1."""
+        return None if self.init_block is None or self.trust_level == 1 else Block.parse(self.init_block)
 
 
 class ChainClient:
@@ -83,6 +103,8 @@ class ChainClient:
         self._link: LiteClient | None = _make_link(config)  # None between a lost connection and the next
         self._connecting = asyncio.Lock()
         self._seqno = 0  # the newest masterchain block proved so far
+        self._key_block = config.trusted_block  # the newest key block proved so far; None at trust level 1
+        self._signed: Block | None = None  # the newest block whose signatures were checked
 
     @classmethod
     async def connect(cls, config: ChainConfig, *, clock: Callable[[], datetime] | None = None) -> ChainClient:
@@ -128,6 +150,7 @@ class ChainClient:
             ProofRejectedError: the answer does not prove what it says.
         """
         block = await self._newest_block()
+        await self._check_signed(block)
         query = {"id": block.fields(), "account": address.to_tl_account_id()}
         answer = await self._ask("getAccountState", query)
         with _fields_of("getAccountState"):
@@ -216,6 +239,24 @@ class ChainClient:
         if abs(age) > self.config.block_age_max_s:
             raise StaleChainError(head.seqno, f"its time is {age} s ago by our clock")
         self._seqno = head.seqno
+
+    async def _check_signed(self, target: Block) -> None:
+        """Follow the validators' signatures from the newest known key block to `target`, at trust level 0."""
+        if self._key_block is None or target in (self._signed, self._key_block):
+            return
+        if target.seqno <= self._key_block.seqno:
+            raise StaleChainError(target.seqno, f"key block {self._key_block.seqno} is known")
+        reached = None
+        while reached != target:
+            query = {"mode": 1, "known_block": self._key_block.fields(), "target_block": target.fields()}
+            answer = await self._ask("getBlockProof", query)
+            with _fields_of("getBlockProof"):
+                trail = follow_links(self._key_block, target, answer, self.config.network_id)
+            reached = trail.reached
+            if reached not in (target, trail.key_block):
+                raise ProofRejectedError("the block proof", f"it ends at block {reached.seqno}, which names nobody")
+            self._key_block = trail.key_block
+        self._signed = target
 
     async def _newest_block(self) -> Block:
         answer = await self._ask("getMasterchainInfo", {})

@@ -1,6 +1,7 @@
 """`python -m billing.ton.devnet --port N --state DIR`: a devnet in a process of its own.
 
-Prints one JSON line when it can be used: {"host", "port", "public_key" (base64), "network_id", "admin" (unix socket)}.
+Prints one JSON line when it can be used: {"host", "port", "public_key" (base64), "network_id", "init_block" (a
+key block, for clients that check signatures), "admin" (unix socket)}.
 Ends on SIGTERM or SIGINT; with --parent-death also when the process that started it ends.
 Exit status 2 and one line on stderr when it cannot start.
 """
@@ -60,6 +61,7 @@ async def _serve(options: argparse.Namespace) -> None:
             "port": devnet.port,
             "public_key": devnet.public_key,
             "network_id": devnet.network_id,
+            "init_block": devnet.init_block,
             "admin": str(devnet.admin.resolve()),
         }
         print(json.dumps(ready), flush=True)

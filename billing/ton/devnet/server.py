@@ -29,6 +29,7 @@ class Devnet:
     port: int
     public_key: str  # base64, as client configurations have it
     admin: Path
+    init_block: str  # the first key block, as settings have it: number:root hash:file hash
     node: DevnetNode
     heartbeat: asyncio.Task[None]  # cuts idle blocks; ends only with the devnet, or with the error that stopped it
     network_id: int = NETWORK_ID
@@ -64,6 +65,7 @@ async def running_devnet(
             port=port,
             public_key=base64.b64encode(server.key.public).decode(),
             admin=folder / "admin.sock",
+            init_block=node.init_block.settings_text(),
             node=node,
             heartbeat=timer,
         )
