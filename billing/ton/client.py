@@ -244,7 +244,9 @@ class ChainClient:
         """Follow the validators' signatures from the newest known key block to `target`, at trust level 0."""
         if self._key_block is None or target in (self._signed, self._key_block):
             return
-        if target.seqno <= self._key_block.seqno:
+        if target.seqno == self._key_block.seqno:
+            raise ProofRejectedError("the newest block", f"another block {target.seqno} than the key block known")
+        if target.seqno < self._key_block.seqno:
             raise StaleChainError(target.seqno, f"key block {self._key_block.seqno} is known")
         reached = None
         while reached != target:
