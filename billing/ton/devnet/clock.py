@@ -35,7 +35,7 @@ class Clock:
             ValueError: backwards, which no chain does, or more than ten years.
         """
         if not 0 <= seconds <= ADVANCE_MAX_S:
-            raise ValueError(f"advance by {seconds} s: give 0 to {ADVANCE_MAX_S}; a chain's time never goes back")
+            raise ValueError(f"advance by {seconds} s: give 0 to {ADVANCE_MAX_S}, for a chain's time never goes back")
         if self.frozen_at is not None:
             self.frozen_at += seconds
         else:

@@ -27,6 +27,11 @@ class FaultKind(StrEnum):
     FOREIGN_NETWORK = "foreign-network"  # a block of another network is called the newest
     INVENTED_CHAIN = "invented-chain"  # a block with made-up accounts, which no validator signed, is called the newest
 
+    @property
+    def target(self) -> Target:
+        """The queries that a fault of this kind waits for."""
+        return _TARGETS.get(self, Target.SEND)
+
 
 class Target(Enum):
     """Which queries a fault waits for."""
@@ -58,11 +63,6 @@ class Fault:
         if self.delay_s and self.kind not in _TIMED:
             raise ValueError(f"{self.kind} takes no delay: only {' and '.join(_TIMED)} do")
 
-    @property
-    def target(self) -> Target:
-        """The queries this fault waits for."""
-        return _TARGETS.get(self.kind, Target.SEND)
-
 
 class FaultPlan:
     """Faults waiting for their query, first in first out for each target."""
@@ -74,7 +74,7 @@ class FaultPlan:
         """Let the next `count` queries of the fault's target suffer it."""
         if not 1 <= count <= FAULTS_MAX - self.waiting:
             raise ValueError(f"{count} faults: give 1 to {FAULTS_MAX - self.waiting}")
-        self._waiting[fault.target].extend([fault] * count)
+        self._waiting[fault.kind.target].extend([fault] * count)
 
     def clear(self) -> None:
         """Forget all faults not yet used."""

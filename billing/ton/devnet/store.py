@@ -70,6 +70,7 @@ class Store:
             CorruptStoreError: the file is not one of this program.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # the keys of lite-server and validator are in it
         lock = (folder / "lock").open("wb")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
