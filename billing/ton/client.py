@@ -149,13 +149,14 @@ class ChainClient:
             ChainUnreachableError, StaleChainError: it could not be asked.
             ProofRejectedError: the answer does not prove what it says.
         """
+        seen, known = self._seqno, self._key_block  # before asking: other reads may move on meanwhile
         block = await self._newest_block()
-        await self._check_signed(block)
+        await self._check_signed(block, known)
         query = {"id": block.fields(), "account": address.to_tl_account_id()}
         answer = await self._ask("getAccountState", query)
         with _fields_of("getAccountState"):
             state = prove_account(block, answer, address, self.config.network_id)
-        self._check_current(state.head)
+        self._check_current(state.head, seen)
         return state
 
     async def history(self, state: AccountState) -> AsyncGenerator[Transaction, None]:
@@ -231,33 +232,34 @@ class ChainClient:
                     return state
                 await asyncio.sleep(poll_s)
 
-    def _check_current(self, head: Head) -> None:
-        """Refuse a head that cannot be the newest: gone back, or its time far from ours."""
-        if head.seqno < self._seqno:
-            raise StaleChainError(head.seqno, f"block {self._seqno} was shown before")
+    def _check_current(self, head: Head, seen: int) -> None:
+        """Refuse a head that cannot be the newest: before one seen when it was asked for, or its time far from ours."""
+        if head.seqno < seen:
+            raise StaleChainError(head.seqno, f"block {seen} was shown before")
         age = int(self._clock().timestamp()) - head.time
         if abs(age) > self.config.block_age_max_s:
             raise StaleChainError(head.seqno, f"its time is {age} s ago by our clock")
-        self._seqno = head.seqno
+        self._seqno = max(self._seqno, head.seqno)
 
-    async def _check_signed(self, target: Block) -> None:
-        """Follow the validators' signatures from the newest known key block to `target`, at trust level 0."""
-        if self._key_block is None or target in (self._signed, self._key_block):
+    async def _check_signed(self, target: Block, known: Block | None) -> None:
+        """Follow the validators' signatures from a known key block to `target`, at trust level 0."""
+        if known is None or target in (self._signed, known):
             return
-        if target.seqno == self._key_block.seqno:
+        if target.seqno == known.seqno:
             raise ProofRejectedError("the newest block", f"another block {target.seqno} than the key block known")
-        if target.seqno < self._key_block.seqno:
-            raise StaleChainError(target.seqno, f"key block {self._key_block.seqno} is known")
+        if target.seqno < known.seqno:
+            raise StaleChainError(target.seqno, f"key block {known.seqno} is known")
         reached = None
         while reached != target:
-            query = {"mode": 1, "known_block": self._key_block.fields(), "target_block": target.fields()}
+            query = {"mode": 1, "known_block": known.fields(), "target_block": target.fields()}
             answer = await self._ask("getBlockProof", query)
             with _fields_of("getBlockProof"):
-                trail = follow_links(self._key_block, target, answer, self.config.network_id)
-            reached = trail.reached
-            if reached not in (target, trail.key_block):
+                trail = follow_links(known, target, answer, self.config.network_id)
+            reached, known = trail.reached, trail.key_block
+            if reached not in (target, known):
                 raise ProofRejectedError("the block proof", f"it ends at block {reached.seqno}, which names nobody")
-            self._key_block = trail.key_block
+            if self._key_block is None or known.seqno > self._key_block.seqno:
+                self._key_block = known
         self._signed = target
 
     async def _newest_block(self) -> Block:

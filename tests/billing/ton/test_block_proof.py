@@ -218,6 +218,18 @@ async def test_the_client_follows_changes_of_the_validator_link_by_link(
         assert (await chain.head()).seqno == devnet.node.newest.seqno
 
 
+async def test_reads_at_the_same_time_do_not_make_each_other_stale(devnet: Devnet) -> None:
+    async with await ChainClient.connect(config_of(devnet), clock=chain_clock(devnet)) as chain:
+
+        async def work(number: int) -> None:
+            for step in range(8):
+                await chain.account(Address(PAYEE))
+                if (number + step) % 5 == 0:
+                    await devnet.node.change_validator()
+
+        await asyncio.gather(*(work(number) for number in range(8)))
+
+
 async def test_a_server_that_brings_its_own_validators_fools_pytoniq_but_not_us(
     tmp_path: Path, devnet: Devnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
