@@ -6,6 +6,7 @@
     registry:
       address: "0:<hex>"
       lite_server: {host: 127.0.0.1, port: 4443, public_key: <base64>, network_id: -777}
+                                           # and init_block or trust_level, see docs/DEVNET.md
     transparency: {log: https://log.example.org, key: <log key>}   # optional, see attestation/transparency/settings.py
 
 Relative paths are relative to the file. All amounts are nanotons.

@@ -1,6 +1,6 @@
 """The operator's settings: one YAML file, read strictly. Secrets are named by file, never written in it.
 
-chain: {host: 127.0.0.1, port: 8080, public_key: <base64>, network_id: -777}
+chain: {host: 127.0.0.1, port: 8080, public_key: <base64>, network_id: -777, init_block: "1:<hex>:<hex>"}  # DEVNET.md
 registry: "0:<hex>"           # address of the registry contract
 policy: policy.yaml           # attestation policy without reference values, which come from the registry
 state: state                  # folder for journal and address book

@@ -1,6 +1,7 @@
 """From a lite-server's answers to facts: heads, account states and transaction chains, with every proof checked.
 
-The trust starts at one masterchain block (its root hash, named by the lite-server: trust level 1). From there on
+The trust starts at one masterchain block: its root hash, named by the lite-server. Whether validators signed it is
+checked before, by `billing.ton.block_proof`, where the settings have a key block (trust level 0). From there on
 nothing is believed: masterchain state -> shard block -> shard state -> account -> last transaction -> the one before.
 """
 
