@@ -25,21 +25,16 @@ from billing.ton.devnet.blocks import (
     master_state_extra,
     shard_hashes,
 )
-from billing.ton.devnet.boc import encode_boc, parse_one
+from billing.ton.devnet.boc import encode_boc
 from billing.ton.devnet.cells import Cell
-from billing.ton.devnet.errors import (
-    MalformedCellError,
-    MessageTooDeepError,
-    MessageTooLargeError,
-    NotAnExternalError,
-)
+from billing.ton.devnet.errors import NotAnExternalError
+from billing.ton.devnet.external import check_external
 from billing.ton.devnet.messages import (
     NO_ACCOUNT,
     Account,
     AccountId,
     Parcel,
     Transaction,
-    external_destination,
     minted_message,
     parcel,
     parse_account,
@@ -50,8 +45,6 @@ from billing.ton.devnet.trie import AugmentedTrie
 from billing.ton.devnet.validators import CATCHAIN_SEQNO, Validators
 from billing.ton.emulator import EmulationFailedError, Emulator
 
-EXTERNAL_SIZE_MAX = 65_535  # bytes; validators enforce this and the next (ton/validator/impl, ExtMessageQ)
-EXTERNAL_DEPTH_MAX = 512  # references from the root down to the deepest cell
 BLOCK_TRANSACTIONS_MAX = 4096  # the rest waits in the queue for the next block
 _LT_ROUND = 1_000_000  # every block starts on such a logical time
 _LT_STEP = 1000  # room for a transaction and its 255 messages
@@ -166,21 +159,13 @@ class Chain:
         """Execute an external message and everything it sets off, for the next block.
 
         Raises:
-            MessageTooLargeError, MessageTooDeepError: over a limit of the network.
-            MalformedCellError: not a bag of cells, not a message, or one with pruned parts.
-            NotAnExternalError: another kind of message, or to another chain.
+            MessageTooLargeError, MessageTooDeepError, MalformedCellError: see `check_external`.
+            NotAnExternalError: another kind of message, or to another workchain.
             ExternalNotAcceptedError: the account did not accept it; nothing changed.
         """
-        if len(boc) > EXTERNAL_SIZE_MAX:
-            raise MessageTooLargeError(len(boc), EXTERNAL_SIZE_MAX)
-        message = parse_one(boc)
-        if message.mask:
-            raise MalformedCellError("an external message has all its cells: a pruned branch stands in it")
-        if message.depth() > EXTERNAL_DEPTH_MAX:
-            raise MessageTooDeepError(message.depth(), EXTERNAL_DEPTH_MAX)
-        to = external_destination(message)
-        if to is None or to.workchain not in self._accounts:
-            raise NotAnExternalError("only inbound external messages to workchain 0 or -1 enter here")
+        to = check_external(boc)
+        if to.workchain not in self._accounts:
+            raise NotAnExternalError(f"a message to workchain {to.workchain}: there are workchain 0 and -1 only")
         transaction = self._execute(to, boc, self._open_round(now))
         self._drain(now)
         return transaction

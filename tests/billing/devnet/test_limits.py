@@ -12,8 +12,9 @@ from billing.ton.config import read_prices
 from billing.ton.devnet import AccountId
 from billing.ton.devnet.boc import encode_boc
 from billing.ton.devnet.cells import EMPTY, Builder, Cell, pruned
-from billing.ton.devnet.chain import EXTERNAL_DEPTH_MAX, EXTERNAL_SIZE_MAX, Chain
+from billing.ton.devnet.chain import Chain
 from billing.ton.devnet.errors import MalformedCellError, MessageTooDeepError, MessageTooLargeError
+from billing.ton.devnet.external import DEPTH_MAX, SIZE_MAX
 from billing.ton.devnet.messages import Transaction as Done
 from billing.ton.devnet.validators import Validators
 from billing.ton.emulator import Emulator, ExternalNotAcceptedError
@@ -74,9 +75,9 @@ def refused_without_a_trace(made: Contract, body: Cell, error: type[Exception], 
 
 def test_a_message_nested_to_the_limit_passes_and_one_deeper_does_not(emulator: Emulator) -> None:
     made = contract(emulator, ACCEPT)
-    made.send(nested(EXTERNAL_DEPTH_MAX - 1))  # the body lies one below the root
+    made.send(nested(DEPTH_MAX - 1))  # the body lies one below the root
     made.chain.cut(now=NOW)
-    refused_without_a_trace(made, nested(EXTERNAL_DEPTH_MAX), MessageTooDeepError, "513 cells below .* at most 512")
+    refused_without_a_trace(made, nested(DEPTH_MAX), MessageTooDeepError, "513 cells below .* at most 512")
 
 
 def test_a_message_over_the_size_limit_is_refused(emulator: Emulator) -> None:
@@ -88,7 +89,7 @@ def test_a_message_over_the_size_limit_is_refused(emulator: Emulator) -> None:
         flat.ref(body)
     body = flat.cell()
     made = contract(emulator, ACCEPT)
-    assert len(made.message(body)) > EXTERNAL_SIZE_MAX
+    assert len(made.message(body)) > SIZE_MAX
     refused_without_a_trace(made, body, MessageTooLargeError, "at most 65535")
 
 
