@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from chrysalis import log_cli, statement_cli
+from chrysalis import devnet_cli, log_cli, statement_cli
 
 app = typer.Typer(
     name="chrysalis",
@@ -20,6 +20,7 @@ app = typer.Typer(
 
 app.add_typer(log_cli.app, name="log")
 app.add_typer(statement_cli.app, name="statement")
+app.add_typer(devnet_cli.app, name="devnet")
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -61,12 +62,6 @@ def verify(context: typer.Context) -> None:
     from attestation.__main__ import main as run_attestation
 
     raise typer.Exit(run_attestation(["verify", *context.args]))
-
-
-@app.command(context_settings=PASS_THROUGH)
-def devnet(context: typer.Context) -> None:
-    """Run a TON devnet: a real TVM with mainnet prices behind a lite-server."""
-    _run_module("billing.ton.devnet", context.args)
 
 
 @app.command(context_settings=PASS_THROUGH)

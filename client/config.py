@@ -6,6 +6,7 @@
     registry:
       address: "0:<hex>"
       lite_server: {host: 127.0.0.1, port: 4443, public_key: <base64>, network_id: -777}
+                                           # and init_block or trust_level, see docs/DEVNET.md
     transparency: {log: https://log.example.org, key: <log key>}   # optional, see attestation/transparency/settings.py
 
 Relative paths are relative to the file. All amounts are nanotons.
@@ -30,6 +31,7 @@ BODY_LIMIT = (1 << 20) - (16 << 10)  # sealed to three hosts it still fits into 
 DEFAULT_BUDGET = Nanotons(100_000_000)
 DEFAULT_PRICE_CAP = Nanotons(10_000_000)
 _LITE_SERVER = {"host": str, "port": int, "public_key": str, "network_id": int}
+_LITE_SERVER_TRUST = {"init_block": str, "trust_level": int}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,10 @@ class LiteServer:
     port: int
     public_key: str  # base64
     network_id: int
+    init_block: str | None = (
+        None  # a key block, number:root hash:file hash: validators' signatures are followed from it
+    )
+    trust_level: int | None = None  # 1 says that the server is one's own, and its word for the newest block is taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +112,9 @@ def _read(values: dict[str, Any], folder: Path) -> ClientConfig:
     fields = dict(values)
     registry = _check_keys(fields.pop("registry", None), "registry", {"address": str, "lite_server": dict})
     fields["registry"] = registry["address"]
-    fields["lite_server"] = LiteServer(**_check_keys(registry["lite_server"], "registry.lite_server", _LITE_SERVER))
+    fields["lite_server"] = LiteServer(
+        **_check_keys(registry["lite_server"], "registry.lite_server", _LITE_SERVER, _LITE_SERVER_TRUST)
+    )
     for name in ("wallet", "state", "policy"):
         if not isinstance(fields.get(name), str):
             raise ConfigError(f"{name}: a path is expected")
@@ -125,11 +133,15 @@ def _read(values: dict[str, Any], folder: Path) -> ClientConfig:
     return ClientConfig(**fields)
 
 
-def _check_keys(value: object, name: str, kinds: dict[str, type]) -> dict[str, Any]:
-    if not isinstance(value, dict) or set(value) != set(kinds):
-        raise ValueError(f"{name} needs exactly {', '.join(kinds)}")
-    for key, kind in kinds.items():
-        if type(value[key]) is not kind:
+def _check_keys(
+    value: object, name: str, kinds: dict[str, type], optional: dict[str, type] | None = None
+) -> dict[str, Any]:
+    allowed = kinds | (optional or {})
+    if not isinstance(value, dict) or not set(kinds) <= set(value) <= set(allowed):
+        may = f" (and may have {', '.join(optional)})" if optional else ""
+        raise ValueError(f"{name} needs exactly {', '.join(kinds)}{may}")
+    for key, kind in allowed.items():
+        if key in value and type(value[key]) is not kind:
             raise ValueError(f"{name}.{key} must be {kind.__name__}")
     return value
 

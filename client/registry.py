@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -112,9 +112,7 @@ class ChainRegistry:
         """
         try:
             contract = Address(address)
-            config = ChainConfig(
-                host=server.host, port=server.port, public_key=server.public_key, network_id=server.network_id
-            )
+            config = ChainConfig(**asdict(server))
         except (AddressError, ValueError) as error:
             raise ConfigError(f"registry: {error}") from error
         try:

@@ -1,6 +1,6 @@
 """The operator's settings: one YAML file, read strictly. Secrets are named by file, never written in it.
 
-chain: {host: 127.0.0.1, port: 8080, public_key: <base64>, network_id: -777}
+chain: {host: 127.0.0.1, port: 8080, public_key: <base64>, network_id: -777, init_block: "1:<hex>:<hex>"}  # DEVNET.md
 registry: "0:<hex>"           # address of the registry contract
 policy: policy.yaml           # attestation policy without reference values, which come from the registry
 state: state                  # folder for journal and address book
@@ -38,6 +38,7 @@ SETTLEMENT_PERIOD_S = 3600  # between automatic settlements
 _KEYS = {"chain", "registry", "policy", "state", "operator_key", "treasury_key", "ticket_key", "relay"}
 _OPTIONAL = {"settlement", "transparency", "books", "books_password"}
 _CHAIN = {"host", "port", "public_key", "network_id"}
+_CHAIN_TRUST = {"init_block", "trust_level"}
 _NO_REFERENCE = ReferenceValues(measurements=frozenset(), rims=frozenset(), models=frozenset())
 _SETTLEMENT = {"threshold", "max_age_s", "dust", "batch_max", "period_s", "treasury_timeout_s"}
 
@@ -103,7 +104,7 @@ def read_signing_key(path: Path) -> Ed25519PrivateKey:
 
 
 def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
-    chain = _mapping(values["chain"], "chain", _CHAIN)
+    chain = _mapping(values["chain"], "chain", _CHAIN, _CHAIN_TRUST)
     settlement = dict(_mapping(values.get("settlement", {}), "settlement", set(), _SETTLEMENT))
     timeout_s = settlement.pop("treasury_timeout_s", TREASURY_TIMEOUT_S)
     period_s = settlement.pop("period_s", SETTLEMENT_PERIOD_S)

@@ -1,9 +1,10 @@
 """Reading the chain and sending to it, through one lite-server over ADNL, with every answer's proof checked.
 
-pytoniq (trust level 1) carries the connection and the protocol; the checks of `billing.ton.proofs` decide what is
-believed. A lite-server that lies about anything below the masterchain block it names is refused by name
-(`ProofRejectedError`), one that shows old blocks likewise (`StaleChainError`). What trust level 1 leaves open: a
-server that invents a whole masterchain block. On a public network use a server of your own, or compare two.
+pytoniq carries the connection and the protocol; the checks of `billing.ton.proofs` and `billing.ton.block_proof` decide
+what is believed. A lite-server that lies about anything below the masterchain block it names is refused by name
+(`ProofRejectedError`), one that shows old blocks likewise (`StaleChainError`). At trust level 0 the masterchain block
+itself must carry the signatures of the validators, followed from a key block in the settings. At trust level 1 it need
+not: a server that invents a whole block is believed, so that level is for servers of one's own.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from billing.errors import (
     SendOutcomeUnknownError,
     StaleChainError,
 )
+from billing.ton.block_proof import follow_links
 from billing.ton.cells import MESSAGE_BYTES_MAX, parse_cells
 from billing.ton.proofs import AccountState, Block, Head, prove_account
 from billing.ton.transaction import Transaction, parse_transaction
@@ -58,6 +60,8 @@ class ChainConfig:
     timeout_s: float = 10.0
     block_age_max_s: int = 60  # an older (or later) newest block is refused; blocks come every few seconds
     history_max: int = 100_000  # transactions read in one go
+    init_block: str | None = None  # a key block known to be genuine, number:root hash:file hash; for trust level 0
+    trust_level: int | None = None  # 0: validators' signatures; 1: the server's word for the newest block
 
     def __post_init__(self) -> None:
         try:
@@ -68,6 +72,22 @@ class ChainConfig:
             raise ValueError(f"public_key must be 32 bytes in base64, got {len(key)}")
         if not 0 < self.port < 65536 or self.timeout_s <= 0 or self.block_age_max_s <= 0:
             raise ValueError("port, timeout_s and block_age_max_s must be positive")
+        if self.trust_level not in (None, 0, 1):
+            raise ValueError(f"trust_level is 0 (signatures) or 1 (the server's word), not {self.trust_level!r}")
+        if self.init_block is None and (
+            self.trust_level == 0 or (self.trust_level is None and self.network_id != DEVNET)
+        ):
+            raise ValueError(
+                f"network {self.network_id} needs init_block, a key block from its global config "
+                "(number:root hash:file hash); or write trust_level: 1 when the lite-server is your own"
+            )
+        if self.init_block is not None:
+            Block.parse(self.init_block)
+
+    @property
+    def trusted_block(self) -> Block | None:
+        """The key block to follow signatures from, or None at trust level 1."""
+        return None if self.init_block is None or self.trust_level == 1 else Block.parse(self.init_block)
 
 
 class ChainClient:
@@ -83,6 +103,8 @@ class ChainClient:
         self._link: LiteClient | None = _make_link(config)  # None between a lost connection and the next
         self._connecting = asyncio.Lock()
         self._seqno = 0  # the newest masterchain block proved so far
+        self._key_block = config.trusted_block  # the newest key block proved so far; None at trust level 1
+        self._signed: Block | None = None  # the newest block whose signatures were checked
 
     @classmethod
     async def connect(cls, config: ChainConfig, *, clock: Callable[[], datetime] | None = None) -> ChainClient:
@@ -127,12 +149,14 @@ class ChainClient:
             ChainUnreachableError, StaleChainError: it could not be asked.
             ProofRejectedError: the answer does not prove what it says.
         """
+        seen, known = self._seqno, self._key_block  # before asking: other reads may move on meanwhile
         block = await self._newest_block()
+        await self._check_signed(block, known)
         query = {"id": block.fields(), "account": address.to_tl_account_id()}
         answer = await self._ask("getAccountState", query)
         with _fields_of("getAccountState"):
             state = prove_account(block, answer, address, self.config.network_id)
-        self._check_current(state.head)
+        self._check_current(state.head, seen)
         return state
 
     async def history(self, state: AccountState) -> AsyncGenerator[Transaction, None]:
@@ -208,14 +232,35 @@ class ChainClient:
                     return state
                 await asyncio.sleep(poll_s)
 
-    def _check_current(self, head: Head) -> None:
-        """Refuse a head that cannot be the newest: gone back, or its time far from ours."""
-        if head.seqno < self._seqno:
-            raise StaleChainError(head.seqno, f"block {self._seqno} was shown before")
+    def _check_current(self, head: Head, seen: int) -> None:
+        """Refuse a head that cannot be the newest: before one seen when it was asked for, or its time far from ours."""
+        if head.seqno < seen:
+            raise StaleChainError(head.seqno, f"block {seen} was shown before")
         age = int(self._clock().timestamp()) - head.time
         if abs(age) > self.config.block_age_max_s:
             raise StaleChainError(head.seqno, f"its time is {age} s ago by our clock")
-        self._seqno = head.seqno
+        self._seqno = max(self._seqno, head.seqno)
+
+    async def _check_signed(self, target: Block, known: Block | None) -> None:
+        """Follow the validators' signatures from a known key block to `target`, at trust level 0."""
+        if known is None or target in (self._signed, known):
+            return
+        if target.seqno == known.seqno:
+            raise ProofRejectedError("the newest block", f"another block {target.seqno} than the key block known")
+        if target.seqno < known.seqno:
+            raise StaleChainError(target.seqno, f"key block {known.seqno} is known")
+        reached = None
+        while reached != target:
+            query = {"mode": 1, "known_block": known.fields(), "target_block": target.fields()}
+            answer = await self._ask("getBlockProof", query)
+            with _fields_of("getBlockProof"):
+                trail = follow_links(known, target, answer, self.config.network_id)
+            reached, known = trail.reached, trail.key_block
+            if reached not in (target, known):
+                raise ProofRejectedError("the block proof", f"it ends at block {reached.seqno}, which names nobody")
+            if self._key_block is None or known.seqno > self._key_block.seqno:
+                self._key_block = known
+        self._signed = target
 
     async def _newest_block(self) -> Block:
         answer = await self._ask("getMasterchainInfo", {})

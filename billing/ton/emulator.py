@@ -23,6 +23,7 @@ METHOD_GAS_LIMIT = 1_000_000  # gas of one get-method, as lite-servers allow
 
 _LIBRARY = Path("engine") / "libemulator-linux-x86_64.so"
 _NO_SEED = b"00" * 32
+_NOT_PAID_FOR = "before smart-contract execution"  # the library's words when an account cannot pay a message's import
 
 
 class EmulatorUnavailableError(BillingError):
@@ -183,7 +184,7 @@ class Emulator:
                 transaction=base64.b64decode(answer["transaction"]),
                 shard_account=base64.b64decode(answer["shard_account"]),
             )
-        if answer.get("external_not_accepted"):
+        if answer.get("external_not_accepted") or _NOT_PAID_FOR in str(answer.get("error")):
             raise ExternalNotAcceptedError(answer.get("vm_exit_code"))
         raise EmulationFailedError(str(answer.get("error")))
 

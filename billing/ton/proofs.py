@@ -1,6 +1,7 @@
 """From a lite-server's answers to facts: heads, account states and transaction chains, with every proof checked.
 
-The trust starts at one masterchain block (its root hash, named by the lite-server: trust level 1). From there on
+The trust starts at one masterchain block: its root hash, named by the lite-server. Whether validators signed it is
+checked before, by `billing.ton.block_proof`, where the settings have a key block (trust level 0). From there on
 nothing is believed: masterchain state -> shard block -> shard state -> account -> last transaction -> the one before.
 """
 
@@ -59,6 +60,25 @@ class Block:
                 file_hash=bytes.fromhex(fields["file_hash"]),
                 shard=int(fields["shard"]),
             )
+
+    @classmethod
+    def parse(cls, text: str) -> Block:
+        """The masterchain block that `number:root hash:file hash` names, both hashes in hex.
+
+        Raises:
+            ValueError: the text has another form.
+        """
+        number, _, hashes = text.partition(":")
+        root, _, file = hashes.partition(":")
+        try:
+            block = cls(
+                workchain=MASTERCHAIN, seqno=int(number), root_hash=bytes.fromhex(root), file_hash=bytes.fromhex(file)
+            )
+        except ValueError:
+            block = None
+        if block is None or {len(block.root_hash), len(block.file_hash)} != {32} or block.seqno < 1:
+            raise ValueError(f"a block is named number:root hash:file hash (64 hex digits each), not {text!r}")
+        return block
 
     def fields(self) -> dict[str, Any]:
         """The block as the lite-server protocol wants it."""

@@ -53,7 +53,11 @@ def start_devnet(supervisor: Supervisor, folder: Path, *, port: int) -> LocalCha
     argv = [sys.executable, "-m", "billing.ton.devnet", "--port", str(port), "--state", str(folder), "--parent-death"]
     _, ready = supervisor.start_reporting("devnet", argv, timeout_s=START_TIMEOUT_S)
     config = ChainConfig(
-        host=ready["host"], port=ready["port"], public_key=ready["public_key"], network_id=ready["network_id"]
+        host=ready["host"],
+        port=ready["port"],
+        public_key=ready["public_key"],
+        network_id=ready["network_id"],
+        init_block=ready["init_block"],
     )
     return LocalChain(config=config, admin=DevnetAdmin(ready["admin"]))
 

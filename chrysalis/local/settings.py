@@ -89,7 +89,7 @@ def _chain(chain: ChainConfig) -> dict[str, Any]:
         "port": chain.port,
         "public_key": chain.public_key,
         "network_id": chain.network_id,
-    }
+    } | ({"init_block": chain.init_block} if chain.init_block else {})
 
 
 def _write(path: Path, values: dict[str, Any]) -> Path:

@@ -7,6 +7,7 @@ otherwise unchanged.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pytoniq_core import Builder, Cell, HashMap, Slice
@@ -15,11 +16,12 @@ MAINNET_SEQNO = 52956904
 _GLOBAL_ID_PARAM = 19
 
 
-def slim_config(global_id: int | None = None) -> bytes:
+def slim_config(global_id: int | None = None, changes: Mapping[int, bytes] | None = None) -> bytes:
     """Return the configuration dictionary (Hashmap 32 ^Cell) as a bag of cells.
 
     Args:
         global_id: the network id contracts see (parameter 19); mainnet's own when None.
+        changes: parameters to set besides, by number, each as a bag of cells; only together with `global_id`.
     """
     boc = Path(__file__).with_name("slim.boc").read_bytes()
     if global_id is None:
@@ -28,6 +30,7 @@ def slim_config(global_id: int | None = None) -> bytes:
     parameters.value_serializer = _store_parameter
     parameters.map = {key: value.load_ref() for key, value in parameters.map.items()}
     parameters.map[_GLOBAL_ID_PARAM] = Builder().store_int(global_id, 32).end_cell()
+    parameters.map |= {number: Cell.one_from_boc(boc) for number, boc in (changes or {}).items()}
     serialized = parameters.serialize()
     if serialized is None:
         raise ValueError("slim.boc holds no parameter")

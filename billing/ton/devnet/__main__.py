@@ -1,6 +1,7 @@
 """`python -m billing.ton.devnet --port N --state DIR`: a devnet in a process of its own.
 
-Prints one JSON line when it can be used: {"host", "port", "public_key" (base64), "network_id", "admin" (unix socket)}.
+Prints one JSON line when it can be used: {"host", "port", "public_key" (base64), "network_id", "init_block" (a
+key block, for clients that check signatures), "admin" (unix socket)}.
 Ends on SIGTERM or SIGINT; with --parent-death also when the process that started it ends.
 Exit status 2 and one line on stderr when it cannot start.
 """
@@ -18,7 +19,7 @@ import sys
 from pathlib import Path
 
 from billing.errors import BillingError
-from billing.ton.devnet.server import BLOCK_INTERVAL_S, LOOPBACK, running_devnet
+from billing.ton.devnet.server import BLOCK_INTERVAL_S, LOOPBACK, serve_devnet
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -30,7 +31,15 @@ def main() -> int:
     if options.parent_death:
         _die_with_parent()
     try:
-        asyncio.run(_serve(options))
+        asyncio.run(
+            serve_devnet(
+                options.state,
+                host=options.host,
+                port=options.port,
+                block_interval_s=options.block_interval,
+                announce=lambda devnet: print(json.dumps(devnet.summary()), flush=True),
+            )
+        )
     except (BillingError, OSError) as error:
         print(f"devnet: {error}", file=sys.stderr)
         return 2
@@ -46,28 +55,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--parent-death", action="store_true", help="end when the starting process ends")
     parser.add_argument("--verbose", action="store_true", help="log what happens")
     return parser
-
-
-async def _serve(options: argparse.Namespace) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running_devnet(
-        options.state, host=options.host, port=options.port, block_interval_s=options.block_interval
-    ) as devnet:
-        ready = {
-            "host": devnet.host,
-            "port": devnet.port,
-            "public_key": devnet.public_key,
-            "network_id": devnet.network_id,
-            "admin": str(devnet.admin.resolve()),
-        }
-        print(json.dumps(ready), flush=True)
-        told = asyncio.create_task(stop.wait())
-        await asyncio.wait({told, devnet.heartbeat}, return_when=asyncio.FIRST_COMPLETED)
-        if devnet.heartbeat.done():
-            told.cancel()
-            devnet.heartbeat.result()  # raises what stopped it
 
 
 def _die_with_parent() -> None:

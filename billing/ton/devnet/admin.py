@@ -1,4 +1,4 @@
-"""The admin socket: faucet, clock and faults; one JSON object a line each way, on a socket only its owner opens."""
+"""The admin socket: faucet, clock, faults, keys; one JSON object a line each way, on a socket only its owner opens."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from billing.errors import BillingError
-from billing.ton.devnet.errors import DevnetError, SocketPathError
+from billing.ton.devnet.errors import DevnetError, DevnetNotRunningError, SocketPathError
 from billing.ton.devnet.faults import Fault, FaultKind
 from billing.ton.devnet.messages import AccountId
 from billing.ton.devnet.node import NETWORK_ID, DevnetNode, Minted
@@ -42,8 +43,14 @@ class AdminServer:
         if len(os.fsencode(self._path)) > SOCKET_PATH_MAX:
             raise SocketPathError(str(self._path), SOCKET_PATH_MAX)
         self._path.unlink(missing_ok=True)  # left by a process that was killed; the folder's lock is ours
-        self._server = await asyncio.start_unix_server(self._serve, self._path, limit=LINE_SIZE_MAX)
-        self._path.chmod(0o600)
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            os.fchmod(listener.fileno(), 0o600)  # before it has a name: the file is never open to others
+            listener.bind(str(self._path))
+            self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LINE_SIZE_MAX)
+        except BaseException:
+            listener.close()
+            raise
 
     async def close(self) -> None:
         """Stop listening and remove the socket."""
@@ -76,10 +83,11 @@ class AdminServer:
         methods: dict[str, Callable[..., Awaitable[Any]]] = {
             "status": self._status,
             "faucet": self._faucet,
-            "advance": self._advance,
+            "clock": self._clock,
             "inject": self._inject,
             "clear": self._clear,
             "cut": self._cut,
+            "change_validator": self._change_validator,
         }
         try:
             request = json.loads(line)
@@ -94,16 +102,31 @@ class AdminServer:
             "seqno": node.newest.seqno,
             "now": node.clock.now(),
             "clock_offset_s": node.clock.offset_s,
+            "frozen": node.clock.frozen_at is not None,
+            "accounts": node.chain.accounts,
             "queued": node.chain.pending,
-            "faults": node.faults.waiting,
+            "faults": node.faults.counts(),
+            "init_block": node.init_block.settings_text(),
+            "key_blocks": list(node.chain.validators.key_blocks),
         }
 
     async def _faucet(self, address: str, nanotons: int) -> dict[str, Any]:
         done = await self._node.faucet(AccountId.parse(address), int(nanotons))
         return {"lt": done.lt, "hash": done.hash.hex(), "seqno": done.seqno}
 
-    async def _advance(self, seconds: int) -> int:
-        return await self._node.advance(int(seconds))
+    async def _clock(self, action: str, value: int = 0) -> int:
+        actions: dict[str, Callable[[], Awaitable[int]]] = {
+            "advance": lambda: self._node.advance(int(value)),
+            "set": lambda: self._node.set_time(int(value)),
+            "freeze": self._node.freeze,
+            "thaw": self._node.thaw,
+        }
+        if action not in actions:
+            raise DevnetError(f"clock {action!r}: give one of {', '.join(actions)}")
+        return await actions[action]()
+
+    async def _change_validator(self) -> int:
+        return await self._node.change_validator()
 
     async def _inject(self, kind: str, count: int = 1, delay_s: float = 0.0) -> None:
         self._node.faults.inject(Fault(kind=FaultKind(kind), delay_s=float(delay_s)), int(count))
@@ -122,10 +145,14 @@ class DevnetStatus:
 
     network_id: int
     seqno: int
-    now: int
-    clock_offset_s: int
-    queued: int
-    faults: int
+    now: int  # unix time of the chain's clock
+    clock_offset_s: int  # ahead of the machine's clock, while it runs
+    frozen: bool
+    accounts: int
+    queued: int  # messages that wait for the next block
+    faults: Mapping[str, int]  # not yet used, by kind
+    init_block: str  # the first key block: number:root hash:file hash
+    key_blocks: Sequence[int]  # numbers of all of them
 
 
 class DevnetAdmin:
@@ -145,10 +172,22 @@ class DevnetAdmin:
 
     async def advance(self, seconds: int) -> int:
         """Move the chain's clock forward; returns the new unix time."""
-        return int(await self._ask(op="advance", seconds=seconds))
+        return int(await self._ask(op="clock", action="advance", value=seconds))
+
+    async def set_time(self, moment: int) -> int:
+        """Move the chain's clock forward to a unix time; returns it."""
+        return int(await self._ask(op="clock", action="set", value=moment))
+
+    async def freeze(self) -> int:
+        """Let the chain's time stand still; returns the unix time."""
+        return int(await self._ask(op="clock", action="freeze"))
+
+    async def thaw(self) -> int:
+        """Let the chain's time run on from where it stood; returns the unix time."""
+        return int(await self._ask(op="clock", action="thaw"))
 
     async def inject(self, kind: FaultKind, *, count: int = 1, delay_s: float = 0.0) -> None:
-        """Let the next `count` sends suffer a fault."""
+        """Let the next `count` queries that the fault is about suffer it."""
         await self._ask(op="inject", kind=kind.value, count=count, delay_s=delay_s)
 
     async def clear_faults(self) -> None:
@@ -159,9 +198,16 @@ class DevnetAdmin:
         """Cut a block now; returns its number."""
         return int(await self._ask(op="cut"))
 
+    async def change_validator(self) -> int:
+        """Cut a key block that hands over to a new validator; returns its number."""
+        return int(await self._ask(op="change_validator"))
+
     async def _ask(self, **request: Any) -> Any:  # noqa: ANN401  # JSON in, JSON out
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            reader, writer = await asyncio.open_unix_connection(self._path)
+            try:
+                reader, writer = await asyncio.open_unix_connection(self._path)
+            except (FileNotFoundError, ConnectionRefusedError) as error:
+                raise DevnetNotRunningError(self._path) from error
             try:
                 writer.write(json.dumps(request).encode() + b"\n")
                 line = await reader.readline()

@@ -1,7 +1,7 @@
 """Builds states and blocks: every field a client may check is real, what no client reads is empty.
 
-Empty are the message descriptions and the message queue (messages live in the devnet's own queue), the list of old
-masterchain blocks and the validator set: blocks are not signed, so clients connect with trust level 1.
+Empty are the message descriptions and the message queue (messages live in the devnet's own queue) and the list of old
+masterchain blocks: an old block is proved by its signatures instead.
 Source: block.tlb (`Block`, `BlockInfo`, `ValueFlow`, `BlockExtra`, `ShardStateUnsplit`, `McStateExtra`, `ShardDescr`).
 """
 
@@ -30,6 +30,10 @@ class BlockId:
     root_hash: bytes
     file_hash: bytes
 
+    def settings_text(self) -> str:
+        """The block as clients' settings name a key block: number:root hash:file hash."""
+        return f"{self.seqno}:{self.root_hash.hex()}:{self.file_hash.hex()}"
+
     def __str__(self) -> str:
         return f"({self.workchain},8000000000000000,{self.seqno}):{self.root_hash.hex()}"
 
@@ -53,6 +57,22 @@ class Moment:
     start_lt: int
     end_lt: int
     seed: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Office:
+    """Who signs a cut: the configuration after it, the newest key block before it, the short hash of its signers."""
+
+    config: Cell
+    is_key: bool  # this masterchain block carries the configuration itself
+    last_key: Head | None
+    signers: int
+    catchain: int
+
+    @property
+    def last_key_seqno(self) -> int:
+        """Number of the newest key block before; 0 when there is none."""
+        return self.last_key.id.seqno if self.last_key else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +140,7 @@ def build_block(
     *,
     previous: Head,
     master: Head,
+    office: Office,
     state: Cell,
     flow: Flow,
     transactions: AugmentedTrie,
@@ -127,7 +148,7 @@ def build_block(
 ) -> Cell:
     """Serialize Block; `custom` is McBlockExtra on the masterchain."""
     block = Builder().uint(0x11EF55AA, 32).sint(moment.global_id, 32)
-    block.ref(_info(moment, workchain, previous, master))
+    block.ref(_info(moment, workchain, previous, master, office))
     block.ref(_value_flow(flow))
     block.ref(merkle_update(previous.state, state))
     return block.ref(_extra(moment, transactions, custom)).cell()
@@ -148,20 +169,25 @@ def shard_hashes(moment: Moment, shard: BlockId) -> Cell:
     return store_label(Builder(), BASECHAIN, 32, 32).ref(leaf).cell()
 
 
-def master_state_extra(moment: Moment, shards: Cell, config: Cell, total: int) -> Cell:
+def master_state_extra(moment: Moment, shards: Cell, office: Office, total: int) -> Cell:
     """Serialize McStateExtra."""
-    extra = Builder().uint(0xCC26, 16).uint(1, 1).ref(shards).octets(_CONFIG_ADDRESS).ref(config)
-    info = Builder().uint(0, 16).uint(0, 32).uint(0, 32).uint(0, 1)  # flags, validator info
+    extra = Builder().uint(0xCC26, 16).uint(1, 1).ref(shards).octets(_CONFIG_ADDRESS).ref(office.config)
+    info = Builder().uint(0, 16).uint(office.signers, 32).uint(office.catchain, 32).uint(0, 1)  # flags, validator info
     info.uint(0, 1).uint(0, 1).uint(moment.end_lt, 64)  # no old blocks, with their (key, largest lt)
-    info.uint(0, 1).uint(0, 1)  # not after a key block, no last key block
+    info.uint(office.is_key, 1).uint(1 if office.last_key else 0, 1)
+    if office.last_key is not None:
+        info.content(_reference(office.last_key))
     return extra.ref(info.cell()).currency(total).cell()
 
 
-def master_block_extra(shards: Cell) -> Cell:
-    """Serialize McBlockExtra of a block that is not a key block."""
-    extra = Builder().uint(0xCCA5, 16).uint(0, 1).uint(1, 1).ref(shards)
+def master_block_extra(shards: Cell, office: Office) -> Cell:
+    """Serialize McBlockExtra; a key block's has the whole configuration."""
+    extra = Builder().uint(0xCCA5, 16).uint(office.is_key, 1).uint(1, 1).ref(shards)
     extra.uint(0, 1).currency(0).currency(0)  # no shard fees
-    return extra.ref(Builder().uint(0, 3).cell()).cell()
+    extra.ref(Builder().uint(0, 3).cell())
+    if office.is_key:
+        extra.octets(_CONFIG_ADDRESS).ref(office.config)
+    return extra.cell()
 
 
 def genesis(global_id: int, workchain: int, now: int, config: Cell) -> Head:
@@ -170,7 +196,8 @@ def genesis(global_id: int, workchain: int, now: int, config: Cell) -> Head:
     nowhere = BlockId(workchain=BASECHAIN, seqno=0, root_hash=bytes(32), file_hash=bytes(32))
     custom = None
     if workchain == MASTERCHAIN:
-        custom = master_state_extra(moment, shard_hashes(moment, nowhere), config, 0)
+        office = Office(config=config, is_key=False, last_key=None, signers=0, catchain=0)
+        custom = master_state_extra(moment, shard_hashes(moment, nowhere), office, 0)
     state = build_state(moment, workchain, AugmentedTrie(256, 5), custom)
     name = BlockId(workchain=workchain, seqno=0, root_hash=state.hash(), file_hash=sha256(encode_boc(state)).digest())
     return Head(id=name, end_lt=0, state=state)
@@ -185,11 +212,13 @@ def _reference(head: Head) -> Cell:
     return reference.octets(head.id.root_hash).octets(head.id.file_hash).cell()
 
 
-def _info(moment: Moment, workchain: int, previous: Head, master: Head) -> Cell:
+def _info(moment: Moment, workchain: int, previous: Head, master: Head, office: Office) -> Cell:
     info = Builder().uint(0x9BC7A987, 32).uint(0, 32).uint(0 if workchain == MASTERCHAIN else 1, 1)
-    info.uint(0, 7).uint(0, 8).uint(moment.seqno, 32).uint(0, 32)
+    info.uint(0, 5).uint(office.is_key and workchain == MASTERCHAIN, 1).uint(0, 1)  # no splits or merges
+    info.uint(0, 8).uint(moment.seqno, 32).uint(0, 32)
     _shard_ident(info, workchain).uint(moment.now, 32).uint(moment.start_lt, 64).uint(moment.end_lt, 64)
-    info.uint(0, 32).uint(0, 32).uint(0, 32).uint(0, 32)  # validators, catchain, oldest reference, key block
+    info.uint(office.signers, 32).uint(office.catchain, 32)
+    info.uint(0, 32).uint(office.last_key_seqno, 32)  # oldest masterchain block referred to, newest key block
     if workchain != MASTERCHAIN:
         info.ref(_reference(master))
     return info.ref(_reference(previous)).cell()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -15,6 +15,7 @@ from billing.ton.devnet.blocks import (
     Flow,
     Head,
     Moment,
+    Office,
     account_blocks,
     block_id,
     build_block,
@@ -24,16 +25,16 @@ from billing.ton.devnet.blocks import (
     master_state_extra,
     shard_hashes,
 )
-from billing.ton.devnet.boc import encode_boc, parse_one
+from billing.ton.devnet.boc import encode_boc
 from billing.ton.devnet.cells import Cell
-from billing.ton.devnet.errors import MessageTooLargeError, NotAnExternalError
+from billing.ton.devnet.errors import NotAnExternalError
+from billing.ton.devnet.external import check_external
 from billing.ton.devnet.messages import (
     NO_ACCOUNT,
     Account,
     AccountId,
     Parcel,
     Transaction,
-    external_destination,
     minted_message,
     parcel,
     parse_account,
@@ -41,9 +42,9 @@ from billing.ton.devnet.messages import (
 )
 from billing.ton.devnet.snapshot import Cut, Snapshot
 from billing.ton.devnet.trie import AugmentedTrie
+from billing.ton.devnet.validators import CATCHAIN_SEQNO, Validators
 from billing.ton.emulator import EmulationFailedError, Emulator
 
-EXTERNAL_SIZE_MAX = 65_535  # bytes, as validators enforce
 BLOCK_TRANSACTIONS_MAX = 4096  # the rest waits in the queue for the next block
 _LT_ROUND = 1_000_000  # every block starts on such a logical time
 _LT_STEP = 1000  # room for a transaction and its 255 messages
@@ -72,29 +73,38 @@ class _Round:
 class Chain:
     """A masterchain and a basechain of one shard each, executed by the real TVM."""
 
-    def __init__(self, emulator: Emulator, *, config: bytes, global_id: int, now: int) -> None:
+    def __init__(self, emulator: Emulator, *, validators: Validators, global_id: int, now: int) -> None:
         """Begin at genesis.
 
         Args:
-            emulator: executes transactions; made with the same configuration.
-            config: configuration dictionary as a bag of cells.
+            emulator: executes transactions; made with the validators' configuration.
+            validators: who signs, and the configuration that says so.
             global_id: network id.
             now: unix time of genesis.
         """
         self.global_id = global_id
-        self.config = parse_one(config)
+        self.validators = validators
         self._emulator = emulator
-        self._heads = {wc: genesis(global_id, wc, now, self.config) for wc in (MASTERCHAIN, BASECHAIN)}
+        config = validators.config_after(0)
+        self._heads = {wc: genesis(global_id, wc, now, config) for wc in (MASTERCHAIN, BASECHAIN)}
+        self._key_heads: list[Head] = []
+        self._key_due = True  # the first block is a key block
         self._accounts = {wc: AugmentedTrie(256, 5) for wc in (MASTERCHAIN, BASECHAIN)}
         self._queue: deque[Parcel] = deque()
         self.zero_state = self._heads[MASTERCHAIN].id
         self._round: _Round | None = None
 
     def restore(
-        self, *, heads: Mapping[int, Head], accounts: Iterable[tuple[AccountId, Account]], queue: Iterable[Parcel]
+        self,
+        *,
+        heads: Mapping[int, Head],
+        key_blocks: Iterable[Head],
+        accounts: Iterable[tuple[AccountId, Account]],
+        queue: Iterable[Parcel],
     ) -> None:
-        """Continue from stored heads, accounts and queued messages."""
+        """Continue from stored heads, key blocks (ascending), accounts and queued messages."""
         self._heads = dict(heads)
+        self._key_heads, self._key_due = list(key_blocks), False
         tries = {wc: AugmentedTrie(256, 5) for wc in (MASTERCHAIN, BASECHAIN)}
         for name, account in accounts:
             tries[name.workchain] = tries[name.workchain].put(name.key, account)
@@ -107,13 +117,33 @@ class Chain:
         return self._heads[MASTERCHAIN].id.seqno
 
     @property
+    def heads(self) -> Mapping[int, Head]:
+        """The newest block of each workchain."""
+        return self._heads
+
+    @property
+    def key_blocks(self) -> Sequence[Head]:
+        """The masterchain's key blocks, ascending."""
+        return self._key_heads
+
+    @property
+    def accounts(self) -> int:
+        """How many accounts there are on both workchains."""
+        return sum(trie.count for trie in self._accounts.values())
+
+    @property
     def pending(self) -> int:
         """Messages waiting for the next block."""
         return len(self._queue)
 
-    def accounts_hash(self) -> bytes:
-        """Hash over all accounts of both workchains, to compare after a restart."""
-        return sha256(b"".join(self._accounts[wc].cell().hash() for wc in (MASTERCHAIN, BASECHAIN))).digest()
+    def states_hold(self, moment: Moment) -> bool:
+        """Say whether the restored accounts give the states that the newest blocks, cut at `moment`, commit to."""
+        base = build_state(moment, BASECHAIN, self._accounts[BASECHAIN], None)
+        shards = shard_hashes(moment, self._heads[BASECHAIN].id)
+        master = self._master_state(moment, shards, self._office(moment.seqno))
+        return all(
+            self._heads[wc].state.hash() == state.hash() for wc, state in ((BASECHAIN, base), (MASTERCHAIN, master))
+        )
 
     def account(self, name: AccountId) -> Account:
         """The account as it is now; an empty one when it does not exist."""
@@ -121,20 +151,21 @@ class Chain:
         found = trie.get(name.key) if trie else None
         return found if isinstance(found, Account) else NO_ACCOUNT
 
+    def change_validator(self) -> None:
+        """Let the next block be a key block that names the next validator."""
+        self._key_due = True
+
     def accept_external(self, boc: bytes, *, now: int) -> Transaction:
         """Execute an external message and everything it sets off, for the next block.
 
         Raises:
-            MessageTooLargeError: over the size limit.
-            MalformedCellError: not a bag of cells, or not a message.
-            NotAnExternalError: another kind of message, or to another chain.
+            MessageTooLargeError, MessageTooDeepError, MalformedCellError: see `check_external`.
+            NotAnExternalError: another kind of message, or to another workchain.
             ExternalNotAcceptedError: the account did not accept it; nothing changed.
         """
-        if len(boc) > EXTERNAL_SIZE_MAX:
-            raise MessageTooLargeError(len(boc), EXTERNAL_SIZE_MAX)
-        to = external_destination(parse_one(boc))
-        if to is None or to.workchain not in self._accounts:
-            raise NotAnExternalError("only inbound external messages to workchain 0 or -1 enter here")
+        to = check_external(boc)
+        if to.workchain not in self._accounts:
+            raise NotAnExternalError(f"a message to workchain {to.workchain}: there are workchain 0 and -1 only")
         transaction = self._execute(to, boc, self._open_round(now))
         self._drain(now)
         return transaction
@@ -158,22 +189,24 @@ class Chain:
         """Close the round: build both blocks over what happened (possibly nothing)."""
         current = self._open_round(now)
         self._drain(now)
+        seqno = self.seqno + 1
+        if self._key_due:
+            self.validators.add_key_block(seqno)
         moment = Moment(
             global_id=self.global_id,
-            seqno=self.seqno + 1,
+            seqno=seqno,
             now=current.now,
             start_lt=current.start_lt,
             end_lt=current.next_lt,
             seed=current.seed,
         )
+        office = self._office(seqno)
         base_state = build_state(moment, BASECHAIN, self._accounts[BASECHAIN], None)
-        base, base_boc, base_id = self._block(moment, BASECHAIN, current, base_state, None)
+        base, base_boc, base_id = self._block(moment, BASECHAIN, office, base_state, None)
         shards = shard_hashes(moment, base_id)
-        total = sum(trie.amount for trie in self._accounts.values())
-        custom = master_state_extra(moment, shards, self.config, total)
-        master_state = build_state(moment, MASTERCHAIN, self._accounts[MASTERCHAIN], custom)
+        master_state = self._master_state(moment, shards, office)
         master, master_boc, master_id = self._block(
-            moment, MASTERCHAIN, current, master_state, master_block_extra(shards)
+            moment, MASTERCHAIN, office, master_state, master_block_extra(shards, office)
         )
         snapshot = Snapshot(
             moment=moment,
@@ -185,9 +218,13 @@ class Chain:
         )
         for wc, name in snapshot.ids.items():
             self._heads[wc] = Head(id=name, end_lt=moment.end_lt, state=snapshot.states[wc])
+        if office.is_key:
+            self._key_heads.append(self._heads[MASTERCHAIN])
+            self._key_due = False
         self._round = None
         return Cut(
             snapshot=snapshot,
+            is_key=office.is_key,
             bocs={MASTERCHAIN: master_boc, BASECHAIN: base_boc},
             transactions=tuple(transaction for transaction, _, _ in current.done),
             changed=current.changed,
@@ -195,8 +232,9 @@ class Chain:
         )
 
     def _block(
-        self, moment: Moment, workchain: int, current: _Round, state: Cell, custom: Cell | None
+        self, moment: Moment, workchain: int, office: Office, state: Cell, custom: Cell | None
     ) -> tuple[Cell, bytes, BlockId]:
+        current = self._open_round(moment.now)
         flow = Flow(
             before=current.before[workchain],
             after=self._accounts[workchain].amount,
@@ -208,6 +246,7 @@ class Chain:
             workchain,
             previous=self._heads[workchain],
             master=self._heads[MASTERCHAIN],
+            office=office,
             state=state,
             flow=flow,
             transactions=account_blocks([done for done in current.done if done[0].account.workchain == workchain]),
@@ -215,6 +254,20 @@ class Chain:
         )
         boc = encode_boc(block)
         return block, boc, block_id(moment, workchain, boc, block)
+
+    def _master_state(self, moment: Moment, shards: Cell, office: Office) -> Cell:
+        total = sum(trie.amount for trie in self._accounts.values())
+        custom = master_state_extra(moment, shards, office, total)
+        return build_state(moment, MASTERCHAIN, self._accounts[MASTERCHAIN], custom)
+
+    def _office(self, seqno: int) -> Office:
+        return Office(
+            config=self.validators.config_after(seqno),
+            is_key=seqno in self.validators.key_blocks,
+            last_key=next((head for head in reversed(self._key_heads) if head.id.seqno < seqno), None),
+            signers=self.validators.list_hash(seqno),
+            catchain=CATCHAIN_SEQNO,
+        )
 
     def _open_round(self, now: int) -> _Round:
         if self._round is None:

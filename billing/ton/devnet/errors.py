@@ -3,11 +3,13 @@
 DevnetError (a BillingError)
 ├── MalformedCellError      bytes that are not a bag of cells, or cells of another layout than expected
 ├── MessageTooLargeError    an external message over the network's size limit
+├── MessageTooDeepError     an external message whose cells are nested deeper than the network's limit
 ├── NotAnExternalError      a message sent to the lite-server that is not an inbound external one
 ├── UnknownBlockError       a block id this chain never had, or whose state is no longer kept
 ├── StoreBusyError          another process runs on this state folder
 ├── StoreFailedError        the disk did not take a block; the devnet stops
 ├── SocketPathError         the state folder's path is too long for a unix socket
+├── DevnetNotRunningError   nobody listens on the admin socket
 └── CorruptStoreError       the stored accounts do not give the state the last block committed to
 
 A refusal by the contract itself is `billing.ton.emulator.ExternalNotAcceptedError`.
@@ -38,6 +40,18 @@ class MessageTooLargeError(DevnetError):
         return f"external message too large: {self.size} bytes, at most {self.limit}; send several smaller ones"
 
 
+class MessageTooDeepError(DevnetError):
+    """An external message nested too deeply, as real lite-servers refuse it."""
+
+    def __init__(self, depth: int, limit: int) -> None:
+        super().__init__(depth, limit)
+        self.depth = depth
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"external message too deep: {self.depth} cells below one another, at most {self.limit}; make it flatter"
+
+
 class NotAnExternalError(DevnetError):
     """Only inbound external messages enter through a lite-server."""
 
@@ -55,6 +69,17 @@ class StoreBusyError(DevnetError):
 
     def __str__(self) -> str:
         return f"{self.path} is used by another devnet: stop that one, or choose another --state folder"
+
+
+class DevnetNotRunningError(DevnetError):
+    """Nobody listens on the admin socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"no devnet answers on {self.path}: start it (chrysalis devnet run), or give its --state folder"
 
 
 class CorruptStoreError(DevnetError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -9,10 +10,12 @@ from billing.errors import BillingError, MessageRejectedError
 from billing.ton.devnet import tl
 from billing.ton.devnet.adnl import ConnectionLostError
 from billing.ton.devnet.archive import Archive
-from billing.ton.devnet.blocks import BASECHAIN, MASTERCHAIN
+from billing.ton.devnet.blocks import BASECHAIN, MASTERCHAIN, BlockId
 from billing.ton.devnet.boc import encode_boc
 from billing.ton.devnet.cells import Builder, Cell
 from billing.ton.devnet.errors import DevnetError
+from billing.ton.devnet.faults import Fault, FaultKind, Target
+from billing.ton.devnet.links import Links
 from billing.ton.devnet.messages import AccountId, account_program
 from billing.ton.devnet.node import DevnetNode
 from billing.ton.devnet.proofs import account_proof, config_proof, shard_proof
@@ -45,8 +48,9 @@ class LiteServer:
             "getConfigParams": self._config,
             "getLibraries": self._libraries,
             **Archive(node.store).queries(),
+            **Links(node).queries(),
         }
-        self._proved_shards: tuple[int, bytes] = (-1, b"")
+        self._proved_shards: tuple[BlockId | None, bytes] = (None, b"")
 
     async def answer(self, query: bytes) -> bytes:
         """Answer one query; refusals become liteServer.error.
@@ -55,6 +59,9 @@ class LiteServer:
             ConnectionLostError: an injected fault wants no answer.
         """
         try:
+            fault = self._node.faults.take(Target.QUERY)
+            if fault is not None:
+                await _spoil(fault)
             return await self._dispatch(TlReader(query))
         except ConnectionLostError:
             raise
@@ -86,7 +93,13 @@ class LiteServer:
         return answer("sendMsgStatus").number(1).done()
 
     def _masterchain_info(self, _: TlReader) -> bytes:
-        return self._end_of_info(answer("masterchainInfo").block(self._node.newest.master))
+        return self._end_of_info(answer("masterchainInfo").block(self._shown_head().master))
+
+    def _shown_head(self) -> Snapshot:
+        fault = self._node.faults.take(Target.HEAD)
+        if fault is None:
+            return self._node.newest
+        return self._node.oldest if fault.kind is FaultKind.OLD_BLOCK else self._node.invent(fault.kind)
 
     def _masterchain_info_ext(self, _: TlReader) -> bytes:
         newest = self._node.newest
@@ -109,15 +122,17 @@ class LiteServer:
         self._check_workchain(account)
         found = snapshot.account(account)
         state = b"" if found is None else encode_boc(found.state)
-        if found is not None and self._node.faults.next_forgery():
+        fault = None if found is None else self._node.faults.take(Target.STATE)
+        if found is not None and fault is not None and fault.kind is FaultKind.FORGE_STATE:
             state = encode_boc(_forged(found.state))
+        proved = self._node.oldest if fault is not None and fault.kind is FaultKind.WRONG_PROOF else snapshot
         writer = answer("accountState").block(snapshot.master).block(snapshot.ids[account.workchain])
         proof = b"" if account.workchain == MASTERCHAIN else self._shard_proof(snapshot)
-        return writer.octets(proof).octets(account_proof(snapshot, account)).octets(state).done()
+        return writer.octets(proof).octets(account_proof(proved, account)).octets(state).done()
 
     def _shard_proof(self, snapshot: Snapshot) -> bytes:
-        if self._proved_shards[0] != snapshot.seqno:
-            self._proved_shards = (snapshot.seqno, shard_proof(snapshot))
+        if self._proved_shards[0] != snapshot.master:
+            self._proved_shards = (snapshot.master, shard_proof(snapshot))
         return self._proved_shards[1]
 
     def _check_workchain(self, account: AccountId) -> None:
@@ -182,3 +197,13 @@ def _forged(state: Cell) -> Cell:
     data = bytearray(state.data)
     data[-2] ^= 0x10
     return Cell(bytes(data), state.bit_length, state.refs)
+
+
+async def _spoil(fault: Fault) -> None:
+    """Keep a query waiting, for ever or for a while, or end its connection."""
+    if fault.kind is FaultKind.DISCONNECT:
+        raise ConnectionLostError("connection ended by an injected fault")
+    if fault.delay_s:
+        await asyncio.sleep(fault.delay_s)
+    else:
+        await asyncio.Event().wait()  # until the client gives up and closes the connection

@@ -5,26 +5,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from billing.errors import BillingError, MessageRejectedError
-from billing.ton.config import slim_config
 from billing.ton.devnet.adnl import ConnectionLostError
 from billing.ton.devnet.blocks import BlockId
 from billing.ton.devnet.chain import Chain
 from billing.ton.devnet.clock import Clock
 from billing.ton.devnet.errors import StoreFailedError, UnknownBlockError
-from billing.ton.devnet.faults import Fault, FaultKind, FaultPlan
+from billing.ton.devnet.faults import Fault, FaultKind, FaultPlan, Target
+from billing.ton.devnet.fork import ACCOUNTS_MAX, Fork, build_fork
 from billing.ton.devnet.messages import AccountId
 from billing.ton.devnet.snapshot import Snapshot
 from billing.ton.devnet.store import Store
+from billing.ton.devnet.validators import Validators
 from billing.ton.emulator import Emulator
 
 NETWORK_ID = -777
 SNAPSHOTS_KEPT = 256  # blocks whose account states can be asked for
+FORKS_KEPT = 16  # invented blocks that the last lies were about
+_MAINNET = -239  # the network a devnet pretends to be when asked to
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +53,8 @@ class DevnetNode:
         self.key_seed = seed
         self.faults = FaultPlan()
         self._snapshots: OrderedDict[int, Snapshot] = OrderedDict()
+        self._forks: deque[Fork] = deque(maxlen=FORKS_KEPT)
+        self._held: list[bytes] = []  # messages that wait for another one to pass them
         self._changed = asyncio.Condition()
         self._failure: StoreFailedError | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -62,20 +68,25 @@ class DevnetNode:
             CorruptStoreError: the folder is damaged.
             EmulatorUnavailableError: no emulator for this machine.
         """
-        config = slim_config(NETWORK_ID)
-        emulator = Emulator(config)
         store = Store.open(folder)
         try:
-            seed = store.get("key seed") or secrets.token_bytes(32)
-            store.put("key seed", seed)
-            clock = Clock(int(store.get("clock offset") or 0))
+            seed = _secret(store, "key seed")
+            clock = Clock.from_json(store.get("clock"))
             genesis = int(store.get("genesis") or clock.now())
             store.put("genesis", str(genesis).encode())
-            chain = Chain(emulator, config=config, global_id=NETWORK_ID, now=genesis)
-            heads = store.heads()
-            if heads is not None:
-                chain.restore(heads=heads, accounts=store.accounts(), queue=store.queue())
-                store.check_accounts(chain.accounts_hash())
+            keys = store.key_blocks()
+            validators = Validators(
+                _secret(store, "validator seed"),
+                global_id=NETWORK_ID,
+                since=genesis,
+                key_blocks=(key.id.seqno for key in keys),
+            )
+            emulator = Emulator(validators.config_boc())
+            chain = Chain(emulator, validators=validators, global_id=NETWORK_ID, now=genesis)
+            heads, moment = store.heads(), store.moment(NETWORK_ID)
+            if heads is not None and moment is not None:
+                chain.restore(heads=heads, key_blocks=keys, accounts=store.accounts(), queue=store.queue())
+                store.check(chain.states_hold(moment))
             node = cls(store, chain, emulator, clock, seed)
             node.cut()
         except BaseException:
@@ -96,12 +107,43 @@ class DevnetNode:
         """The snapshot of the newest block."""
         return next(reversed(self._snapshots.values()))
 
+    @property
+    def oldest(self) -> Snapshot:
+        """The oldest snapshot that is kept."""
+        return next(iter(self._snapshots.values()))
+
+    @property
+    def init_block(self) -> BlockId:
+        """The first key block: where clients start that check signatures."""
+        return self.chain.key_blocks[0].id
+
+    def invent(self, kind: FaultKind) -> Snapshot:
+        """Make up the next block, of another network or with made-up accounts; it is served when asked for."""
+        known = (AccountId(0, key.to_bytes(32, "big")) for key in self.newest.accounts[0])
+        fork = build_fork(
+            self.emulator,
+            heads=self.chain.heads,
+            key_blocks=self.chain.key_blocks,
+            accounts=islice(known, ACCOUNTS_MAX),
+            global_id=_MAINNET if kind is FaultKind.FOREIGN_NETWORK else NETWORK_ID,
+            now=self.clock.now(),
+        )
+        self._forks.append(fork)
+        return fork.snapshot
+
+    def fork_of(self, name: BlockId) -> Fork | None:
+        """The fork this masterchain or basechain block was made up for, if it was."""
+        return next((fork for fork in self._forks if name in fork.snapshot.ids.values()), None)
+
     def snapshot(self, name: BlockId) -> Snapshot:
         """Return the snapshot a masterchain or basechain block belongs to.
 
         Raises:
             UnknownBlockError: no such block, or its state is no longer kept.
         """
+        fork = self.fork_of(name)
+        if fork is not None:
+            return fork.snapshot
         found = self._snapshots.get(name.seqno)
         if found is None or found.ids.get(name.workchain) != name:
             raise UnknownBlockError(
@@ -119,7 +161,7 @@ class DevnetNode:
         self._check_alive()
         cut = self.chain.cut(now=self.clock.now())
         try:
-            self.store.save(cut, self.chain.accounts_hash())
+            self.store.save(cut)
         except StoreFailedError as error:
             self._failure = error
             raise
@@ -157,7 +199,7 @@ class DevnetNode:
             BillingError: refused; `ExternalNotAcceptedError`, `MessageTooLargeError` and their like say why.
             ConnectionLostError: executed, but the answer is to be lost.
         """
-        fault = self.faults.next_send()
+        fault = self.faults.take(Target.SEND)
         kind = fault.kind if fault else None
         if fault is not None:
             _log.info("fault %s hits a message of %d bytes", fault.kind, len(body))
@@ -165,10 +207,16 @@ class DevnetNode:
             return
         if kind is FaultKind.REJECT:
             raise MessageRejectedError("rejected by an injected fault")
+        if kind is FaultKind.REORDER:
+            self._held.append(body)
+            return
         if fault is not None and kind is FaultKind.DELAY:
             self._start(self._deliver_later(body, fault))
             return
-        await self._deliver(body)
+        try:
+            await self._deliver(body)
+        finally:
+            await self._deliver_held()
         if kind is FaultKind.DUPLICATE:
             self._start(self._deliver_again(body))
         if kind is FaultKind.LOSE_ANSWER:
@@ -184,8 +232,30 @@ class DevnetNode:
 
     async def advance(self, seconds: int) -> int:
         """Move the clock forward, cut a block at the new time, and return that time."""
-        now = self.clock.advance(seconds)
-        self.store.put("clock offset", str(self.clock.offset_s).encode())
+        return await self._moved(self.clock.advance(seconds))
+
+    async def set_time(self, moment: int) -> int:
+        """Move the clock forward to a unix time, cut a block then, and return the time."""
+        return await self._moved(self.clock.set(moment))
+
+    async def freeze(self) -> int:
+        """Let time stand still, in blocks as well; returns it."""
+        return await self._moved(self.clock.freeze())
+
+    async def thaw(self) -> int:
+        """Let time run on from where it stood; returns it."""
+        return await self._moved(self.clock.thaw())
+
+    async def change_validator(self) -> int:
+        """Cut a key block that hands over to a new validator key; returns its number."""
+        self._check_alive()
+        self.chain.change_validator()
+        snapshot = self.cut()
+        await self.tick()
+        return snapshot.seqno
+
+    async def _moved(self, now: int) -> int:
+        self.store.put("clock", self.clock.to_json())
         await self.tick()
         return now
 
@@ -197,6 +267,11 @@ class DevnetNode:
         self._check_alive()
         self.chain.accept_external(body, now=self.clock.now())
         await self.tick()
+
+    async def _deliver_held(self) -> None:
+        held, self._held = self._held, []
+        for body in held:
+            await self._deliver_again(body)
 
     async def _deliver_later(self, body: bytes, fault: Fault) -> None:
         await asyncio.sleep(fault.delay_s)
@@ -212,3 +287,10 @@ class DevnetNode:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _secret(store: Store, name: str) -> bytes:
+    """Read a seed of 32 bytes from the store, made once."""
+    seed = store.get(name) or secrets.token_bytes(32)
+    store.put(name, seed)
+    return seed

@@ -6,9 +6,12 @@ from collections.abc import Collection
 
 from billing.ton.devnet.blocks import MASTERCHAIN
 from billing.ton.devnet.boc import encode_boc
-from billing.ton.devnet.cells import Cell, merkle_proof, pruned
+from billing.ton.devnet.cells import Cell, Reader, merkle_proof, pruned
 from billing.ton.devnet.messages import AccountId
 from billing.ton.devnet.snapshot import Snapshot
+from billing.ton.devnet.trie import load_label
+
+_ABOUT_VALIDATORS = (28, 34)  # configuration parameters: how many sign, and who
 
 
 def _keep(cell: Cell, kept: dict[int, Cell]) -> Cell:
@@ -20,6 +23,35 @@ def _keep(cell: Cell, kept: dict[int, Cell]) -> Cell:
 def header_proof(block: Cell) -> Cell:
     """Prove a block's header and its state update."""
     return merkle_proof(_keep(block, {0: block.refs[0], 2: block.refs[2]}))
+
+
+def config_in_block_proof(block: Cell) -> Cell:
+    """Prove the configuration in a key block: its dictionary whole, of its parameters those about validators."""
+    extra = block.refs[3]
+    custom = extra.refs[3]
+    config = _config_keys(custom.refs[2])
+    proved = _keep(extra, {3: _keep(custom, {0: custom.refs[0], 1: custom.refs[1], 2: config})})
+    return merkle_proof(_keep(block, {0: block.refs[0], 2: block.refs[2], 3: proved}))
+
+
+def shards_in_block_proof(block: Cell) -> Cell:
+    """Prove the shard blocks that a masterchain block lists."""
+    extra = block.refs[3]
+    return merkle_proof(_keep(block, {0: block.refs[0], 2: block.refs[2], 3: _keep(extra, {3: extra.refs[3]})}))
+
+
+def _config_keys(root: Cell) -> Cell:
+    """Prune every parameter of a configuration dictionary but those that say who signs."""
+
+    def visit(cell: Cell, prefix: int, remaining: int) -> Cell:
+        label, length = load_label(Reader(cell), remaining)
+        prefix, remaining = prefix << length | label, remaining - length
+        if not remaining:
+            return cell if prefix in _ABOUT_VALIDATORS else _keep(cell, {})
+        below = tuple(visit(ref, prefix << 1 | bit, remaining - 1) for bit, ref in enumerate(cell.refs))
+        return Cell(cell.data, cell.bit_length, below)
+
+    return visit(root, 0, 32)
 
 
 def transactions_proof(block: Cell, hashes: Collection[bytes]) -> Cell:

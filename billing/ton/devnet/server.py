@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,21 @@ class Devnet:
     port: int
     public_key: str  # base64, as client configurations have it
     admin: Path
+    init_block: str  # the first key block, as settings have it: number:root hash:file hash
     node: DevnetNode
     heartbeat: asyncio.Task[None]  # cuts idle blocks; ends only with the devnet, or with the error that stopped it
     network_id: int = NETWORK_ID
+
+    def summary(self) -> dict[str, str | int]:
+        """What a client or supervisor needs to use it."""
+        return {
+            "host": self.host,
+            "port": self.port,
+            "public_key": self.public_key,
+            "network_id": self.network_id,
+            "init_block": self.init_block,
+            "admin": str(self.admin.resolve()),
+        }
 
 
 @asynccontextmanager
@@ -64,6 +77,7 @@ async def running_devnet(
             port=port,
             public_key=base64.b64encode(server.key.public).decode(),
             admin=folder / "admin.sock",
+            init_block=node.init_block.settings_text(),
             node=node,
             heartbeat=timer,
         )
@@ -74,6 +88,26 @@ async def running_devnet(
         await admin.close()
         await server.close()
         await node.close()
+
+
+async def serve_devnet(
+    folder: Path, *, host: str, port: int, block_interval_s: float, announce: Callable[[Devnet], None]
+) -> None:
+    """Run a devnet until SIGTERM or SIGINT; `announce` is called once it can be used. Raises as `running_devnet`.
+
+    Raises:
+        StoreFailedError: the disk took no block any more.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with running_devnet(folder, host=host, port=port, block_interval_s=block_interval_s) as devnet:
+        announce(devnet)
+        told = asyncio.create_task(stop.wait())
+        await asyncio.wait({told, devnet.heartbeat}, return_when=asyncio.FIRST_COMPLETED)
+        if devnet.heartbeat.done():
+            told.cancel()
+            devnet.heartbeat.result()  # raises what stopped it
 
 
 async def _cut_regularly(node: DevnetNode, interval_s: float) -> None:

@@ -44,6 +44,7 @@ class Cut:
     """What a cut changed: the snapshot, and all that must be stored with it."""
 
     snapshot: Snapshot
+    is_key: bool
     bocs: Mapping[int, bytes]
     transactions: tuple[Transaction, ...]
     changed: Mapping[AccountId, Account]

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from billing.ton.devnet.blocks import BASECHAIN, MASTERCHAIN, BlockId, Head
-from billing.ton.devnet.boc import parse_one
+from billing.ton.devnet.blocks import BASECHAIN, MASTERCHAIN, BlockId, Head, Moment
+from billing.ton.devnet.boc import encode_boc, parse_one
 from billing.ton.devnet.cells import Cell
 from billing.ton.devnet.errors import CorruptStoreError, StoreBusyError, StoreFailedError
 from billing.ton.devnet.messages import Account, AccountId, Parcel, parcel, parse_account
+from billing.ton.devnet.proofs import master_state_proof
 from billing.ton.devnet.snapshot import Cut
 
-_FORMAT = 1
+_FORMAT = 2
 _EMPTY_BLOCKS_KEPT = 2000  # older blocks without transactions are forgotten
 
 _SCHEMA = """
@@ -35,7 +36,8 @@ create index if not exists transactions_by_block on transactions (workchain, seq
 create table if not exists blocks (
     workchain integer not null, seqno integer not null, root_hash blob not null, file_hash blob not null,
     start_lt integer not null, end_lt integer not null, utime integer not null, transactions integer not null,
-    boc blob not null, primary key (workchain, seqno));
+    boc blob not null, key_proof blob, primary key (workchain, seqno));
+create index if not exists key_blocks on blocks (seqno) where key_proof is not null;
 create table if not exists queue (place integer primary key, boc blob not null);
 """
 
@@ -68,6 +70,7 @@ class Store:
             CorruptStoreError: the file is not one of this program.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # the keys of lite-server and validator are in it
         lock = (folder / "lock").open("wb")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,7 +107,7 @@ class Store:
         """Write a setting of this chain."""
         self._database.execute("insert or replace into meta values (?, ?)", (key, value))
 
-    def save(self, cut: Cut, accounts_hash: bytes) -> None:
+    def save(self, cut: Cut) -> None:
         """Write a cut, all or nothing."""
         database, snapshot = self._database, cut.snapshot
         try:
@@ -127,7 +130,6 @@ class Store:
             self._save_blocks(cut)
             database.execute("delete from queue")
             database.executemany("insert into queue (boc) values (?)", [(message.boc,) for message in cut.queue])
-            self.put("accounts hash", accounts_hash)
             database.execute("commit")
         except sqlite3.Error as error:
             with suppress(sqlite3.Error):
@@ -136,19 +138,22 @@ class Store:
 
     def _save_blocks(self, cut: Cut) -> None:
         moment = cut.snapshot.moment
+        key_proof = encode_boc(master_state_proof(cut.snapshot)) if cut.is_key else None
         for workchain, name in cut.snapshot.ids.items():
             count = sum(done.account.workchain == workchain for done in cut.transactions)
             self._database.execute(
-                "insert into blocks values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "insert into blocks values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(workchain, name.seqno, name.root_hash, name.file_hash),
-                    *(moment.start_lt, moment.end_lt, moment.now, count, cut.bocs[workchain]),
+                    *(moment.start_lt, moment.end_lt, moment.now, count),
+                    *(cut.bocs[workchain], key_proof if workchain == MASTERCHAIN else None),
                 ),
             )
         old = cut.snapshot.seqno - _EMPTY_BLOCKS_KEPT
         self._database.execute(
             "delete from blocks where seqno = ? and not exists "
-            "(select 1 from blocks as other where other.seqno = ? and other.transactions > 0)",
+            "(select 1 from blocks as other where other.seqno = ? and "
+            "(other.transactions > 0 or other.key_proof is not null))",
             (old, old),
         )
 
@@ -175,6 +180,39 @@ class Store:
             new_state = block.refs[2].refs[1]  # the update's new side, pruned: its hash and depth are all that counts
             found[workchain] = Head(id=name, end_lt=end_lt, state=new_state)
         return found
+
+    def moment(self, global_id: int) -> Moment | None:
+        """Return when the newest block was cut (without its seed), or None before the first."""
+        row = self._database.execute(
+            "select seqno, utime, start_lt, end_lt from blocks where workchain = ? order by seqno desc limit 1",
+            (MASTERCHAIN,),
+        ).fetchone()
+        if row is None:
+            return None
+        return Moment(global_id=global_id, seqno=row[0], now=row[1], start_lt=row[2], end_lt=row[3], seed=b"")
+
+    def key_blocks(self) -> list[Head]:
+        """Return the key blocks, ascending; of their states only the hash is known."""
+        rows = self._database.execute(
+            "select seqno, root_hash, file_hash, end_lt, boc from blocks where workchain = ? "
+            "and key_proof is not null order by seqno",
+            (MASTERCHAIN,),
+        )
+        return [
+            Head(
+                id=BlockId(workchain=MASTERCHAIN, seqno=row[0], root_hash=row[1], file_hash=row[2]),
+                end_lt=row[3],
+                state=parse_one(row[4]).refs[2].refs[1],
+            )
+            for row in rows
+        ]
+
+    def key_proof(self, seqno: int) -> bytes | None:
+        """Return the proof of a key block's masterchain state that was kept with it; None for any other block."""
+        row: tuple[bytes | None] | None = self._database.execute(
+            "select key_proof from blocks where workchain = ? and seqno = ?", (MASTERCHAIN, seqno)
+        ).fetchone()
+        return row[0] if row else None
 
     def accounts(self) -> Iterator[tuple[AccountId, Account]]:
         """Yield every account."""
@@ -234,13 +272,13 @@ class Store:
             return None
         return BlockId(workchain=workchain, seqno=row[0], root_hash=row[1], file_hash=row[2]), bytes(row[3])
 
-    def check_accounts(self, accounts_hash: bytes) -> None:
-        """Compare the restored accounts with what the last cut wrote down.
+    def check(self, states_hold: bool) -> None:
+        """Refuse a folder whose accounts do not give the states of its newest blocks.
 
         Raises:
-            CorruptStoreError: they differ.
+            CorruptStoreError: they do not.
         """
-        if self.get("accounts hash") != accounts_hash:
+        if not states_hold:
             raise CorruptStoreError(str(self._path), "the accounts are not those of the last block")
 
     def _check_format(self) -> None:

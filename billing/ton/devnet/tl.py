@@ -32,6 +32,7 @@ ADNL_ANSWER = constructor("adnl.message.answer query_id:int256 answer:bytes = ad
 LITE_QUERY = constructor("liteServer.query data:bytes = Object")
 WAIT_MASTERCHAIN = constructor("liteServer.waitMasterchainSeqno seqno:int timeout_ms:int = Object")
 ERROR = constructor("liteServer.error code:int message:string = liteServer.Error")
+SIGNATURE_SET = (0xF644A6E6).to_bytes(4, "little")  # liteServer.signatureSet.ordinary, whose line names it
 TRUE = constructor("boolTrue = Bool")
 FALSE = constructor("boolFalse = Bool")
 
@@ -153,6 +154,13 @@ ANSWERS = {
     "blockTransactionsExt": f"id:{_BLOCK} req_count:# incomplete:Bool transactions:bytes proof:bytes "
     "= liteServer.BlockTransactionsExt",
     "configInfo": f"mode:# id:{_BLOCK} state_proof:bytes config_proof:bytes = liteServer.ConfigInfo",
+    "partialBlockProof": f"complete:Bool from:{_BLOCK} to:{_BLOCK} steps:(vector liteServer.BlockLink) "
+    "= liteServer.PartialBlockProof",
+    "blockLinkForward": f"to_key_block:Bool from:{_BLOCK} to:{_BLOCK} dest_proof:bytes config_proof:bytes "
+    "signatures:liteServer.SignatureSet = liteServer.BlockLink",
+    "blockLinkBack": f"to_key_block:Bool from:{_BLOCK} to:{_BLOCK} dest_proof:bytes proof:bytes state_proof:bytes "
+    "= liteServer.BlockLink",
+    "shardBlockProof": f"masterchain_id:{_BLOCK} links:(vector liteServer.shardBlockLink) = liteServer.ShardBlockProof",
     "libraryResult": "result:(vector liteServer.libraryEntry) = liteServer.LibraryResult",
 }
 _ANSWER_IDS = {name: constructor(f"liteServer.{name} {fields}") for name, fields in ANSWERS.items()}
@@ -179,6 +187,8 @@ QUERIES = {
     "reverse_order:mode.6?true want_proof:mode.5?true = liteServer.BlockTransactionsExt",
     "getConfigAll": f"mode:# id:{_BLOCK} = liteServer.ConfigInfo",
     "getConfigParams": f"mode:# id:{_BLOCK} param_list:(vector int) = liteServer.ConfigInfo",
+    "getBlockProof": f"mode:# known_block:{_BLOCK} target_block:mode.0?{_BLOCK} = liteServer.PartialBlockProof",
+    "getShardBlockProof": f"id:{_BLOCK} = liteServer.ShardBlockProof",
     "getLibraries": "library_list:(vector int256) = liteServer.LibraryResult",
 }
 QUERY_NAMES = {constructor(f"liteServer.{name} {fields}"): name for name, fields in QUERIES.items()}

@@ -7,6 +7,7 @@ Source: block.tlb, `HashmapAug`, `HashmapAugE`; labels as in `Hashmap` (hml_shor
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,7 +28,7 @@ class Leaf(Protocol):
 class _Node:
     """An edge and what it ends in: a leaf, or a fork of two edges."""
 
-    __slots__ = ("amount", "cell", "label", "leaf", "left", "length", "remaining", "right")
+    __slots__ = ("amount", "cell", "count", "label", "leaf", "left", "length", "remaining", "right")
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class _Node:
         self.left = left
         self.right = right
         self.amount = leaf.amount if leaf else _amount(left) + _amount(right)
+        self.count = 1 if leaf else _count(left) + _count(right)
         self.cell: Cell | None = None
 
     def relabelled(self, label: int, length: int, remaining: int) -> _Node:
@@ -54,6 +56,10 @@ class _Node:
 
 def _amount(node: _Node | None) -> int:
     return node.amount if node else 0
+
+
+def _count(node: _Node | None) -> int:
+    return node.count if node else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,22 @@ class AugmentedTrie:
     def amount(self) -> int:
         """Sum over all leaves, in nanotons."""
         return _amount(self.root)
+
+    @property
+    def count(self) -> int:
+        """How many keys there are."""
+        return self.root.count if self.root else 0
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the keys in order."""
+        stack = [(self.root, 0)] if self.root else []
+        while stack:
+            node, prefix = stack.pop()
+            prefix = prefix << node.length | node.label
+            if node.left is None or node.right is None:
+                yield prefix
+            else:
+                stack += [(node.right, prefix << 1 | 1), (node.left, prefix << 1)]
 
     def put(self, key: int, leaf: Leaf) -> AugmentedTrie:
         """Return the dictionary with this key set."""

@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pytoniq import LiteClient
+from pytoniq_core import Address
 
+from billing.errors import BillingError, ChainError
+from billing.ton.client import ChainClient, ChainConfig
 from billing.ton.devnet import AccountId, DevnetAdmin, DevnetNode, running_devnet
 from billing.ton.devnet.errors import CorruptStoreError, StoreBusyError, StoreFailedError
 from billing.ton.devnet.messages import minted_message
+from billing.ton.proofs import AccountState
 from tests.billing.devnet.support import PAYEE, TON, client_of
 
 ROOT = Path(__file__).parents[3]
@@ -87,6 +92,69 @@ async def test_a_devnet_killed_while_it_works_loses_no_announced_payment(tmp_pat
     assert announced > 0
     async with process(tmp_path / "net") as (_, net):
         assert await payments(net) in (announced, announced + 1)
+
+
+async def test_no_block_or_transaction_a_client_saw_is_lost_by_a_kill(tmp_path: Path) -> None:
+    """Each round ends with SIGKILL while payments run; then all that was ever proved must still be there."""
+    dice = random.Random(7)
+    seen: dict[int, bytes] = {}  # masterchain blocks whose signatures a client checked: root hash by number
+    last: AccountState | None = None
+    for _ in range(4):
+        async with process(tmp_path / "net", "--block-interval", "0.1") as (running, net):
+            fields = ("host", "port", "public_key", "network_id", "init_block")
+            config = ChainConfig(**{name: getattr(net, name) for name in fields}, timeout_s=5)
+            async with await ChainClient.connect(config) as chain:
+                await check_nothing_is_lost(chain, net, seen, last)
+                asyncio.get_running_loop().call_later(0.2 + 0.4 * dice.random(), running.kill)
+                minting = asyncio.create_task(mint_until_killed(net))
+                with suppress(BillingError, ChainError):
+                    while True:
+                        last = await chain.account(Address(PAYEE))
+                        assert chain._signed is not None
+                        seen[chain._signed.seqno] = chain._signed.root_hash
+                await minting
+    assert len(seen) >= 4
+    assert last is not None
+    assert last.balance > TON
+
+
+async def mint_until_killed(net: Any) -> None:
+    with suppress(BillingError, OSError, ValueError):
+        while True:
+            await DevnetAdmin(net.admin).faucet(PAYEE, TON)
+
+
+async def check_nothing_is_lost(
+    chain: ChainClient, net: Any, seen: dict[int, bytes], last: AccountState | None
+) -> None:
+    async with client_of(net) as client:
+        for seqno, root_hash in seen.items():
+            name, _ = await client.lookup_block(-1, -(1 << 63), seqno=seqno)
+            assert name.root_hash == root_hash
+    if last is not None:
+        now = await chain.account(last.address)
+        history = {(done.lt, done.hash) for done in await chain.transactions(now, after_lt=last.last_lt - 1)}
+        assert (last.last_lt, last.last_hash) in history
+        assert now.balance >= last.balance - 1000  # storage
+
+
+@pytest.mark.parametrize("statement", range(9))
+async def test_a_kill_before_any_statement_of_a_block_leaves_all_of_it_or_nothing(
+    tmp_path: Path, statement: int
+) -> None:
+    doomed = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.billing.devnet.doomed", str(tmp_path), str(statement)),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    said, _ = await doomed.communicate()
+    assert doomed.returncode == -signal.SIGKILL
+    again = DevnetNode.open(tmp_path)  # checks the accounts against the states of the last block
+    paid, blocks = again.chain.account(AccountId.parse(PAYEE)).amount, again.newest.seqno
+    await again.close()
+    assert (paid, blocks) in {(0, 2), (TON, 3)}
+    if said:
+        assert (paid, blocks) == (TON, 3)
 
 
 async def test_messages_still_queued_at_the_kill_run_after_the_restart(

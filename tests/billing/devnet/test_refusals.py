@@ -13,7 +13,7 @@ from pytoniq_core import Builder, Cell
 from pytoniq_core.proof import ProofError
 
 from billing.ton.devnet import AccountId, Devnet, Fault, FaultKind, errors, proofs
-from billing.ton.devnet.chain import EXTERNAL_SIZE_MAX
+from billing.ton.devnet.external import SIZE_MAX
 from billing.ton.devnet.snapshot import Snapshot
 from tests.billing.devnet.support import PAYEE, TON, catch_up, fund, wallet_v4
 
@@ -34,7 +34,7 @@ def _bits(bits: str) -> bytes:
 
 async def test_an_external_message_over_65535_bytes_is_refused(net: Devnet, client: LiteClient) -> None:
     huge = external(PAYEE, padding=502)
-    assert len(huge) > EXTERNAL_SIZE_MAX == 65_535
+    assert len(huge) > SIZE_MAX == 65_535
     with pytest.raises(LiteServerError, match=r"too large: .* bytes, at most 65535; send several"):
         await client.raw_send_message(huge)
 
@@ -42,7 +42,7 @@ async def test_an_external_message_over_65535_bytes_is_refused(net: Devnet, clie
 async def test_an_external_message_just_under_the_limit_reaches_the_contract(net: Devnet, client: LiteClient) -> None:
     wallet = await wallet_v4(net, client)
     large = external(wallet.address.to_str(is_user_friendly=False), padding=490)
-    assert 60_000 < len(large) <= EXTERNAL_SIZE_MAX
+    assert 60_000 < len(large) <= SIZE_MAX
     with pytest.raises(LiteServerError, match="was not accepted: exit code"):
         await client.raw_send_message(large)
 
@@ -55,7 +55,7 @@ async def test_an_external_message_just_under_the_limit_reaches_the_contract(net
         pytest.param(_bits("100001" + "0" * 60), "only standard addresses", id="external-destination"),
         pytest.param(_bits("0" * 400), "only inbound external", id="internal"),
         pytest.param(_bits("11" + "0" * 400), "only inbound external", id="outbound"),
-        pytest.param(external("5:" + "01" * 32), "workchain 0 or -1", id="no-such-workchain"),
+        pytest.param(external("5:" + "01" * 32), "workchain 0 and -1 only", id="no-such-workchain"),
     ],
 )
 async def test_a_message_that_is_none_is_refused(net: Devnet, client: LiteClient, message: bytes, why: str) -> None:

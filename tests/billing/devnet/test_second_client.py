@@ -1,7 +1,4 @@
-"""A second, independent client library: what it reads must be what pytoniq reads.
-
-tonutils is not a dependency; run `pip install tonutils==2.5.1` beside the project to include these tests.
-"""
+"""A second, independent client library, tonutils: what it reads must be what pytoniq reads, and it can pay."""
 
 from __future__ import annotations
 
@@ -10,20 +7,17 @@ from typing import Any
 
 import pytest
 from pytoniq import LiteClient
+from ton_core import NetworkGlobalID, PrivateKey
+from tonutils.clients import LiteClient as SecondClient
+from tonutils.contracts.wallet import WalletV4R2 as SecondWallet
 
 from billing.ton.devnet import AccountId, Devnet
 from tests.billing.devnet.support import PAYEE, TON, catch_up, wallet_v4
 
-tonutils_clients = pytest.importorskip(
-    "tonutils.clients", reason="tonutils is not installed: an optional second client"
-)
-
 
 @pytest.fixture
 async def second(net: Devnet) -> AsyncIterator[Any]:
-    from ton_core import NetworkGlobalID  # noqa: PLC0415  # present only with tonutils
-
-    client = tonutils_clients.LiteClient(NetworkGlobalID.TESTNET, ip=net.host, port=net.port, public_key=net.public_key)
+    client = SecondClient(NetworkGlobalID.TESTNET, ip=net.host, port=net.port, public_key=net.public_key)
     await client.connect()
     try:
         yield client
@@ -70,3 +64,14 @@ async def test_the_second_client_finds_blocks_configuration_time_and_version(net
 async def test_the_second_client_gets_the_reason_of_a_refusal(net: Devnet, second: Any) -> None:
     with pytest.raises(Exception, match="not a bag of cells"):
         await second.send_message(b"nonsense".hex())
+
+
+async def test_the_second_client_deploys_a_wallet_and_pays(net: Devnet, client: LiteClient, second: Any) -> None:
+    wallet = SecondWallet.from_private_key(second, PrivateKey(bytes(range(32))))
+    await net.node.faucet(AccountId.parse(str(wallet.address.to_str(is_user_friendly=False))), 10 * TON)
+    await wallet.transfer(PAYEE, 2 * TON, bounce=False)
+    await catch_up(client, net)
+    assert (await client.get_account_state(PAYEE)).balance == 2 * TON
+    assert (await second.get_info(PAYEE)).balance == 2 * TON
+    await wallet.refresh()
+    assert 7 * TON < wallet.balance < 8 * TON

@@ -31,7 +31,13 @@ EVERYBODY = SettlementPolicy(threshold=1, dust=0, max_age_s=0)  # type: ignore[a
 
 
 def config_of(devnet: Devnet, **changes: object) -> ChainConfig:
-    fields = {"host": devnet.host, "port": devnet.port, "public_key": devnet.public_key, "network_id": NETWORK_ID}
+    fields = {
+        "host": devnet.host,
+        "port": devnet.port,
+        "public_key": devnet.public_key,
+        "network_id": NETWORK_ID,
+        "init_block": devnet.init_block,
+    }
     return ChainConfig(**(fields | changes))  # type: ignore[arg-type]
 
 
