@@ -2,8 +2,8 @@
 
 Signatures, chains, revocation lists and TCB levels are checked by `dcap_qvl`, always with an explicit policy and an
 explicit root. What that library does not look at is checked here: which root, whether one CA issued PCK certificate and
-revocation list, whether the TCB info is for this kind of TEE and this provisioning enclave, and how old an accepted
-level is and what is known against it.
+revocation list, whether the lists have begun to hold, whether the TCB info is for this kind of TEE and this
+provisioning enclave, and how old an accepted level is and what is known against it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from attestation.chain_cache import ChainCache
 from attestation.collateral import Collateral
 from attestation.errors import (
     AttestationError,
+    EndorsementExpiredError,
     EndorsementMismatchError,
     EvidenceSignatureError,
     PolicyError,
@@ -236,6 +237,10 @@ def _ask_library(
         kind, why = explain(str(error), parsed.chain, collateral, now)
         log.require(f"{tee} quote", False, seen=why, required=_RULES, error=kind)
         raise
+    early = [mark.series for mark in collateral.marks.marks if mark.issued > now]  # it asks nothing of revocation lists
+    if early:
+        why = f"{early[0]} is from the future: check this machine's clock"
+        log.require(f"{tee} quote", False, seen=why, required=_RULES, error=EndorsementExpiredError)
     claims = _claims_of(result, parsed, collateral)
     log.require(f"{tee} quote", True, seen=claims.status, required=_RULES, error=EvidenceSignatureError)
     return claims

@@ -68,6 +68,7 @@ def _look_closer(
     try:
         lists = [x509.load_der_x509_crl(der) for der in (collateral.pck_crl, collateral.root_crl)]
         revoked = {(crl.issuer.public_bytes(), entry.serial_number) for crl in lists for entry in crl}
+        renewed = min(crl.next_update_utc or now for crl in lists)
     except (ValueError, x509.InvalidVersion):
         return None
     for certificate in certificates:
@@ -77,4 +78,6 @@ def _look_closer(
         if not certificate.not_before <= now <= certificate.not_after:
             until = certificate.not_after.isoformat()
             return EndorsementExpiredError, f"a certificate is not valid now (until {until})"
+    if renewed < now:
+        return EndorsementExpiredError, f"a revocation list ran out at {renewed.isoformat()}; fetch new collateral"
     return None

@@ -76,6 +76,18 @@ def test_refused_evidence_exits_1_and_says_why(
         assert printed.splitlines()[-1].startswith("refused: GuestPolicyError")
 
 
+@pytest.mark.parametrize("fault", [Fault.CC_OFF, Fault.CC_DEVTOOLS, Fault.ALTERED_GPU_FIRMWARE])
+def test_a_gpu_that_is_open_is_never_exit_0(
+    arguments: list[str], fault: Fault, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(arguments[1]).write_bytes(encode_evidence(evidence_of(host(TDX_CPU, 1, fault))))
+    without_nonce = [argument for argument in arguments if not argument.startswith("--nonce")]
+    for form in ([], ["--json"]):
+        assert main([*arguments, *form]) == 1
+        assert main([*without_nonce, *form]) == 1
+    assert "held: host" not in capsys.readouterr().out
+
+
 def test_without_the_nonce_that_was_sent_nobody_can_tell_and_nothing_can_be_used(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,52 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from attestation.collect import extend_named
 from attestation.errors import FloorFileError
-from attestation.evidence import encode_evidence
 from attestation.floor_store import FloorStore
-from attestation.merkle import inclusion_proof, nonce_root
 from attestation.policy import ReferenceValues
 from attestation.sim.collateral import CollateralFaults
 from attestation.simulate import SimulatedHost
-from attestation.transcript import Transcript
-from attestation.verdict import Tier
 from cluster.address_book import AddressBook
 from cluster.model import HostHints
 from cluster.registry import Registry
 from tests.attestation.hosts import TDX_CPU, host, vendors
 from tests.attestation.vendors import NOW
-from tests.cluster.enclaves import POLICY, TERMS, Clock, Gate, OpenEnclave, RouteMap
-
-POLICY_TDX = replace(
-    POLICY,
-    unsafe_simulated_roots=vendors().roots(),
-    required_tier=Tier.CONFIDENTIAL_CPU,
-    unsafe_accept_open_hosts=False,
-)
-
-
-class TdxEnclave(OpenEnclave):
-    """An enclave on a simulated TDX host, with what that host fetched from its vendor."""
-
-    def __init__(self, name: str, hardware: SimulatedHost) -> None:
-        super().__init__(name)
-        self.hardware = hardware.restarted()
-        self.logged = False
-
-    def evidence(self, nonce: bytes) -> bytes:
-        base = Transcript(
-            nonce_root=nonce_root([nonce]),
-            hpke=self.hpke,
-            receipt=self.receipt,
-            payee=self.payee,
-            models=self.models,
-            engine=bytes(32),
-        )
-        if not self.logged:
-            extend_named(self.hardware, base)
-            self.logged = True
-        return encode_evidence(self.hardware.attest(base).evidence(inclusion_proof([nonce], 0)))
+from tests.cluster.enclaves import TERMS, Clock, Gate, RouteMap
+from tests.cluster.tdx_enclaves import POLICY_TDX, TdxEnclave
 
 
 def _fetched(evaluation: int) -> SimulatedHost:
