@@ -15,6 +15,7 @@ from serve_apps import lease_api
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
+THREATS = [DOCS / "THREAT_MODEL.md", *sorted((DOCS / "threats").glob("*.md"))]
 PACKAGES = ("attestation", "billing", "chrysalis", "client", "cluster", "contracts", "enclave", "serve_apps")
 CODE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -83,7 +84,7 @@ def node_ids(cell: str) -> list[str]:
 
 
 def attacks() -> list[list[str]]:
-    return [row for row in rows(DOCS / "THREAT_MODEL.md") if "::" in row[-1]]
+    return [row for page in THREATS for row in rows(page) if "::" in row[-1]]
 
 
 def test_every_attack_has_a_check_and_a_test() -> None:
@@ -103,7 +104,7 @@ def test_every_test_that_a_page_names_exists() -> None:
 def test_every_check_of_the_threat_model_exists() -> None:
     pattern = re.compile(rf"(({'|'.join(PACKAGES)})[\w./]*):([A-Za-z_][\w.]*)")
     checks = [check for row in attacks() for check in CODE.findall(row[1])]
-    pages = (DOCS / "THREAT_MODEL.md", DOCS / "LIMITS.md")
+    pages = (*THREATS, DOCS / "LIMITS.md")
     checks += [span for page in pages for span in spans(page) if pattern.fullmatch(span)]
     assert len(checks) > 100
     assert [check for check in checks if not pattern.fullmatch(check) or missing_check(check)] == []

@@ -69,7 +69,7 @@ def results() -> dict[str, dict[str, int | None]]:
     for path in FOLDER.glob("*.py.meta"):
         codes = json.loads(path.read_text())["exit_code_by_key"]
         if codes:
-            found[path.name.removesuffix(".py.meta")] = codes
+            found[path.name.removesuffix(".meta")] = codes
     return found
 
 
