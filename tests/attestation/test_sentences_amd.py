@@ -14,6 +14,7 @@ from attestation.errors import (
     MalformedEvidenceError,
 )
 from attestation.evidence import SnpEvidence
+from attestation.ovmf import Firmware
 from attestation.sim.der import element
 from attestation.sim.snp import SIMULATED_TCB
 from attestation.sim.snp_platform import SimulatedSnpPlatform, SnpFaults, SnpIdBlock
@@ -32,6 +33,7 @@ from attestation.snp_policy import (
 from attestation.snp_report import compose_measurement_id
 from attestation.snp_tcb import SnpProduct
 from attestation.verdict import CheckLog
+from tests.attestation.firmware import SECTIONS, image
 from tests.attestation.said import Said, refusal
 from tests.attestation.vendors import NOW, amd
 
@@ -39,6 +41,8 @@ SECOND = timedelta(seconds=1)
 FLOOR = SnpTcbFloor(milan=SIMULATED_TCB, genoa=SIMULATED_TCB, turin=SIMULATED_TCB)
 BOTH_KEYS = SnpRules(signing_keys=frozenset(SnpSigningKey))
 REPORT_DATA = bytes(range(64))
+KERNEL = snp_measure.KernelHashes.of(kernel=b"kernel")
+PLAIN = snp_measure.Launch(firmware=Firmware.parse(image()), vcpus=1, signature=snp_measure.vcpu_signature("EPYC"))
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +128,7 @@ def test_values_of_another_size_have_no_measurement_id() -> None:
     for name, value in good.items():
         with pytest.raises(ValueError, match=r"^want 48 bytes of measurement, 32 of host data, 48 of each key digest"):
             compose_measurement_id(**{**good, name: value + b"\0"}, policy=0)
+    assert compose_measurement_id(**good, policy=0) != compose_measurement_id(**good, policy=1)
     for policy in (-1, 1 << 64):
         with pytest.raises(ValueError, match=r"a policy of 64 bits$"):
             compose_measurement_id(**good, policy=policy)
@@ -391,10 +396,10 @@ def test_a_key_for_another_line_is_refused_with_both_names() -> None:
 _AMD = "1.3.6.1.4.1.3704.1"
 
 
-@pytest.mark.parametrize("name", [b"p", b"p" * 64, b"Provider of clouds"])
+@pytest.mark.parametrize("name", [b"p", b"p" * 64, b"Provider of clouds", b"caf\xe9"])
 def test_a_provider_with_a_readable_name_is_taken(name: bytes) -> None:
     lent = amd().make_platform(vlek=True, extensions={f"{_AMD}.5": element(0x16, name)})
-    assert _snp(_reported(lent)).provider == name.decode()
+    assert _snp(_reported(lent)).provider == name.decode("ascii", "replace")
 
 
 @pytest.mark.parametrize("name", [b"", b"p" * 65, b"a\nb", b"\x1b[2J"])
@@ -402,7 +407,8 @@ def test_a_provider_without_a_readable_name_is_refused(name: bytes) -> None:
     lent = amd().make_platform(vlek=True, extensions={f"{_AMD}.5": element(0x16, name)})
     with pytest.raises(MalformedEvidenceError) as caught:
         _snp(_reported(lent))
-    assert str(caught.value) == f"AMD certificate names no readable provider: {name[:64].decode()!r}"
+    words = name[:64].decode("ascii", "replace")
+    assert str(caught.value) == f"AMD certificate names no readable provider: {words!r}"
 
 
 @pytest.mark.parametrize(
@@ -436,3 +442,31 @@ def test_a_kernel_is_hashed_in_three_parts() -> None:
     assert snp_measure.KernelHashes.of(kernel=b"k", initrd=b"i", cmdline="c") == snp_measure.KernelHashes(
         kernel=sha256(b"k").digest(), initrd=sha256(b"i").digest(), cmdline=sha256(b"c\0").digest()
     )
+
+
+def test_a_report_that_does_not_tell_its_processor_says_so(snp: SimulatedSnpPlatform) -> None:
+    rules = replace(BOTH_KEYS, platform=SnpPlatformRules(alias_check_complete=Want.ANY))
+    held = {one.name: Said.by(one) for one in _snp(_reported(snp, version=2), rules=rules).checks}
+    assert held["SNP processor"] == ("SNP processor", "untold before version 3", "a Milan, as the certificate")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"signature": 0}, "QEMU measures the processor: want its signature"),
+        (
+            {"firmware": Firmware.parse(image(sections=SECTIONS[:5])), "kernel": KERNEL},
+            "this firmware has no place for kernel hashes, so a kernel would not be measured",
+        ),
+        (
+            {"firmware": Firmware.parse(image(reset_address=None)), "vcpus": 2},
+            "this firmware does not say where further processors start",
+        ),
+        ({"vcpus": 0}, "0 virtual processors, want 1 to 1024"),
+        ({"features": 0}, "guest features 0x0: want bit 0 (SNP active), 64 bits at most"),
+    ],
+)
+def test_a_launch_that_cannot_be_says_why(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        replace(PLAIN, **changes)
+    assert str(caught.value) == says

@@ -10,6 +10,7 @@ from hashlib import sha256
 import pytest
 
 from attestation import nvidia as nvidia_module
+from attestation import nvidia_chain
 from attestation.chain_cache import ChainCache
 from attestation.errors import AttestationError, MalformedEvidenceError, RimMismatchError
 from attestation.evidence import GpuEvidence
@@ -194,3 +195,36 @@ def test_a_report_by_firmware_that_nobody_named_says_which_side_lacks_it() -> No
     assert named.identity is not None
     check = refusal(lambda: check_firmware(None, named, log=log))
     assert (check.seen, check.required) == ("none in the report (driver older than 550)", named.identity.fwid.hex())
+
+
+def test_a_key_made_in_an_open_device_is_refused_with_its_states() -> None:
+    roots = frozenset({nvidia().root})
+    for debug, seen in ((False, "closed"), (True, None)):
+        device = nvidia().make_gpu("B200", debug=debug)
+        log = CheckLog()
+        endorsement = check_chain(device.chain, roots=roots, now=NOW, log=log)
+        identity = endorsement.identity
+        assert identity is not None
+        required = "not in debug mode, not in recovery, secured"
+        name = "GPU key made in a closed state"
+        if seen is not None:
+            check_firmware(identity.fwid, endorsement, log=log)
+            assert Said.by(log.checks[-1]) == (name, seen, required)
+        else:
+            said = refusal(lambda one=endorsement, log=log: check_firmware(one.identity.fwid, one, log=log))
+            assert said == (name, " and ".join(identity.open_states or ()), required)
+
+
+@pytest.mark.parametrize(
+    ("serial", "pdi"),
+    [
+        (1 << 64, bytes(8)),
+        ((1 << 64) - 1, None),
+        ((1 << 72) - 1, b"\xff" * 8),
+        (1 << 72, None),
+        (1 << 80, None),
+        (0x41_0102030405060708, bytes(range(1, 9))),
+    ],
+)
+def test_a_device_is_named_by_a_serial_number_of_nine_bytes_only(serial: int, pdi: bytes | None) -> None:
+    assert nvidia_chain._pdi(serial) == pdi

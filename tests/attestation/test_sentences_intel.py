@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -21,7 +22,7 @@ from attestation.intel_refusal import explain
 from attestation.revocation import RevocationList
 from attestation.sim.collateral import SIMULATED_ADVISORY, CollateralFaults, make_tcb_info
 from attestation.sim.intel import FMSPC
-from attestation.sim.quote import raw_signature
+from attestation.sim.quote import quote_header, raw_signature, sign_quote
 from attestation.sim.tdx import SimulatedTdxPlatform, TdxFaults, image_of
 from attestation.tdx import TdxClaims, check_quote
 from attestation.tdx_quote import parse_quote
@@ -194,3 +195,35 @@ def test_times_are_kept_in_utc(tdx: SimulatedTdxPlatform) -> None:
     assert _tdx(_quoted(tdx)).platform.not_after == datetime.fromisoformat(
         json.loads(json.loads(tdx.collateral)["tcb_info"])["nextUpdate"]
     )
+
+
+def test_every_field_of_a_guests_report_is_read_where_intel_puts_it(tdx: SimulatedTdxPlatform) -> None:
+    raw = bytes((at * 7 + 3) % 251 + 1 for at in range(648))
+    for version, size in ((4, 584), (5, 648)):
+        data = raw[:size]
+        signed = quote_header(version, 0x81) + (struct.pack("<HI", 3, 648) if version == 5 else b"") + data
+        quote = parse_quote(sign_quote(signed, tee="tdx", pck_key=tdx.pck_key, chain=tdx.chain, foreign_key=False))
+        body = quote.body
+        number = [int.from_bytes(data[at : at + 8], "little") for at in (112, 120, 128)]
+        assert (quote.version, quote.chain) == (version, tdx.chain)
+        assert (body.tee_tcb_svn, body.mr_seam, body.mr_signer_seam) == (data[:16], data[16:64], data[64:112])
+        assert [body.seam_attributes, body.td_attributes, body.xfam] == number
+        assert (body.mr_td, body.mr_config_id, body.mr_owner) == (data[136:184], data[184:232], data[232:280])
+        assert body.mr_owner_config == data[280:328]
+        assert body.rtmrs == (data[328:376], data[376:424], data[424:472], data[472:520])
+        assert (body.report_data, body.mr_service_td) == (data[520:584], data[600:648] or bytes(48))
+
+
+@pytest.mark.parametrize("at", [64, 111])
+def test_a_module_by_another_signer_than_intel_is_refused(tdx: SimulatedTdxPlatform, at: int) -> None:
+    signed = bytearray(_quoted(tdx).quote[: 48 + 584])
+    signed[48 + at] = 1
+    quote = sign_quote(bytes(signed), tee="tdx", pck_key=tdx.pck_key, chain=tdx.chain, foreign_key=False)
+    said = refusal(lambda: _tdx(TdxEvidence(quote=quote, collateral=tdx.collateral)))
+    assert (said.name, said.required) == ("tdx module", "Intel's, no attributes")
+
+
+def test_an_intel_root_nobody_pinned_is_named(tdx: SimulatedTdxPlatform) -> None:
+    said = refusal(lambda: _tdx(_quoted(tdx), roots=frozenset({b"x" * 32})))
+    pin = vendors().intel.root.hex()
+    assert said == ("tdx root", f"root key {pin} is none of the 1 trusted ones", "a pinned root")
