@@ -6,6 +6,8 @@ on was computed by unchanged code, and a broken check would not be asked.
 
 import sys
 
+from attestation.chain_cache import ChainCache
+
 
 def pytest_configure() -> None:
     for name, module in list(sys.modules.items()):
@@ -13,3 +15,5 @@ def pytest_configure() -> None:
             for value in list(vars(module).values()):
                 if callable(getattr(value, "cache_clear", None)):
                     value.cache_clear()
+                elif isinstance(value, ChainCache):
+                    value._entries.clear()

@@ -96,7 +96,12 @@ def main() -> int:
         print(f"{module:24} {one.killed:4} of {one.run:4} killed, of {one.total:4} mutants")
     share, low, high = estimate([*tallies.values()])
     print(f"killed, modules weighed by their mutants: {share:.1%} (95 %: {low:.1%} to {high:.1%}); survivors:")
-    survivors = [name for codes in results().values() for name in sorted(drawn & codes.keys()) if codes[name] == 0]
+    survivors = [
+        name
+        for codes in results().values()
+        for name in sorted(drawn & codes.keys())
+        if codes[name] not in KILLED | TIMED_OUT
+    ]
     print("\n".join(survivors) or "none")
     return 0
 

@@ -67,11 +67,11 @@ def test_a_gpu_report_is_refused_with_the_field(opaque: dict[int, bytes | None],
 def test_what_a_gpu_report_may_just_say() -> None:
     links = b"".join(number.to_bytes(8, "big") for number in range(64))
     facts = _facts(
-        {3: b"5" * 64, 6: bytes(range(1, 9)), 15: b"sku", 17: b"p", 18: b"q.r\0\0", 22: links, 35: b"gb100\0"}
+        {3: b"5" * 64, 6: bytes(range(1, 9)), 15: b"skuX", 17: b"p", 18: b"q.r\0\0", 22: links, 35: b"gb100\0"}
     )
-    assert (facts.driver, facts.vbios, facts.board, facts.chip) == ("5" * 64, "04.03.02.01.05", "P_Q.R_SKU", "gb100")
+    assert (facts.driver, facts.vbios, facts.board, facts.chip) == ("5" * 64, "04.03.02.01.05", "P_Q.R_SKUX", "gb100")
     assert facts.switches == {number.to_bytes(8, "little") for number in range(1, 64)}
-    assert facts.vbios_manifest == "NV_GPU_VBIOS_P_Q.R_SKU_0403020105"
+    assert facts.vbios_manifest == "NV_GPU_VBIOS_P_Q.R_SKUX_0403020105"
     assert _facts({22: None}).switches == frozenset()
 
 

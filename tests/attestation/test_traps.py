@@ -107,7 +107,7 @@ def test_the_quote_library_is_asked_under_a_policy_only_and_fetches_nothing() ->
         for node in nodes
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "dcap_qvl"
     }
-    assert used == {"QuoteCollateralV3", "QuotePolicy", "QuoteVerifier", "parse_quote"}
+    assert used == {"QuoteClaims", "QuoteCollateralV3", "QuotePolicy", "QuoteVerifier", "parse_quote"}
     assert not [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "dcap_qvl"]
 
 
