@@ -8,7 +8,7 @@ from enum import StrEnum
 from billing.money import Nanotons, check_nanotons
 from billing.wire import check_size, check_uint
 
-BATCH_MAX = 128  # beyond this a batch saves under 3 % of its fees and grows past 8.5 KB
+BATCH_MAX = 250  # what the books take; each kind of treasury has its own limit, see `billing.ton.sender`
 EXPIRY_MARGIN_S = 60  # chain clocks and ours may differ
 
 
@@ -61,7 +61,7 @@ class Anchor:
 class SignedMessage:
     """The one message that may ever be sent for a batch."""
 
-    query_id: int
+    query_id: int  # which of the treasury's messages this is; the treasury executes one of each number
     created_at: int  # unix seconds, inside the signed bytes
     timeout_s: int
     boc: bytes
@@ -85,7 +85,7 @@ class SignedMessage:
 class Batch:
     """One settlement message and its payouts."""
 
-    sequence: int  # 0, 1, 2...; the query id derives from it
+    sequence: int  # 0, 1, 2...
     payouts: tuple[Payout, ...]
     planned_at: int
     state: BatchState = BatchState.PLANNED

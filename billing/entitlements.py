@@ -1,7 +1,8 @@
 """What each payee may claim from the vault, and the Merkle root an order anchors.
 
-Tree: `billing.tree` over the payees in byte order. A leaf is payee (33) | entitled u128. Entitled is cumulative: all
-the payee ever earned less all that was pushed to it, so the contract pays it less what it paid on claims before.
+Tree: `billing.tree` over the payees in byte order. A leaf is payee (33) | index u32 | entitled u64. Entitled is what
+the payee is owed outside of batches when the root is anchored; under one root it is paid once, which the contract marks
+at the leaf's index.
 
 Bytes kept and published for each anchor: magic | count u32 | leaves.
 """
@@ -21,8 +22,8 @@ from billing.wire import check_size, check_uint
 __all__ = ["Entitlements", "PathStep"]
 
 MAGIC = b"CHRYENT1"
-LEAF_BYTES = 33 + 16
-PAYEES_MAX = 1 << 20  # 50 MB of leaves; a larger file is not read
+LEAF_BYTES = 33 + 8
+PAYEES_MAX = 1 << 20  # 43 MB of leaves; a larger file is not read
 PathStep = tuple[bool, bytes]  # whether the sibling is on the left, and its hash (32)
 
 
@@ -35,7 +36,7 @@ class Entitlements:
     def __post_init__(self) -> None:
         for payee, amount in self.amounts.items():
             check_size("payee", payee, 33)
-            check_uint("entitled", amount, 120)
+            check_uint("entitled", amount, 63)
             if amount == 0:
                 raise ValueError("a payee with nothing has no leaf")
 
@@ -50,15 +51,23 @@ class Entitlements:
         Raises:
             KeyError: the payee is entitled to nothing.
         """
-        if payee not in self.amounts:
-            raise KeyError(payee.hex())
-        index = self._payees.index(payee)
+        index = self.index(payee)
         siblings = tree_path(self._hashes, index)
         return tuple(zip(tree_sides(index, len(self._payees)), siblings, strict=True))
 
+    def index(self, payee: bytes) -> int:
+        """The place of the payee's leaf.
+
+        Raises:
+            KeyError: the payee is entitled to nothing.
+        """
+        if payee not in self._places:
+            raise KeyError(payee.hex())
+        return self._places[payee]
+
     def encode(self) -> bytes:
         """The leaves as bytes, from which anybody computes the root and every path."""
-        leaves = b"".join(_leaf(payee, self.amounts[payee]) for payee in self._payees)
+        leaves = b"".join(payee + self.amounts[payee].to_bytes(8, "big") for payee in self._payees)
         return MAGIC + len(self._payees).to_bytes(4, "big") + leaves
 
     @classmethod
@@ -85,17 +94,21 @@ class Entitlements:
         return sorted(self.amounts)
 
     @cached_property
+    def _places(self) -> dict[bytes, int]:
+        return {payee: i for i, payee in enumerate(self._payees)}
+
+    @cached_property
     def _hashes(self) -> list[bytes]:
-        return [hash_leaf(_leaf(payee, self.amounts[payee])) for payee in self._payees]
+        return [hash_leaf(_leaf(payee, i, self.amounts[payee])) for i, payee in enumerate(self._payees)]
 
 
-def climb(payee: bytes, entitled: int, path: tuple[PathStep, ...]) -> bytes:
+def climb(payee: bytes, index: int, entitled: int, path: tuple[PathStep, ...]) -> bytes:
     """The root a leaf leads to along a path, computed as the contract does."""
-    value = hash_leaf(_leaf(payee, entitled))
+    value = hash_leaf(_leaf(payee, index, entitled))
     for left, sibling in path:
         value = sha256(b"\x01" + (sibling + value if left else value + sibling)).digest()
     return value
 
 
-def _leaf(payee: bytes, entitled: int) -> bytes:
-    return payee + entitled.to_bytes(16, "big")
+def _leaf(payee: bytes, index: int, entitled: int) -> bytes:
+    return payee + index.to_bytes(4, "big") + entitled.to_bytes(8, "big")

@@ -36,8 +36,13 @@ BillingError                        asked, and the answer is no; asking again ch
 ├── SettlementError
 │   ├── WrongBatchStateError        the event does not fit the batch's state
 │   ├── PrematureExpiryError        the old message could still be executed
-│   └── BooksRolledBackError        the chain knows a later epoch than the books
+│   ├── BooksRolledBackError        the chain knows a later epoch than the books
+│   ├── SecondWriterError           the treasury executed what these books never signed
+│   ├── NothingToClaimError         the vault's root in force entitles this payee to nothing
+│   ├── StaleClaimError             the claim proof is not for the root in force
+│   └── MissingEntitlementsError    the leaves behind the vault's root are not in the operator's folder
 ├── ProofRejectedError              a chain answer whose proof does not hold
+├── ChainsDisagreeError             two lite-servers show different blocks of one number
 ├── WrongContractError              the account is not the contract it should be
 ├── WrongNetworkError               the lite-server serves another network
 └── MessageRejectedError            the chain refused the message
@@ -471,6 +476,64 @@ class BooksRolledBackError(SettlementError):
         )
 
 
+class SecondWriterError(SettlementError):
+    """The treasury executed a settlement message that these books never signed: somebody else writes with its key."""
+
+    def __init__(self, message_hash: str, lt: int) -> None:
+        super().__init__(message_hash, lt)
+        self.message_hash = message_hash
+        self.lt = lt
+
+    def __str__(self) -> str:
+        return (
+            f"the treasury executed message {self.message_hash} (logical time {self.lt}), which these books never "
+            "signed: they are an old copy, or another program pays with the same key. Nothing is booked or sent; stop "
+            "the other one and restore the newest journal. If the key was stolen, replace it first, then write this "
+            "hash into settlement.acknowledged: its payments are then booked as the operator's own"
+        )
+
+
+class NothingToClaimError(SettlementError):
+    """The vault's root in force entitles this payee to nothing, or the treasury takes no claims."""
+
+    def __init__(self, payee: str, why: str) -> None:
+        super().__init__(payee, why)
+        self.payee = payee
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.payee} has nothing to claim: {self.why}"
+
+
+class MissingEntitlementsError(SettlementError):
+    """The leaves behind the vault's root are not in the operator's folder."""
+
+    def __init__(self, root: str, folder: str) -> None:
+        super().__init__(root, folder)
+        self.root = root
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return (
+            f"{self.folder} lacks the entitlements of root {self.root}: restore it, or let the next order anchor anew"
+        )
+
+
+class StaleClaimError(SettlementError):
+    """The claim proof leads to another root than the one in force."""
+
+    def __init__(self, root: str, in_force: str) -> None:
+        super().__init__(root, in_force)
+        self.root = root
+        self.in_force = in_force
+
+    def __str__(self) -> str:
+        return (
+            f"the proof is for root {self.root}, the vault holds {self.in_force}: fetch a newer proof; "
+            "what the old one promised was either paid out since or stands in the new one"
+        )
+
+
 class ProofRejectedError(BillingError):
     """A chain answer whose proof does not hold."""
 
@@ -481,6 +544,22 @@ class ProofRejectedError(BillingError):
 
     def __str__(self) -> str:
         return f"the proof of {self.what} does not hold: {self.why}"
+
+
+class ChainsDisagreeError(BillingError):
+    """Two lite-servers show different blocks of one number: one of them lies, or they serve two networks."""
+
+    def __init__(self, seqno: int, first: str, second: str) -> None:
+        super().__init__(seqno, first, second)
+        self.seqno = seqno
+        self.first = first
+        self.second = second
+
+    def __str__(self) -> str:
+        return (
+            f"masterchain block {self.seqno} is {self.first} for the first lite-server, {self.second} for the second: "
+            "nothing is booked or sent; find out which of them is right before going on"
+        )
 
 
 class MessageRejectedError(BillingError):

@@ -9,8 +9,9 @@ batch value is durable before the next action is performed (`billing.books.Books
 ledger entries). Rules that keep a payee from being paid twice:
 
 - the signed message is stored before its first send, and only those bytes are ever sent again;
-- a highload wallet's query id belongs to one batch for ever (it derives from `Batch.sequence`), so nothing is signed
-  twice under it; of all orders signed with one seqno a vault executes at most one;
+- a batch is signed only when no other one is under way, under the number after the last one the treasury took (a
+  highload wallet's query id, a vault's seqno); of all messages of one number, also those that another copy of the books
+  signed, the treasury executes at most one;
 - a batch is given up only when the chain's own time is past the message's life plus a margin, or the treasury's proved
   state can never take the message again, *and* the treasury's whole history since the signing was read with proofs and
   does not contain the message; one that was never signed may be given up at any time;

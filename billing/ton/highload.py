@@ -1,9 +1,12 @@
 """Highload wallet v3, the operator's treasury: one signed external message pays up to 128 payees.
 
 The wallet's code is the published one (github.com/ton-blockchain/highload-wallet-contract-v3), carried by pytoniq. Each
-message has a query id of its own, valid from `created_at` for `timeout_s`; the wallet takes each id once, so that
-several batches may be under way and a resend of the same bytes changes nothing. The external message makes the wallet
-send itself an internal one whose body lists the payments; the transaction of that second message pays.
+message has a query id, valid from `created_at` for `timeout_s`; while a message can live, the wallet takes no second
+one of its id, so a resend of the same bytes changes nothing. The external message makes the wallet send itself an
+internal one whose body lists the payments; the transaction of that second message pays.
+
+The query ids of settlement count the batches the wallet has taken. So two writers with copies of one journal sign under
+one id, the wallet executes one of their messages, and the other writer finds it in the history and stops.
 
 Pure: keys, times and ids are arguments, and nothing here asks the chain.
 """
@@ -22,7 +25,8 @@ from pytoniq_core.tlb.account import StateInit
 
 from billing.batch import Batch, SignedMessage
 from billing.books import Books
-from billing.errors import WrongContractError
+from billing.claim_proof import ClaimProof, format_address
+from billing.errors import NothingToClaimError, WrongContractError
 from billing.money import Nanotons
 from billing.ton.cells import lookup
 from billing.ton.outgoing import (
@@ -35,15 +39,19 @@ from billing.ton.outgoing import (
     internal_header,
 )
 from billing.ton.proofs import AccountState, AccountStatus
+from billing.ton.sender import last_taken
 from billing.ton.transaction import Transaction
 
-__all__ = ["HighloadWallet", "query_id_of", "subwallet_id_of", "treasury_wallet"]
+__all__ = ["HighloadWallet", "number_of", "query_id_of", "subwallet_id_of", "treasury_wallet"]
 
 CODE_HASH = bytes.fromhex("11acad7955844090f283bf238bc1449871f783e7cc0979408d3f4859483e8525")
 OP_INTERNAL_TRANSFER = 0xAE42E5A4
-ACTIONS_MAX = 254  # the wallet itself refuses more; a batch has at most 128 payouts and an anchor
+ACTIONS_MAX = 254  # the wallet itself refuses more
+PAYOUTS_MAX = 128  # a batch; beyond this it saves under 3 % of its fees and grows past 8.5 KB
 QUERY_BITS = 1023  # bit numbers 0 to 1022 of each shift
 SHIFTS = 8192  # 13 bits
+SETTLEMENT_SHIFTS = SHIFTS // 2  # query ids of settlement; the others are free for the holder of the key
+BACKDATE_S = 10  # so that no message is younger than a transaction its signer cannot see yet
 TIMEOUT_S = 600  # how long a signed message stays valid; a lost one is replaced after this and a margin
 ACTION_FEE = Nanotons(1_000_000)  # attached for each payment: 0.00066 is spent, the rest stays in the wallet
 TRANSFER_FEE = Nanotons(20_000_000)  # attached once, likewise
@@ -59,13 +67,18 @@ def subwallet_id_of(network_id: int) -> int:
     return int.from_bytes(digest[:4], "big")
 
 
-def query_id_of(sequence: int) -> int:
-    """The query id of the batch with this sequence number: 13 bits of shift, 10 of bit number.
+def query_id_of(number: int) -> int:
+    """The query id of the settlement message of this number: 13 bits of shift, 10 of bit number.
 
-    Comes round after 8,380,416 batches, when the wallet has long forgotten the first one.
+    Comes round after 4,190,208 messages, when the wallet has long forgotten the first one.
     """
-    shift, bit = divmod(sequence % (SHIFTS * QUERY_BITS), QUERY_BITS)
+    shift, bit = divmod(number % (SETTLEMENT_SHIFTS * QUERY_BITS), QUERY_BITS)
     return shift << 10 | bit
+
+
+def number_of(query_id: int) -> int:
+    """The number of the settlement message with this query id."""
+    return (query_id >> 10) * QUERY_BITS + (query_id & 1023)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +88,7 @@ class HighloadWallet:
     public_key: bytes
     subwallet_id: int
     timeout_s: int = TIMEOUT_S
-    one_at_a_time: bool = False  # each message has a query id of its own
+    payouts_max: int = PAYOUTS_MAX
 
     def __post_init__(self) -> None:
         if HIGHLOAD_V3_WALLET_CODE.hash != CODE_HASH:
@@ -150,19 +163,20 @@ class HighloadWallet:
 
     def sign_batch(
         self,
-        batch: Batch,
+        batch: Batch,  # noqa: ARG002 - Sender
         messages: Sequence[OutMessage],
         *,
         key: Ed25519PrivateKey,
         state: AccountState,
-        books: Books,  # noqa: ARG002 - Sender
+        books: Books,
     ) -> SignedMessage:
-        """Sign a batch under the query id of its sequence number; see `billing.ton.sender.Sender`."""
+        """Sign a batch under the query id after the last one taken; see `billing.ton.sender.Sender`."""
+        last = last_taken(books, self.address)
         return self.sign(
             messages,
             key=key,
-            query_id=query_id_of(batch.sequence),
-            created_at=state.head.time,
+            query_id=query_id_of(0 if last is None else number_of(last.query_id) + 1),
+            created_at=state.head.time - BACKDATE_S,
             after_lt=state.last_lt,
             deploy=state.status is not AccountStatus.ACTIVE,
         )
@@ -170,6 +184,19 @@ class HighloadWallet:
     def is_void(self, message: SignedMessage, state: AccountState) -> bool:  # noqa: ARG002 - Sender
         """A message of this wallet can be executed until it expires."""
         return False
+
+    def is_settlement(self, taken: Transaction) -> bool:
+        """See `billing.ton.sender.Sender`: by the query id in the signed order."""
+        message = taken.incoming
+        if message is None or message.internal:
+            return False
+        order = message.body.refs[0].begin_parse()  # the wallet took it, so it has this layout
+        query_id = order.skip_bits(32 + 8).load_uint(23)
+        return bool(query_id >> 10 < SETTLEMENT_SHIFTS)
+
+    def claim_proof(self, payee: bytes, state: AccountState) -> ClaimProof:  # noqa: ARG002 - Sender
+        """Nobody can claim from a wallet. Raises NothingToClaimError."""
+        raise NothingToClaimError(format_address(payee), "the treasury is a highload wallet, only a vault takes claims")
 
     def paying(self, taken: Transaction, recent: Sequence[Transaction]) -> Transaction | None:
         """The wallet pays in the transaction of its message to itself."""

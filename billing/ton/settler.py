@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -23,7 +23,8 @@ from pytoniq_core import Address
 
 from billing.batch import Anchor, Batch, BatchState, SignedMessage
 from billing.books import Books
-from billing.entries import TREASURY
+from billing.claim_proof import ClaimProof
+from billing.entries import OPERATOR_CAPITAL, TREASURY
 from billing.errors import (
     BooksRolledBackError,
     ChainError,
@@ -31,6 +32,7 @@ from billing.errors import (
     MessageRejectedError,
     SendOutcomeUnknownError,
 )
+from billing.hot_float import FloatLimits, FloatReport
 from billing.money import Nanotons
 from billing.settlement import (
     Accepted,
@@ -72,6 +74,7 @@ class TickReport:
     open: int  # batches that are not finished
     trouble: tuple[str, ...]  # why batches did not go on, for the operator
     reconciliation: Reconciliation
+    float: FloatReport
 
 
 class Settler:
@@ -86,6 +89,8 @@ class Settler:
         key: Ed25519PrivateKey,
         registry: Address | None = None,
         clock: Callable[[], datetime] | None = None,
+        limits: FloatLimits | None = None,
+        acknowledged: Collection[bytes] = frozenset(),
     ) -> None:
         self._chain = chain
         self._books = books
@@ -93,7 +98,10 @@ class Settler:
         self._key = key
         self._registry = registry
         self._clock = clock or (lambda: datetime.now(UTC))
-        self._treasury = Treasury(chain=chain, books=books, address=wallet.address)
+        self._limits = limits or FloatLimits()
+        self._treasury = Treasury(chain=chain, books=books, wallet=wallet, acknowledged=acknowledged)
+        self._epoch_checked = registry is None
+        self._state: AccountState | None = None  # the treasury as of the last tick
 
     async def plan(self, policy: SettlementPolicy, *, anchor: bool = True) -> tuple[Batch, ...]:
         """Put everyone who is due into new batches, durably; with a registry, the epoch's anchor rides on the first.
@@ -103,12 +111,10 @@ class Settler:
             ChainError: the registry could not be read.
         """
         now = self._now()
+        policy = replace(policy, batch_max=min(policy.batch_max, self._wallet.payouts_max))
         if self._registry is None or not anchor:
             return self._books.plan_settlement(policy, now=now)
-        registry = await read_registry(self._chain, self._registry)
-        known = max((batch.anchor.epoch for batch in self._books.batches().values() if batch.anchor), default=0)
-        if registry.anchor_epoch > known:
-            raise BooksRolledBackError(registry.anchor_epoch, known)
+        known = await self._check_epoch(self._registry)
         root = totals_root(self._books.ledger.totals())
         return self._books.plan_settlement(policy, now=now, anchor=Anchor(epoch=known + 1, root=root))
 
@@ -118,21 +124,29 @@ class Settler:
         Raises:
             ChainError: the chain could not be asked; nothing is lost, tick again.
             OverdraftError: the holder of the wallet's key took more than the operator's own money out of it.
-            BooksRolledBackError: the vault executed orders these books do not know.
+            BooksRolledBackError: the chain knows a later epoch or vault order than these books; nothing was booked.
+            SecondWriterError: the treasury executed a message these books never signed; nothing is sent.
         """
-        state = await self._chain.account(self._wallet.address)
+        if self._registry is not None and not self._epoch_checked:
+            await self._check_epoch(self._registry)
+            self._epoch_checked = True
+        state = self._state = await self._chain.account(self._wallet.address)
         booked = await self._treasury.catch_up(state, now=self._now())
         advanced, trouble = 0, []
         for batch in self._books.open_batches():
             steps, why = await self._drive(batch, state)
             advanced += steps
             trouble += [f"batch {batch.id}: {why}"] if why else []
+        report = self._float(state)
+        for alarm in report.alarms():
+            _log.warning("%s", alarm)
         return TickReport(
             booked=booked,
             advanced=advanced,
             open=len(self._books.open_batches()),
             trouble=tuple(trouble),
             reconciliation=self._treasury.reconcile(state),
+            float=report,
         )
 
     async def settle(self, *, timeout_s: float = 60.0, poll_s: float = 0.05) -> TickReport:
@@ -153,6 +167,34 @@ class Settler:
                     if report.advanced:
                         continue
                 await asyncio.sleep(poll_s)
+
+    def claim_proof(self, payee: bytes) -> ClaimProof:
+        """What a payee (33 bytes) may claim from the vault as of the last tick, and the proof of it.
+
+        Raises:
+            NothingToClaimError: nothing is anchored for it, or the treasury is no vault.
+            RuntimeError: before the first tick.
+        """
+        if self._state is None:
+            raise RuntimeError("no claim can be proved before the treasury was read: tick first")
+        return self._wallet.claim_proof(payee, self._state)
+
+    def _float(self, state: AccountState) -> FloatReport:
+        """The treasury beside its limits; batches that are not yet taken need their money."""
+        waiting = [b for b in self._books.open_batches() if b.state is not BatchState.ACCEPTED]
+        return self._limits.report(
+            balance=state.balance,
+            own=self._books.ledger.balance(OPERATOR_CAPITAL),
+            needed=sum(self._wallet.funds_needed(self._messages(batch)) for batch in waiting),
+        )
+
+    async def _check_epoch(self, registry: Address) -> int:
+        """The last epoch these books anchored, or planned to; the chain may not know a later one."""
+        known = max((batch.anchor.epoch for batch in self._books.batches().values() if batch.anchor), default=0)
+        on_chain = (await read_registry(self._chain, registry)).anchor_epoch
+        if on_chain > known:
+            raise BooksRolledBackError(on_chain, known)
+        return known
 
     def _now(self) -> int:
         return int(self._clock().timestamp())
@@ -192,15 +234,13 @@ class Settler:
                 return self._inspect(batch)
 
     def _sign(self, batch: Batch, state: AccountState) -> Signed | None:
-        """(1) Sign, if the treasury can pay this batch besides those under way; None while it has to wait for them."""
-        under_way = [b for b in self._books.open_batches() if b.state in {BatchState.SIGNED, BatchState.SENT}]
-        if under_way and self._wallet.one_at_a_time:
+        """(1) Sign, if the treasury can pay this batch; None while another one is under way."""
+        if any(other.state in {BatchState.SIGNED, BatchState.SENT} for other in self._books.open_batches()):
             return None
         messages = self._messages(batch)
-        reserved = sum(self._wallet.funds_needed(self._messages(other)) for other in under_way)
-        available, needed = state.balance - reserved, self._wallet.funds_needed(messages)
-        if available < needed:
-            raise InsufficientFundsError(TREASURY, available, needed)
+        needed = self._wallet.funds_needed(messages)
+        if state.balance < needed:
+            raise InsufficientFundsError(TREASURY, state.balance, needed)
         return Signed(message=self._wallet.sign_batch(batch, messages, key=self._key, state=state, books=self._books))
 
     async def _send(self, batch: Batch, boc: bytes) -> Sent:

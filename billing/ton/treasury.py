@@ -6,18 +6,18 @@ nothing that could not be read again: a restart starts from the journal and the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-
-from pytoniq_core import Address
 
 from billing.batch import Batch, BatchState
 from billing.books import Books
+from billing.errors import SecondWriterError
 from billing.settlement import NotProcessed
 from billing.ton.cells import payee_of
 from billing.ton.client import ChainClient
 from billing.ton.deposits import claim_of, entries_of, fee_entry, is_own_transfer
 from billing.ton.proofs import AccountState
+from billing.ton.sender import Sender
 from billing.ton.transaction import Transaction
 
 __all__ = ["Reconciliation", "Treasury", "delivered"]
@@ -40,10 +40,15 @@ class Reconciliation:
 class Treasury:
     """The operator's wallet as the books see it. Every deposit, funding and fee is booked here, once."""
 
-    def __init__(self, *, chain: ChainClient, books: Books, address: Address) -> None:
+    def __init__(
+        self, *, chain: ChainClient, books: Books, wallet: Sender, acknowledged: Collection[bytes] = frozenset()
+    ) -> None:
+        """`acknowledged`: hashes (32) of messages these books never signed, to be booked as the operator's own."""
         self._chain = chain
         self._books = books
-        self._address = address
+        self._wallet = wallet
+        self._address = wallet.address
+        self._acknowledged = frozenset(acknowledged)
         self._recent: list[Transaction] = []  # oldest first, since before the oldest open batch was signed
         self._read_from = 0  # every transaction after this logical time was read
         self._booked_lt = 0
@@ -63,6 +68,8 @@ class Treasury:
 
         Raises:
             ChainError: the history could not be read; nothing is lost, ask again.
+            SecondWriterError: the treasury executed a settlement message these books never signed. Nothing from there
+                on is booked, so that a restart refuses likewise.
             OverdraftError: the holder of the wallet's key took more than the operator's own money out of it.
         """
         await self._read(state, now)
@@ -116,7 +123,16 @@ class Treasury:
             self._read_from = self._recent[len(self._recent) - len(keep) - 1].lt
             self._recent = keep
 
+    def _check_writer(self, transaction: Transaction) -> None:
+        message = transaction.incoming
+        if message is None or message.internal or not self._wallet.is_settlement(transaction):
+            return
+        if message.hash in self._acknowledged or any(_is_of(message.hash, b) for b in self._books.batches().values()):
+            return
+        raise SecondWriterError(message.hash.hex(), transaction.lt)
+
     def _book(self, transaction: Transaction, now: int) -> int:
+        self._check_writer(transaction)
         claim = claim_of(transaction)
         if claim and not self._books.ledger.has(fee_entry(transaction, self._books.ledger, now=now)):
             self._give_up_orders(transaction, claim.payee, now)

@@ -6,9 +6,8 @@ Layouts are in docs/protocol/vault.md, the contract in contracts/vault.fc; the o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from pytoniq_core import Address, Cell, Slice, begin_cell
 from pytoniq_core.tlb.account import StateInit
@@ -43,7 +42,8 @@ OP_PROPOSE_KEY, OP_ADOPT_KEY, OP_REVOKE_KEY, OP_WITHDRAW = 0x43560011, 0x4356001
 
 RENT_RESERVE = Nanotons(50_000_000)  # no order, claim or withdrawal touches it
 CLAIM_VALUE = Nanotons(20_000_000)  # attached to a claim; twice what the contract insists on, the rest comes back
-PAYEES_MAX = 65_536  # more payees with claims are not read: the network's own limit of cells
+PAGE_LEAVES, PAGE_KEY_BITS = 960, 23  # an entry of the record of claims: one bit for each leaf; its number
+PAGES_MAX = 4096  # more are not read; a root of `billing.entitlements.PAYEES_MAX` payees has some 1100
 NO_KEY = bytes(32)
 STEPS_PER_CELL = 3  # of a claim's path: a cell has 1023 bits, a step 257
 
@@ -58,7 +58,7 @@ class VaultState:
     root: bytes  # 32, of the last order's entitlements
     claims: int  # how many were paid
     held: int  # for payees and clients, not to be withdrawn
-    claimed: Mapping[bytes, int]  # paid on claims, by payee (33 bytes)
+    claimed: frozenset[int]  # indexes of the leaves of `root` that were paid
     ownership: Ownership
     next_key: bytes  # proposed by the owner; `NO_KEY` for none
     adopt_from: int  # unix seconds
@@ -72,13 +72,13 @@ def vault_init(*, network_id: int, owner: Address, public_key: bytes) -> StateIn
         raise ValueError(f"the owner must be in the basechain, not in {owner.wc}")
     data = (
         begin_cell()
+        .store_bit(0)  # nothing claimed
         .store_uint(0, 32)
         .store_bytes(Entitlements(amounts={}).root)
         .store_uint(0, 64 + 32)
         .store_uint(TAG_ORDER, 32)
         .store_int(network_id, 32)
         .store_bytes(public_key)
-        .store_bit(0)
         .store_ref(Ownership(owner=owner).cell())
         .store_ref(begin_cell().store_uint(0, 256 + 32).end_cell())
         .end_cell()
@@ -122,8 +122,8 @@ def parse_vault_data(data: Cell, where: str) -> VaultState:
         return _parse_state(data.begin_parse())
 
 
-def claim_body(entitled: int, path: Sequence[PathStep], *, query_id: int = 0) -> Cell:
-    """Claim what is anchored for the sender; `entitled` and `path` are from the order's `Entitlements`.
+def claim_body(index: int, entitled: int, path: Sequence[PathStep], *, query_id: int = 0) -> Cell:
+    """Claim what is anchored for the sender; all three are from the order's `Entitlements`.
 
     The wallet that sends it must be the payee. Attach `CLAIM_VALUE`.
     """
@@ -131,7 +131,8 @@ def claim_body(entitled: int, path: Sequence[PathStep], *, query_id: int = 0) ->
     tail: Cell | None = None
     for steps in reversed(cells[1:]):
         tail = _store_steps(begin_cell(), steps, tail)
-    return _store_steps(order_body(OP_CLAIM, query_id).store_uint(entitled, 128), cells[0], tail)
+    head = order_body(OP_CLAIM, query_id).store_uint(index, 32).store_uint(entitled, 64)
+    return _store_steps(head, cells[0], tail)
 
 
 def claim_of(entitlements: Entitlements, payee: Address, *, query_id: int = 0) -> Cell:
@@ -141,7 +142,8 @@ def claim_of(entitlements: Entitlements, payee: Address, *, query_id: int = 0) -
         KeyError: the payee is entitled to nothing.
     """
     name = payee_of(payee)
-    return claim_body(entitlements.amounts[name], entitlements.path(name), query_id=query_id)
+    entitled = entitlements.amounts[name]
+    return claim_body(entitlements.index(name), entitled, entitlements.path(name), query_id=query_id)
 
 
 def propose_key_body(public_key: bytes, *, query_id: int = 0) -> Cell:
@@ -176,11 +178,11 @@ def _store_steps(builder: Cell, steps: Sequence[PathStep], tail: Cell | None) ->
 
 def _parse_state(s: Slice) -> VaultState:
     check_bits(s, 32 + 256 + 64 + 32 + 64 + 256 + 1)
+    claimed = _parse_claimed(s.load_ref()) if s.load_bit() else frozenset()
     seqno, root, held = s.load_uint(32), s.load_bytes(32), s.load_uint(64)
     claims, tag, network_id, public_key = s.load_uint(32), s.load_uint(32), s.load_int(32), s.load_bytes(32)
     if tag != TAG_ORDER:
         raise ValueError(f"its orders are tagged {tag:08x}")
-    claimed = _parse_claimed(s.load_ref()) if s.load_bit() else {}
     owner, next_key = s.load_ref().begin_parse(), s.load_ref().begin_parse()
     if s.remaining_refs or next_key.remaining_refs:
         raise ValueError("there are more references than belong")
@@ -192,18 +194,20 @@ def _parse_state(s: Slice) -> VaultState:
         root=root,
         claims=claims,
         held=held,
-        claimed=MappingProxyType(claimed),
+        claimed=claimed,
         ownership=Ownership.parse(owner),
         next_key=next_key.load_bytes(32),
         adopt_from=next_key.load_uint(32),
     )
 
 
-def _parse_claimed(root: Cell) -> dict[bytes, int]:
-    claimed: dict[bytes, int] = {}
-    for key, leaf in leaves(root, 256):
-        if len(claimed) == PAYEES_MAX:
-            raise ValueError(f"more than {PAYEES_MAX} payees")
-        claimed[b"\x00" + key.to_bytes(32, "big")] = leaf.load_coins()
+def _parse_claimed(root: Cell) -> frozenset[int]:
+    """Indexes of the leaves marked in the record of claims."""
+    claimed: set[int] = set()
+    for read, (page, leaf) in enumerate(leaves(root, PAGE_KEY_BITS)):
+        if read == PAGES_MAX:
+            raise ValueError(f"its record of claims has more than {PAGES_MAX} pages")
+        bits = leaf.load_bits(PAGE_LEAVES).to01()
         check_end(leaf)
-    return claimed
+        claimed.update(page * PAGE_LEAVES + place for place, bit in enumerate(bits) if bit == "1")
+    return frozenset(claimed)

@@ -58,7 +58,7 @@ def sign_order(
     Args:
         order: what to do.
         vault: the contract's address.
-        state: its proved state; the order is void as soon as another order, or with messages a claim, comes first.
+        state: its proved state; the order is void as soon as another order or a claim comes first.
         key: the hot key.
         created_at: unix seconds of chain time.
         after_lt: logical time of the vault's last transaction, kept beside the bytes for looking them up.
@@ -106,7 +106,7 @@ def order_is_void(message: SignedMessage, state: VaultState) -> bool:
     order = Cell.one_from_boc(message.boc).refs[-1].begin_parse()
     seqno = order.load_uint(32)
     claims = order.skip_bits(32).load_uint(32)
-    return bool(seqno != state.seqno or (order.remaining_refs and claims != state.claims))
+    return bool((seqno, claims) != (state.seqno, state.claims))
 
 
 def order_funds(messages: Sequence[OutMessage]) -> Nanotons:

@@ -12,25 +12,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pytoniq_core import Address, Cell
+from pytoniq_core import Address
 from pytoniq_core.tlb.account import StateInit
 
-from billing.batch import Batch, BatchState, SignedMessage
+from billing.batch import Batch, SignedMessage
 from billing.books import Books
+from billing.claim_proof import ClaimProof, format_address, prove_claim
 from billing.entitlements import Entitlements
-from billing.errors import BooksRolledBackError, MalformedRecordError
+from billing.errors import (
+    BooksRolledBackError,
+    MalformedRecordError,
+    MissingEntitlementsError,
+    NothingToClaimError,
+)
 from billing.ledger import Ledger
 from billing.money import Nanotons
+from billing.ton.cells import payee_of
 from billing.ton.outgoing import OutMessage
 from billing.ton.proofs import AccountState, AccountStatus
+from billing.ton.sender import last_taken
 from billing.ton.transaction import Transaction
-from billing.ton.vault import VaultState, claim_of, parse_vault, parse_vault_data, vault_address
-from billing.ton.vault_order import TIMEOUT_S, Order, order_funds, order_is_void, sign_order
+from billing.ton.vault import VaultState, parse_vault, parse_vault_data, vault_address
+from billing.ton.vault_order import MESSAGES_MAX, TIMEOUT_S, Order, order_funds, order_is_void, sign_order
 
 __all__ = ["EntitlementFiles", "VaultSender", "entitlements_after", "held_after"]
 
+NOBODY = Entitlements(amounts={})
 _OWED = ("client:", "hold:", "payee:", "settling:")  # accounts of money that is not the operator's
-_TAKEN = {BatchState.ACCEPTED, BatchState.CONFIRMED}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +64,13 @@ class EntitlementFiles:
         """The entitlements behind a root.
 
         Raises:
-            FileNotFoundError: they are not here.
+            MissingEntitlementsError: they are not here.
             MalformedRecordError: the file is damaged.
         """
-        entitlements = Entitlements.parse(self._path(root).read_bytes())
+        try:
+            entitlements = Entitlements.parse(self._path(root).read_bytes())
+        except FileNotFoundError as error:
+            raise MissingEntitlementsError(root.hex(), str(self.folder)) from error
         if entitlements.root != root:
             raise MalformedRecordError("entitlements", f"their root is {entitlements.root.hex()}")
         return entitlements
@@ -75,7 +86,7 @@ class VaultSender:
     init: StateInit
     files: EntitlementFiles
     timeout_s: int = TIMEOUT_S
-    one_at_a_time: bool = True
+    payouts_max: int = MESSAGES_MAX - 1  # one message is left for the registry's anchor
 
     @property
     def address(self) -> Address:
@@ -103,7 +114,7 @@ class VaultSender:
         """
         vault = self.state(state)
         _check_orders_known(vault, self.address, books)
-        entitlements = entitlements_after(books.ledger, vault)
+        entitlements = entitlements_after(books.ledger)
         self.files.keep(entitlements, also=vault.root)
         return sign_order(
             Order(messages=tuple(messages), root=entitlements.root, held=held_after(books.ledger, batch)),
@@ -120,18 +131,30 @@ class VaultSender:
         """See `billing.ton.sender.Sender`."""
         return order_is_void(message, self.state(state))
 
+    def is_settlement(self, taken: Transaction) -> bool:
+        """See `billing.ton.sender.Sender`: every order is."""
+        return bool(taken.incoming and not taken.incoming.internal)
+
     def paying(self, taken: Transaction, recent: Sequence[Transaction]) -> Transaction | None:  # noqa: ARG002 - Sender
         """The vault pays in the transaction that takes the order."""
         return taken
 
-    def claim(self, payee: Address, state: AccountState) -> Cell:
-        """The body of a payee's claim under the root in force.
+    def claim_proof(self, payee: bytes, state: AccountState) -> ClaimProof:
+        """What a payee (33 bytes) may claim under the root in force.
 
         Raises:
-            KeyError: nothing is anchored for this payee.
-            FileNotFoundError: the entitlements are not here.
+            NothingToClaimError: nothing is anchored for this payee, or it claimed it.
+            MissingEntitlementsError: the leaves behind the root are not here.
         """
-        return claim_of(self.files.load(self.state(state).root), payee)
+        vault = self.state(state)
+        where = format_address(payee_of(self.address))
+        entitlements = NOBODY if vault.root == NOBODY.root else self.files.load(vault.root)
+        proof = prove_claim(
+            entitlements, payee, network_id=vault.network_id, vault=payee_of(self.address), seqno=vault.seqno
+        )
+        if proof.index in vault.claimed:
+            raise NothingToClaimError(format_address(payee), f"{where} paid the claim under the root in force")
+        return proof
 
     def state(self, account: AccountState) -> VaultState:
         """The vault's state; its first one, when it is still to be deployed.
@@ -144,13 +167,12 @@ class VaultSender:
         return parse_vault(account)
 
 
-def entitlements_after(ledger: Ledger, vault: VaultState) -> Entitlements:
-    """What payees may claim once every batch under way is paid: what they are owed outside of batches, and all they
-    ever claimed, because the vault takes that off again."""
-    amounts = dict(vault.claimed)
-    for payable in ledger.payables():
-        amounts[payable.payee] = amounts.get(payable.payee, 0) + payable.amount
-    return Entitlements(amounts=amounts)
+def entitlements_after(ledger: Ledger) -> Entitlements:
+    """What payees may claim once every batch under way is paid: what they are owed outside of batches.
+
+    The books know every claim that was paid when the order is signed; one they do not know makes the order void.
+    """
+    return Entitlements(amounts={payable.payee: payable.amount for payable in ledger.payables()})
 
 
 def held_after(ledger: Ledger, batch: Batch) -> int:
@@ -161,15 +183,7 @@ def held_after(ledger: Ledger, batch: Batch) -> int:
 
 def _check_orders_known(vault: VaultState, address: Address, books: Books) -> None:
     """Refuse to sign from books that miss an order: what it pushed would be paid again."""
-    for batch in reversed(tuple(books.batches().values())):
-        if batch.message and batch.state in _TAKEN and _goes_to(batch.message, address):
-            known = batch.message.query_id + 1
-            break
-    else:
-        known = 0
+    last = last_taken(books, address)
+    known = 0 if last is None else last.query_id + 1
     if vault.seqno % (1 << 23) != known:
         raise BooksRolledBackError(vault.seqno, known)
-
-
-def _goes_to(message: SignedMessage, address: Address) -> bool:
-    return bool(Cell.one_from_boc(message.boc).begin_parse().skip_bits(4).load_address() == address)

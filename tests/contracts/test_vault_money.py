@@ -50,10 +50,9 @@ class VaultMoney(RuleBasedStateMachine):
         """The next order, when no other is under way: pushes a part of what is owed."""
         if self.under_way is not None:
             return
-        state = self.vault.state()
-        owed = {p: self.earned[p] - self.pushed[p] - state.claimed.get(payee_of(p), 0) for p in PAYEES}
+        owed = {p: self.earned[p] - self.pushed[p] - self.claimed[p] for p in PAYEES}
         pushes = {PAYEES[i]: owed[PAYEES[i]] // part for i in whom if owed[PAYEES[i]] // part}
-        left = {payee_of(p): self.earned[p] - self.pushed[p] - pushes.get(p, 0) for p in PAYEES}
+        left = {payee_of(p): owed[p] - pushes.get(p, 0) for p in PAYEES}
         after = Entitlements(amounts={payee: amount for payee, amount in left.items() if amount})
         messages = tuple(OutMessage(destination=payee_of(p), amount=Nanotons(n)) for p, n in pushes.items())
         order = Order(messages=messages, root=after.root, held=sum(owed.values()))
@@ -127,11 +126,11 @@ class VaultMoney(RuleBasedStateMachine):
             return
         self.vault.now += 601
         self.vault.send(STRANGER, value=1000 * TON)
-        left = {payee_of(p): self.earned[p] - self.pushed[p] for p in PAYEES if self.earned[p] > self.pushed[p]}
-        after = Entitlements(amounts=left)
+        owed = {payee_of(p): self.earned[p] - self.pushed[p] - self.claimed[p] for p in PAYEES}
+        after = Entitlements(amounts={payee: amount for payee, amount in owed.items() if amount})
         self.vault.order(Order(messages=(), root=after.root, held=0))
         for payee in PAYEES:
-            if payee_of(payee) in left:
+            if payee_of(payee) in after.amounts:
                 self.count(payee, self.vault.claim(after, payee))
             assert self.pushed[payee] + self.claimed[payee] == self.earned[payee]
 

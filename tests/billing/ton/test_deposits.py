@@ -59,7 +59,7 @@ class World:
         await fund(self.devnet, wallet.address, order.amount + TON)
         await pay(self.chain, wallet, CLIENT_KEY, [order], now=chain_clock(self.devnet)())
 
-    async def pay_out(self, *messages: OutMessage, query_id: int = 77) -> None:
+    async def pay_out(self, *messages: OutMessage, query_id: int = 8_000_077) -> None:
         """What the holder of the treasury's key may do without the settler."""
         state = await self.chain.account(WALLET.address)
         signed = WALLET.sign(

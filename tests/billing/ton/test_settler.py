@@ -185,7 +185,7 @@ async def send_aside(world: World, *messages: OutMessage) -> None:
     signed = world.wallet.sign(
         messages,
         key=TREASURY_KEY,
-        query_id=4_000_000,
+        query_id=8_000_000,
         created_at=state.head.time,
         after_lt=state.last_lt,
         deploy=state.code is None,
