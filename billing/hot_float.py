@@ -37,6 +37,7 @@ class FloatLimits:
         surplus = 0 if self.cap is None else max(0, balance - needed - self.cap)
         return FloatReport(
             balance=balance,
+            needed=needed,
             surplus=surplus,
             movable=max(0, min(surplus, own)),
             refill=max(0, self.refill_below - balance, needed - balance),
@@ -48,6 +49,7 @@ class FloatReport:
     """A treasury beside its limits."""
 
     balance: int
+    needed: int  # of batches under way and planned
     surplus: int  # above the cap, with what batches need set aside
     movable: int  # of that, the operator's own: to be moved to the cold owner
     refill: int  # to be sent to the treasury, 0 when it has enough

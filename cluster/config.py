@@ -11,7 +11,10 @@ relay: 127.0.0.1:8443         # where the relay listens, and clients send to
 transparency: {log: https://log.example.org, key: <log key>}   # optional, see attestation/transparency/settings.py
 books: postgresql://ledger@db.example/books   # optional; without it an SQLite file in `state`, see docs/LEDGER.md
 books_password: books.password   # optional, mode 0600; without it PGPASSFILE counts
-settlement: {threshold: 500000000, max_age_s: 86400, dust: 10000000, period_s: 3600, treasury_timeout_s: 600}
+settlement: {sender: highload, threshold: 500000000, period_s: 3600}   # optional, see cluster/settlement_config.py
+
+`chain.second: {host, port, public_key}` is another lite-server, run by somebody else: both must show the same blocks. A
+public network needs it.
 """
 
 import stat
@@ -27,20 +30,17 @@ from attestation.policy import AppraisalPolicy, ReferenceValues
 from attestation.transparency.settings import LogSettings, parse_log_settings
 from billing.errors import JournalPlaceError
 from billing.journal_place import JournalPlace, PostgresPlace
-from billing.money import Nanotons
-from billing.settlement import SettlementPolicy
-from billing.ton.client import DEVNET, ChainConfig
-from billing.ton.highload import TIMEOUT_S as TREASURY_TIMEOUT_S
+from billing.ton.client import DEVNET, MAINNET, TESTNET, ChainConfig, LiteServerConfig
 from cluster.errors import ConfigError
+from cluster.settlement_config import SettlementSettings, parse_settlement
 
 SECRET_SIZE = 32
-SETTLEMENT_PERIOD_S = 3600  # between automatic settlements
 _KEYS = {"chain", "registry", "policy", "state", "operator_key", "treasury_key", "ticket_key", "relay"}
 _OPTIONAL = {"settlement", "transparency", "books", "books_password"}
 _CHAIN = {"host", "port", "public_key", "network_id"}
 _CHAIN_TRUST = {"init_block", "trust_level"}
 _NO_REFERENCE = ReferenceValues(measurements=frozenset(), rims=frozenset(), models=frozenset())
-_SETTLEMENT = {"threshold", "max_age_s", "dust", "batch_max", "period_s", "treasury_timeout_s"}
+_SECOND = {"host", "port", "public_key"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +55,8 @@ class NetworkConfig:
     treasury_key: Path
     ticket_key: Path
     relay: str  # IP:PORT
-    settlement: SettlementPolicy
+    settlement: SettlementSettings
     books: JournalPlace  # by default an SQLite file in `state`
-    settlement_period_s: int = SETTLEMENT_PERIOD_S
-    treasury_timeout_s: int = TREASURY_TIMEOUT_S
     transparency: LogSettings | None = None  # what admits hosts must also be in this log
 
     @classmethod
@@ -104,34 +102,27 @@ def read_signing_key(path: Path) -> Ed25519PrivateKey:
 
 
 def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
-    chain = _mapping(values["chain"], "chain", _CHAIN, _CHAIN_TRUST)
-    settlement = dict(_mapping(values.get("settlement", {}), "settlement", set(), _SETTLEMENT))
-    timeout_s = settlement.pop("treasury_timeout_s", TREASURY_TIMEOUT_S)
-    period_s = settlement.pop("period_s", SETTLEMENT_PERIOD_S)
-    if type(period_s) is not int or period_s <= 0:
-        raise ConfigError(f"settlement.period_s must be a whole number of seconds above 0, got {period_s!r}")
-    for name in ("threshold", "dust"):
-        if name in settlement:
-            settlement[name] = Nanotons(settlement[name])
+    chain = parse_chain(values["chain"])
+    settlement = values.get("settlement", {})
+    if not isinstance(settlement, dict):
+        raise ConfigError("settlement must hold settings as `key: value`")
     for name in _KEYS - {"chain"}:
         if not isinstance(values[name], str) or not values[name]:
             raise ConfigError(f"{name} must be text (put hexadecimal numbers in quotes)")
     policy = AppraisalPolicy.from_yaml((base / values["policy"]).read_text(), reference=_NO_REFERENCE)
-    if policy.unsafe_simulated_roots is not None and chain["network_id"] != DEVNET:
+    if policy.unsafe_simulated_roots is not None and chain.network_id != DEVNET:
         raise ConfigError(
             f"{values['policy']} trusts simulated vendors, whose keys anybody can have: on network "
-            f"{chain['network_id']} they would earn real money; write 'roots: production' (only the devnet, {DEVNET}, "
+            f"{chain.network_id} they would earn real money; write 'roots: production' (only the devnet, {DEVNET}, "
             "takes simulated ones)"
         )
     return NetworkConfig(
-        chain=ChainConfig(**chain),
+        chain=chain,
         registry=values["registry"],
         policy=policy,
         relay=values["relay"],
-        settlement=SettlementPolicy(**settlement),
+        settlement=parse_settlement(settlement),
         books=_books(values, base),
-        settlement_period_s=period_s,
-        treasury_timeout_s=timeout_s,
         transparency=parse_log_settings(values["transparency"], base) if "transparency" in values else None,
         **{name: base / values[name] for name in ("state", "operator_key", "treasury_key", "ticket_key")},
     )
@@ -146,6 +137,26 @@ def _books(values: Mapping[str, Any], base: Path) -> JournalPlace:
     if not isinstance(url, str) or not isinstance(password, str | None):
         raise ConfigError("books must be a postgresql:// address, and books_password the path of a file")
     return PostgresPlace(url=url, password_file=base / password if password else None)
+
+
+def parse_chain(value: object) -> ChainConfig:
+    """How to reach the chain, from a mapping of host, port, public_key, network_id and, on a public network, second.
+
+    Raises:
+        ConfigError: a key is missing or unknown, or a public network has one lite-server only.
+    """
+    chain = dict(_mapping(value, "chain", _CHAIN, _CHAIN_TRUST | {"second"}))
+    second = chain.pop("second", None)
+    if second is None and chain["network_id"] in {MAINNET, TESTNET}:
+        raise ConfigError(
+            f"chain.second is needed on network {chain['network_id']}: one lite-server alone can invent blocks, so "
+            "give another one of somebody else as {host, port, public_key}; both must show the same blocks"
+        )
+    if second is not None:
+        chain["second"] = LiteServerConfig(**_mapping(second, "chain.second", _SECOND))
+        if chain["second"].public_key == chain["public_key"]:
+            raise ConfigError("chain.second is the same lite-server: give another one, run by somebody else")
+    return ChainConfig(**chain)
 
 
 def _mapping(value: object, where: str, required: set[str], optional: set[str] | None = None) -> Mapping[str, Any]:

@@ -6,10 +6,12 @@ One actor call for each lease (the hold), none for anything else.
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import ray
 from fastapi import FastAPI
 
+from billing.claim_proof import ClaimProof
 from billing.grant import Grant
 from cluster.actors.handles import BILLING, REGISTRY, find
 from cluster.actors.scheduler import follow_fleet
@@ -19,7 +21,7 @@ from cluster.fleet import FleetSnapshot
 from serve_apps.lease_api import build_app
 from serve_apps.loopback import keep_replica_on_loopback
 
-HOLD_TIMEOUT_S = 10.0
+BILLING_TIMEOUT_S = 10.0
 
 
 class RayDesk:
@@ -36,13 +38,22 @@ class RayDesk:
 
     async def place_hold(self, grant: Grant, order: Mapping[str, object]) -> bytes:
         """See serve_apps.lease_api.LeaseDesk."""
-        try:
-            signed: bytes = await asyncio.wait_for(find(BILLING).place_hold.remote(grant, dict(order)), HOLD_TIMEOUT_S)
-        except ray.exceptions.RayTaskError as error:  # the actor's own refusal, wrapped with a traceback
-            raise error.cause from None
-        except (ValueError, TimeoutError, ray.exceptions.RayError) as error:
-            raise TroubleError("billing does not answer now; send the same request again in a few seconds") from error
+        signed: bytes = await _ask_billing("place_hold", grant, dict(order))
         return signed
+
+    async def claim(self, payee: bytes) -> ClaimProof:
+        """See serve_apps.lease_api.LeaseDesk."""
+        proof: ClaimProof = await _ask_billing("claim", payee)
+        return proof
+
+
+async def _ask_billing(method: str, *arguments: object) -> Any:  # noqa: ANN401 - whatever the method returns
+    try:
+        return await asyncio.wait_for(getattr(find(BILLING), method).remote(*arguments), BILLING_TIMEOUT_S)
+    except ray.exceptions.RayTaskError as error:  # the actor's own refusal, wrapped with a traceback
+        raise error.cause from None
+    except (ValueError, TimeoutError, ray.exceptions.RayError) as error:
+        raise TroubleError("billing does not answer now; send the same request again in a few seconds") from error
 
 
 class Gateway:

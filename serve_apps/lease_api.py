@@ -5,6 +5,7 @@
 | POST /v1/leases | a lease: signed grant, relay, and for each candidate host a ticket |
 | GET /v1/models | models of the on-chain registry with their prices |
 | GET /v1/hosts | every host with its state, what it proved, or why it was refused |
+| GET /v1/claims/{payee} | what a payee may claim from the vault, with its proof; payee is 0:<hex> |
 
 Refusals have OpenAI's error shape. Prompts never come here: a client sends them sealed, through the relay.
 """
@@ -16,11 +17,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from billing.errors import BadSignatureError, BillingError, InsufficientFundsError, MalformedRecordError
+from billing.claim_proof import ClaimProof, parse_address
+from billing.errors import (
+    BadSignatureError,
+    BillingError,
+    InsufficientFundsError,
+    MalformedRecordError,
+    NothingToClaimError,
+    SettlementError,
+)
 from billing.grant import Grant, verify_grant
 from billing.lease_request import verify_lease_request
 from cluster.errors import (
@@ -65,6 +74,10 @@ class LeaseDesk(Protocol):
         """
         ...
 
+    async def claim(self, payee: bytes) -> ClaimProof:
+        """What a payee (33 bytes) may claim, and the proof; BillingError or TroubleError when there is none now."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Refusal:
@@ -80,6 +93,8 @@ _REFUSALS: tuple[tuple[type[Exception], _Refusal], ...] = (  # the first that fi
     (LeaseRequestError, _Refusal(status=400, kind="invalid_request_error", code="invalid_lease_request")),
     (UnknownModelError, _Refusal(status=404, kind="invalid_request_error", code="model_not_found")),
     (InsufficientFundsError, _Refusal(status=402, kind="insufficient_quota", code="insufficient_funds")),
+    (NothingToClaimError, _Refusal(status=404, kind="invalid_request_error", code="nothing_to_claim")),
+    (SettlementError, _Refusal(status=409, kind="invalid_request_error", code="claim_refused")),
     (NoEligibleHostError, _Refusal(status=503, kind="service_unavailable", code="no_eligible_host")),
     (BillingError, _Refusal(status=409, kind="invalid_request_error", code="lease_refused")),
     (TroubleError, _Refusal(status=503, kind="service_unavailable", code="try_again")),
@@ -105,6 +120,14 @@ def build_app(desk: LeaseDesk, *, clock: Callable[[], datetime] = lambda: dateti
         return JSONResponse(
             {"object": "list", "at": fleet.at.isoformat(), "data": [describe_host(host) for host in fleet.hosts]}
         )
+
+    @app.get("/v1/claims/{payee}")
+    async def read_claim(payee: str) -> Response:
+        try:
+            name = parse_address(payee)
+        except ValueError as error:
+            raise HTTPException(400, f"{error}: ask for /v1/claims/0:<64 hexadecimal digits>") from None
+        return Response((await desk.claim(name)).to_json(), media_type="application/json")
 
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(BillingError, _on_refusal)

@@ -5,6 +5,9 @@ what is believed. A lite-server that lies about anything below the masterchain b
 (`ProofRejectedError`), one that shows old blocks likewise (`StaleChainError`). At trust level 0 the masterchain block
 itself must carry the signatures of the validators, followed from a key block in the settings. At trust level 1 it need
 not: a server that invents a whole block is believed, so that level is for servers of one's own.
+
+With a second server (`ChainConfig.second`) both must name the same block of each number that anything is believed from;
+all else is proved from it (`ChainsDisagreeError`).
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import binascii
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -24,6 +27,7 @@ from pytoniq.liteclient.client import LiteClientError, LiteServerError
 from pytoniq_core import Address, Cell
 
 from billing.errors import (
+    ChainsDisagreeError,
     ChainUnreachableError,
     MessageRejectedError,
     ProofRejectedError,
@@ -35,7 +39,7 @@ from billing.ton.cells import MESSAGE_BYTES_MAX, parse_cells
 from billing.ton.proofs import AccountState, Block, Head, prove_account
 from billing.ton.transaction import Transaction, parse_transaction
 
-__all__ = ["DEVNET", "MAINNET", "TESTNET", "ChainClient", "ChainConfig"]
+__all__ = ["DEVNET", "MAINNET", "TESTNET", "ChainClient", "ChainConfig", "LiteServerConfig"]
 
 DEVNET, TESTNET, MAINNET = -777, -3, -239  # global ids of the networks
 
@@ -45,8 +49,21 @@ _ATTEMPTS = 3
 _TRANSACTIONS_PER_QUERY = 16  # the lite-server protocol's limit
 _FIRST_PAGE = 4  # mostly few are new, and each may have 128 out-messages to parse; pages then grow
 _ANYBODY = Address((0, bytes(32)))  # the proof of any account, also of an absent one, begins with that of the head
+_BEHIND_POLL_S = 0.2  # between looks at a second server that has not got the newest block yet
 _KEEP_LISTENING = "keep-listening"
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiteServerConfig:
+    """Another lite-server of the same network."""
+
+    host: str
+    port: int
+    public_key: str  # Ed25519, base64
+
+    def __post_init__(self) -> None:
+        _check_server(self.port, self.public_key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +79,11 @@ class ChainConfig:
     history_max: int = 100_000  # transactions read in one go
     init_block: str | None = None  # a key block known to be genuine, number:root hash:file hash; for trust level 0
     trust_level: int | None = None  # 0: validators' signatures; 1: the server's word for the newest block
+    second: LiteServerConfig | None = None  # must show the same blocks
 
     def __post_init__(self) -> None:
-        try:
-            key = base64.b64decode(self.public_key, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise ValueError("public_key must be base64, as in the network's global config") from error
-        if len(key) != 32:
-            raise ValueError(f"public_key must be 32 bytes in base64, got {len(key)}")
-        if not 0 < self.port < 65536 or self.timeout_s <= 0 or self.block_age_max_s <= 0:
+        _check_server(self.port, self.public_key)
+        if self.timeout_s <= 0 or self.block_age_max_s <= 0:
             raise ValueError("port, timeout_s and block_age_max_s must be positive")
         if self.trust_level not in (None, 0, 1):
             raise ValueError(f"trust_level is 0 (signatures) or 1 (the server's word), not {self.trust_level!r}")
@@ -105,6 +118,8 @@ class ChainClient:
         self._seqno = 0  # the newest masterchain block proved so far
         self._key_block = config.trusted_block  # the newest key block proved so far; None at trust level 1
         self._signed: Block | None = None  # the newest block whose signatures were checked
+        self._second = None if config.second is None else ChainClient(_of_second(config, config.second), clock=clock)
+        self._agreed: Block | None = None  # the last block that both servers named
 
     @classmethod
     async def connect(cls, config: ChainConfig, *, clock: Callable[[], datetime] | None = None) -> ChainClient:
@@ -123,9 +138,11 @@ class ChainClient:
         return client
 
     async def close(self) -> None:
-        """End the connection."""
+        """End the connections."""
         if self._link is not None:
             await self._drop(self._link)
+        if self._second is not None:
+            await self._second.close()
 
     async def __aenter__(self) -> ChainClient:
         return self
@@ -146,12 +163,14 @@ class ChainClient:
         """The account as of the newest masterchain block, proved; also that it does not exist, if so.
 
         Raises:
-            ChainUnreachableError, StaleChainError: it could not be asked.
+            ChainUnreachableError, StaleChainError: it could not be asked, or the second server is behind for too long.
             ProofRejectedError: the answer does not prove what it says.
+            ChainsDisagreeError: the second server names another block of this number.
         """
         seen, known = self._seqno, self._key_block  # before asking: other reads may move on meanwhile
         block = await self._newest_block()
         await self._check_signed(block, known)
+        await self._agree(block)
         query = {"id": block.fields(), "account": address.to_tl_account_id()}
         answer = await self._ask("getAccountState", query)
         with _fields_of("getAccountState"):
@@ -262,6 +281,27 @@ class ChainClient:
                 self._key_block = known
         self._signed = target
 
+    async def _agree(self, block: Block) -> None:
+        """Ask the second server, if there is one, for the block of this number, waiting until it has one."""
+        if self._second is None or block == self._agreed:
+            return
+        deadline = asyncio.get_running_loop().time() + self.config.timeout_s
+        while (newest := (await self._second._newest_block()).seqno) < block.seqno:
+            if asyncio.get_running_loop().time() > deadline:
+                raise StaleChainError(newest, f"the second lite-server is behind the first, which shows {block.seqno}")
+            await asyncio.sleep(_BEHIND_POLL_S)
+        other = await self._second._block_at(block.seqno)
+        if other != block:
+            raise ChainsDisagreeError(block.seqno, block.root_hash.hex(), other.root_hash.hex())
+        self._agreed = block
+
+    async def _block_at(self, seqno: int) -> Block:
+        """The masterchain block of this number, as the server names it."""
+        wanted = {"workchain": -1, "shard": -(1 << 63), "seqno": seqno}
+        answer = await self._ask("lookupBlock", {"mode": 1, "id": wanted, "lt": None, "utime": None})
+        with _fields_of("lookupBlock"):
+            return Block.of(answer["id"])
+
     async def _newest_block(self) -> Block:
         answer = await self._ask("getMasterchainInfo", {})
         with _fields_of("getMasterchainInfo"):
@@ -338,6 +378,17 @@ class ChainClient:
             return await answer
 
 
+def _check_server(port: int, public_key: str) -> None:
+    try:
+        key = base64.b64decode(public_key, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("public_key must be base64, as in the network's global config") from error
+    if len(key) != 32:
+        raise ValueError(f"public_key must be 32 bytes in base64, got {len(key)}")
+    if not 0 < port < 65536:
+        raise ValueError("port, timeout_s and block_age_max_s must be positive")
+
+
 def _make_link(config: ChainConfig) -> LiteClient:
     try:
         link = LiteClient(config.host, config.port, config.public_key, trust_level=1, timeout=config.timeout_s)
@@ -345,6 +396,10 @@ def _make_link(config: ChainConfig) -> LiteClient:
         raise ValueError("public_key must be an Ed25519 key: these 32 bytes are no point of the curve") from error
     link.logger.setLevel(logging.CRITICAL)  # it would log every query's data, and lost connections as crashes
     return link
+
+
+def _of_second(config: ChainConfig, second: LiteServerConfig) -> ChainConfig:
+    return replace(config, host=second.host, port=second.port, public_key=second.public_key, second=None)
 
 
 @contextlib.contextmanager

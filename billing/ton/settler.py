@@ -102,6 +102,7 @@ class Settler:
         self._treasury = Treasury(chain=chain, books=books, wallet=wallet, acknowledged=acknowledged)
         self._epoch_checked = registry is None
         self._state: AccountState | None = None  # the treasury as of the last tick
+        self.float: FloatReport | None = None  # likewise
 
     async def plan(self, policy: SettlementPolicy, *, anchor: bool = True) -> tuple[Batch, ...]:
         """Put everyone who is due into new batches, durably; with a registry, the epoch's anchor rides on the first.
@@ -137,7 +138,7 @@ class Settler:
             steps, why = await self._drive(batch, state)
             advanced += steps
             trouble += [f"batch {batch.id}: {why}"] if why else []
-        report = self._float(state)
+        report = self.float = self.float_of(state)
         for alarm in report.alarms():
             _log.warning("%s", alarm)
         return TickReport(
@@ -179,8 +180,8 @@ class Settler:
             raise RuntimeError("no claim can be proved before the treasury was read: tick first")
         return self._wallet.claim_proof(payee, self._state)
 
-    def _float(self, state: AccountState) -> FloatReport:
-        """The treasury beside its limits; batches that are not yet taken need their money."""
+    def float_of(self, state: AccountState) -> FloatReport:
+        """The treasury in a proved state beside its limits; batches that are not yet taken need their money."""
         waiting = [b for b in self._books.open_batches() if b.state is not BatchState.ACCEPTED]
         return self._limits.report(
             balance=state.balance,

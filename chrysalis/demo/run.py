@@ -17,6 +17,7 @@ from chrysalis.demo.preflight import check_machine
 from chrysalis.demo.screen import Screen
 from chrysalis.local.network import LocalNetwork, NetworkPlan
 from cluster.errors import ClusterError
+from cluster.settlement_config import SenderKind
 
 MODEL = Path(__file__).resolve().parents[2] / "examples" / "demo_model" / "model"
 MODEL_NAME = "demo-translator"
@@ -25,14 +26,14 @@ CONTEXT = 512
 EXIT_FAILED, EXIT_CANNOT_START, EXIT_INTERRUPTED = 1, 2, 130
 
 
-def run_demo(*, engine: str, keep: bool, base_port: int, work_dir: Path | None) -> int:
+def run_demo(*, engine: str, sender: SenderKind, keep: bool, base_port: int, work_dir: Path | None) -> int:
     """Run the whole story. Returns the exit status: 0 shown, 1 something was not as it should be, 2 cannot start."""
     console = Console()
     folder = work_dir.resolve() if work_dir else None
     try:
         check_machine(engine=engine, base_port=base_port, model=MODEL, folder=folder)
         with _stop_signals():
-            return _run(Screen(console), _plan(engine, base_port, folder), keep=keep)
+            return _run(Screen(console), _plan(engine, sender, base_port, folder), keep=keep)
     except KeyboardInterrupt:
         console.print("\nInterrupted; everything the demo started has been ended.")
         return EXIT_INTERRUPTED
@@ -41,7 +42,7 @@ def run_demo(*, engine: str, keep: bool, base_port: int, work_dir: Path | None) 
         return EXIT_CANNOT_START
 
 
-def _plan(engine: str, base_port: int, folder: Path | None) -> NetworkPlan:
+def _plan(engine: str, sender: SenderKind, base_port: int, folder: Path | None) -> NetworkPlan:
     return NetworkPlan(
         base_port=base_port,
         model=MODEL,
@@ -49,6 +50,7 @@ def _plan(engine: str, base_port: int, folder: Path | None) -> NetworkPlan:
         tariff=TARIFF,
         context=CONTEXT,
         engine=engine,
+        sender=sender,
         folder=folder,
     )
 

@@ -20,8 +20,8 @@ from billing.money import Nanotons
 from billing.tariff import Tariff
 from billing.ton.client import ChainClient
 from billing.ton.deposits import deposit_transfer
-from billing.ton.highload import HighloadWallet, treasury_wallet
 from billing.ton.registry import Measurement, ModelTerms, OperatorTerms
+from billing.ton.sender import Sender
 from billing.ton.wallet import Wallet, pay
 from chrysalis.local.chain import LocalChain, RegistryEntries, deploy_registry, start_devnet
 from chrysalis.local.hosts import EnclaveSettings, HostSpec, RunningEnclave, policy_text, start_enclave
@@ -33,6 +33,7 @@ from cluster.fleet import FleetSnapshot
 from cluster.model import Decision, HostHints
 from cluster.processes import Program, Supervisor
 from cluster.ray_nodes import LOOPBACK, RayCluster, begin_node, connect, start_head, wait_node
+from cluster.settlement_config import SenderKind, make_treasury, parse_settlement
 from enclave.manifest import manifest_root
 
 TON = 1_000_000_000
@@ -54,6 +55,7 @@ class NetworkPlan:
     tariff: Tariff
     context: int
     engine: str = "torch"
+    sender: SenderKind = SenderKind.HIGHLOAD  # the kind of treasury
     folder: Path | None = None  # kept; None: a temporary one that `stop` removes
 
 
@@ -67,7 +69,8 @@ class LocalNetwork:
     vendors: SimulatedVendors = field(init=False)
     chain: LocalChain = field(init=False)
     registry: Address = field(init=False)
-    treasury: HighloadWallet = field(init=False)
+    treasury: Sender = field(init=False)
+    settlement: dict[str, Any] = field(init=False)
     ray: RayCluster = field(init=False)
     model_root: bytes = field(init=False)
     account: bytes = b""
@@ -108,7 +111,20 @@ class LocalNetwork:
         client = make_key(self.folder / "client" / "wallet.key")
         write_secret(self.folder / "operator" / "ticket.key", secrets.token_bytes(32))
         self.account = _public(client)
-        self.treasury = treasury_wallet(_public(treasury_key), self.chain.config.network_id)
+        self.settlement = {
+            "threshold": 1_000_000,
+            "max_age_s": 86_400,
+            "dust": 500_000,
+            "sender": self.plan.sender.value,
+        }
+        if self.plan.sender is SenderKind.VAULT:
+            self.settlement["vault"] = {"owner": raw_address(self.chain_wallet(owner).address)}
+        self.treasury = make_treasury(
+            parse_settlement(self.settlement),
+            public_key=_public(treasury_key),
+            network_id=self.chain.config.network_id,
+            state=self.folder / "operator" / "state",
+        )
         for address, amount in (
             (self.chain_wallet(owner).address, FAUCET),
             (self.chain_wallet(client).address, FAUCET),
@@ -154,7 +170,7 @@ class LocalNetwork:
             chain=self.chain.config,
             registry=self.registry,
             relay=self.relay_address,
-            settlement={"threshold": 1_000_000, "max_age_s": 86_400, "dust": 500_000},
+            settlement=self.settlement,
             transparency=log,
         )
         write_client_settings(

@@ -36,7 +36,7 @@ def write_operator_settings(
     chain: ChainConfig,
     registry: Address,
     relay: str,
-    settlement: dict[str, int],
+    settlement: dict[str, Any],
     transparency: dict[str, Any],
 ) -> Path:
     """The operator's settings file; key files and policy.yaml lie beside it."""

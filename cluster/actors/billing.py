@@ -10,15 +10,16 @@ from pathlib import Path
 
 from pytoniq_core import Address
 
+from billing.claim_proof import ClaimProof
 from billing.errors import BillingError, ChainError, JournalBusyError, JournalLostError
 from billing.grant import Grant
 from billing.ton.client import ChainClient
-from billing.ton.highload import treasury_wallet
 from billing.ton.settler import Settler, TickReport
 from cluster.actors.handles import REGISTRY, find
 from cluster.address_book import HostKey
 from cluster.cashier import Cashier, Posted, Statement
 from cluster.config import NetworkConfig, read_signing_key
+from cluster.settlement_config import make_treasury
 
 TICK_S = 1.0
 LOCK_WAIT_S = 30.0  # for a predecessor that Ray has given up and that has not ended yet
@@ -47,8 +48,11 @@ class BillingActor:
         self._config = config = NetworkConfig.load(Path(config_path))
         config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._key = read_signing_key(config.treasury_key)
-        self._wallet = treasury_wallet(
-            self._key.public_key().public_bytes_raw(), config.chain.network_id, timeout_s=config.treasury_timeout_s
+        self._wallet = make_treasury(
+            config.settlement,
+            public_key=self._key.public_key().public_bytes_raw(),
+            network_id=config.chain.network_id,
+            state=config.state,
         )
         self._cashier = await _open_books(config)
         self._attaching = asyncio.Lock()
@@ -87,6 +91,10 @@ class BillingActor:
         """The books now."""
         return self._cashier.statement()
 
+    async def claim(self, payee: bytes) -> ClaimProof:
+        """What a payee (33 bytes) may claim from the vault, and its proof, as of the last look at the chain."""
+        return self._cashier.claim(payee)
+
     async def imbalance(self) -> int:
         """The sum of all accounts: 0."""
         return self._cashier.books.ledger.imbalance()
@@ -103,8 +111,17 @@ class BillingActor:
             chain = await ChainClient.connect(self._config.chain)
             registry = Address(self._config.registry)
             books = self._cashier.books
+            settings = self._config.settlement
             self._cashier.attach(
-                Settler(chain=chain, books=books, wallet=self._wallet, key=self._key, registry=registry)
+                Settler(
+                    chain=chain,
+                    books=books,
+                    wallet=self._wallet,
+                    key=self._key,
+                    registry=registry,
+                    limits=settings.limits,
+                    acknowledged=settings.acknowledged,
+                )
             )
             self._attached = True
 
@@ -116,7 +133,7 @@ class BillingActor:
                 self._cashier.release_expired()
                 await self._attach()
                 self._report = await self._cashier.tick()
-                await self._cashier.plan_due(self._config.settlement_period_s)
+                await self._cashier.plan_due(self._config.settlement.period_s)
             except JournalLostError:
                 _log.critical("billing starts anew", exc_info=True)
                 os._exit(1)  # Ray starts the actor again, and that reads the books as they are
@@ -136,7 +153,7 @@ async def _open_books(config: NetworkConfig) -> Cashier:
                 journal=config.books,
                 operator_key=read_signing_key(config.operator_key),
                 admissions=RegistryAdmissions(),
-                policy=config.settlement,
+                policy=config.settlement.policy,
             )
         except JournalBusyError:
             if time.monotonic() > deadline:

@@ -29,6 +29,8 @@ SETTINGS = {
     "relay": "127.0.0.1:8443",
 }
 
+SECOND = {"host": "192.0.2.7", "port": 1234, "public_key": base64.b64encode(b"\x02" * 32).decode()}
+
 
 @pytest.fixture
 def write(tmp_path):
@@ -46,7 +48,7 @@ def test_settings_are_read_with_paths_relative_to_the_file(write, tmp_path) -> N
     config = NetworkConfig.load(write(SETTINGS | {"settlement": {"threshold": 5}}))
     assert config.state == tmp_path / "state"
     assert config.chain.network_id == -777
-    assert config.settlement.threshold == 5
+    assert config.settlement.policy.threshold == 5
     assert config.books == tmp_path / "state" / "books.sqlite"
 
 
@@ -86,7 +88,34 @@ def test_simulated_hosts_cannot_earn_on_a_real_network(write, tmp_path, network_
     (tmp_path / "policy.yaml").write_text(yaml.safe_dump(simulated))
     assert NetworkConfig.load(write(SETTINGS)).policy.unsafe_simulated_roots is not None
     with pytest.raises(ConfigError, match="simulated"):
-        NetworkConfig.load(write(SETTINGS | {"chain": SETTINGS["chain"] | {"network_id": network_id}}))
+        NetworkConfig.load(
+            write(SETTINGS | {"chain": SETTINGS["chain"] | {"network_id": network_id, "second": SECOND}})
+        )
+
+
+@pytest.mark.parametrize("network_id", [-239, -3])
+def test_a_public_network_needs_a_second_lite_server(write, network_id) -> None:
+    chain = SETTINGS["chain"] | {"network_id": network_id}
+    with pytest.raises(ConfigError, match=f"chain.second is needed on network {network_id}"):
+        NetworkConfig.load(write(SETTINGS | {"chain": chain}))
+    config = NetworkConfig.load(write(SETTINGS | {"chain": chain | {"second": SECOND}}))
+    assert config.chain.second is not None and config.chain.second.host == "192.0.2.7"
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        pytest.param({"host": "192.0.2.7"}, "chain.second lacks", id="half"),
+        pytest.param(SECOND | {"network_id": -777}, "chain.second has keys", id="its-own-network"),
+        pytest.param(SECOND | {"public_key": SETTINGS["chain"]["public_key"]}, "same lite-server", id="itself"),
+        pytest.param(SECOND | {"public_key": "AA=="}, "32 bytes", id="no-key"),
+        pytest.param(SECOND | {"port": 0}, "port", id="no-port"),
+        pytest.param("192.0.2.7", "chain.second must hold", id="text"),
+    ],
+)
+def test_a_second_lite_server_that_cannot_be_is_refused(write, second, said) -> None:
+    with pytest.raises(ConfigError, match=said):
+        NetworkConfig.load(write(SETTINGS | {"chain": SETTINGS["chain"] | {"second": second}}))
 
 
 def test_a_secret_that_others_may_read_is_refused_with_the_cure(tmp_path) -> None:

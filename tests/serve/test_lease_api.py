@@ -6,7 +6,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attestation.verdict import Tier
-from billing.errors import InsufficientFundsError
+from billing.claim_proof import ClaimProof, format_address, prove_claim
+from billing.entitlements import Entitlements
+from billing.errors import InsufficientFundsError, MissingEntitlementsError
 from billing.grant import Grant, sign_grant, verify_grant
 from billing.lease_request import LeaseRequest, sign_lease_request, verify_lease_request
 from billing.money import Nanotons
@@ -24,6 +26,8 @@ OPERATOR_KEY = OPERATOR.public_key().public_bytes_raw()
 CLIENT = Ed25519PrivateKey.from_private_bytes(name_bytes("client", 32))
 HOSTS = (active("a"), active("b"), active("c", tier=Tier.OPEN))
 SECONDS = int(NOW.timestamp())
+PAYEE = b"\x00" + b"p" * 32
+CLAIMS = Entitlements(amounts={PAYEE: 5, b"\x00" + b"q" * 32: 6})
 
 
 class Desk:
@@ -41,6 +45,11 @@ class Desk:
             raise self.trouble
         check_ordered(grant, verify_lease_request(order, operator=OPERATOR_KEY))
         return sign_grant(self.holds.setdefault(grant.lease, grant), OPERATOR)
+
+    async def claim(self, payee: bytes) -> ClaimProof:
+        if self.trouble:
+            raise self.trouble
+        return prove_claim(CLAIMS, payee, network_id=-777, vault=b"\x00" + b"v" * 32, seqno=7)
 
 
 def order(*, key: Ed25519PrivateKey = CLIENT, **changes) -> dict[str, str | int]:
@@ -182,3 +191,25 @@ async def test_hosts_are_listed_with_what_they_proved_or_why_they_were_refused(w
 )
 async def test_another_path_or_method_has_the_same_error_shape(web, method, path, status, code) -> None:
     check_error(await web.ask(method, path), status, code)
+
+
+async def test_a_payee_gets_its_leaf_and_its_path(web) -> None:
+    answer = await web.get(f"/v1/claims/{format_address(PAYEE)}")
+    proof = ClaimProof.parse(answer.body.decode())
+    assert (answer.status, proof.payee, proof.entitled, proof.root) == (200, PAYEE, 5, CLAIMS.root)
+
+
+async def test_a_payee_with_nothing_to_claim_is_told_so(web) -> None:
+    check_error(await web.get("/v1/claims/0:" + "ab" * 32), 404, "nothing_to_claim")
+
+
+@pytest.mark.parametrize("payee", ["x", "0:ab", "5:" + "ab" * 32, "0:" + "zz" * 32, "0:" + "ab" * 4000])
+async def test_a_claim_of_no_address_is_refused(web, payee) -> None:
+    check_error(await web.get(f"/v1/claims/{payee}"), 400, "malformed_request")
+
+
+async def test_claims_that_cannot_be_proved_now_say_why(web, desk) -> None:
+    desk.trouble = MissingEntitlementsError("ab", "/somewhere")
+    check_error(await web.get(f"/v1/claims/{format_address(PAYEE)}"), 409, "claim_refused")
+    desk.trouble = TroubleError("not yet")
+    check_error(await web.get(f"/v1/claims/{format_address(PAYEE)}"), 503, "try_again")
