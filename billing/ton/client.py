@@ -330,7 +330,9 @@ class ChainClient:
                 _log.info("lite-server %s:%d: %s: %s", self.config.host, self.config.port, query, trouble)
                 await self._drop(link)
                 continue
-            return dict(answer)
+            if not isinstance(answer, dict):  # bytes that pytoniq reads as something else than an object
+                raise ProofRejectedError(f"the answer to {query}", f"a {type(answer).__name__} instead of an object")
+            return answer
         raise ChainUnreachableError(query, trouble)
 
     async def _ensure_connected(self) -> LiteClient:
