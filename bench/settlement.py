@@ -117,7 +117,10 @@ async def measure_receipts(settler: Settler, chain: ChainClient, books: Books, o
         assert (await chain.account(address_of(name))).balance == owed[name]
     print(
         f"{len(receipts)} receipts of {len(names)} payees: posted in {posted - begun:.1f} s "
-        f"({cpu_posted - cpu:.1f} CPU), settled and confirmed in {done - posted:.1f} s ({cpu_done - cpu_posted:.1f} CPU; bound {SETTLED_BOUND_S})"
+        f"({cpu_posted - cpu:.1f} CPU), settled and confirmed in {done - posted:.1f} s "
+        f"({cpu_done - cpu_posted:.1f} CPU; bound {SETTLED_BOUND_S})"
+        f"({cpu_posted - cpu:.1f} CPU), settled and confirmed in {done - posted:.1f} s "
+        f"({cpu_done - cpu_posted:.1f} CPU; bound {SETTLED_BOUND_S})"
     )
 
 

@@ -127,7 +127,7 @@ class Treasury:
         message = transaction.incoming
         if message is None or message.internal or not self._wallet.is_settlement(transaction):
             return
-        if message.hash in self._acknowledged or any(_is_of(message.hash, b) for b in self._books.batches().values()):
+        if message.hash in self._acknowledged or self._batch_of(message.hash):
             return
         raise SecondWriterError(message.hash.hex(), transaction.lt)
 
@@ -167,15 +167,16 @@ class Treasury:
         if message is None:
             return None
         if not message.internal:  # a vault pays where it takes the order; a highload wallet sends no payment there
-            return next((b for b in self._books.batches().values() if _is_of(message.hash, b)), None)
+            return self._batch_of(message.hash)
         if not is_own_transfer(message, self._address):
             return None
-        query_id: int = message.body.begin_parse().skip_bits(32).load_uint(64)
-        for batch in reversed(tuple(self._books.batches().values())):
-            signed = batch.message
-            if signed and signed.query_id == query_id and signed.after_lt < transaction.lt:
-                return batch
+        for taken in self._recent:  # the transaction that sent it is there: it came after the signing of an open batch
+            if taken.incoming and any(out.hash == message.hash for out in taken.outgoing):
+                return self._batch_of(taken.incoming.hash)
         return None
+
+    def _batch_of(self, message_hash: bytes) -> Batch | None:
+        return next((batch for batch in self._books.batches().values() if _is_of(message_hash, batch)), None)
 
 
 def _is_of(message_hash: bytes, batch: Batch) -> bool:

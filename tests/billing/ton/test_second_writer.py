@@ -112,15 +112,19 @@ async def test_of_two_that_signed_side_by_side_one_pays(twins: Twins) -> None:
         twins.devnet.node.faults.inject(Fault(kind=FaultKind.DELAY, delay_s=0.3))
         await one.tick()
         await other.tick()
-        paid = lost = 0
-        for settler in (one, other):
+        paid, lost = [], []
+        for books, settler in ((first, one), (second, other)):
             try:
                 await settler.settle(timeout_s=20)
-                paid += 1
+                paid.append(books)
             except SecondWriterError:
-                lost += 1
-        assert (paid, lost) == (1, 1)
-    assert await balances(twins.chain, NAMES) == [TON] * 4
+                lost.append(books)
+        assert (len(paid), len(lost)) == (1, 1)
+        assert await balances(twins.chain, NAMES) == [TON] * 4
+        (message,) = [batch.message for batch in paid[0].batches().values()]
+        assert message is not None
+        report = await twins.settler(lost[0], acknowledged=frozenset({message.message_hash})).tick()
+        assert report.reconciliation.difference == 0, "what another one paid is not taken for what these books planned"
 
 
 async def test_a_copy_of_before_a_batch_that_expired_cannot_pay_beside_the_next_one(twins: Twins) -> None:
