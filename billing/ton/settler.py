@@ -103,6 +103,7 @@ class Settler:
         self._epoch_checked = registry is None
         self._state: AccountState | None = None  # the treasury as of the last tick
         self.float: FloatReport | None = None  # likewise
+        self._alarms: tuple[str, ...] = ()
 
     async def plan(self, policy: SettlementPolicy, *, anchor: bool = True) -> tuple[Batch, ...]:
         """Put everyone who is due into new batches, durably; with a registry, the epoch's anchor rides on the first.
@@ -139,8 +140,10 @@ class Settler:
             advanced += steps
             trouble += [f"batch {batch.id}: {why}"] if why else []
         report = self.float = self.float_of(state)
-        for alarm in report.alarms():
-            _log.warning("%s", alarm)
+        if report.alarms() != self._alarms:  # said once, not at every tick
+            self._alarms = report.alarms()
+            for alarm in self._alarms:
+                _log.warning("%s", alarm)
         return TickReport(
             booked=booked,
             advanced=advanced,

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -17,23 +16,14 @@ from billing.claim_proof import parse_address
 from billing.ton.cells import address_of
 from billing.ton.client import ChainClient
 from billing.ton.devnet import Devnet, running_devnet
-from billing.ton.settler import Settler
 from chrysalis.cli import app
-from cluster.config import NetworkConfig
-from cluster.settlement_config import make_treasury
 from tests.billing.ton.world import (
-    OWNER_KEY,
     TON,
-    TREASURY_KEY,
     balances,
-    chain_clock,
     config_of,
-    deploy_registry,
-    fund,
-    owe,
     payees,
-    wallet_of,
 )
+from tests.cluster.operators import vault_operator
 
 Run = Callable[..., Awaitable[Result]]
 
@@ -46,44 +36,8 @@ async def devnet(tmp_path: Path) -> AsyncIterator[Devnet]:
 
 @pytest.fixture
 async def run(devnet: Devnet, tmp_path: Path) -> Run:
-    """Settings of an operator with a vault, and the command over them."""
-    keys = {"operator.key": b"\x01" * 32, "ticket.key": b"\x02" * 32}
-    keys |= {"treasury.key": TREASURY_KEY.private_bytes_raw(), "owner.key": OWNER_KEY.private_bytes_raw()}
-    for name, secret in keys.items():
-        (tmp_path / name).write_text(secret.hex())
-        (tmp_path / name).chmod(0o600)
-    (tmp_path / "policy.yaml").write_text("roots: production\n")
-    config = config_of(devnet)
-    owner = wallet_of(OWNER_KEY).address.to_str(is_user_friendly=False)
-    values = {
-        "chain": {name: getattr(config, name) for name in ("host", "port", "public_key", "network_id")},
-        "registry": "0:" + "00" * 32,
-        "policy": "policy.yaml",
-        "state": "state",
-        "operator_key": "operator.key",
-        "treasury_key": "treasury.key",
-        "ticket_key": "ticket.key",
-        "relay": "127.0.0.1:8443",
-        "settlement": {"sender": "vault", "vault": {"owner": owner}, "float_cap": 20 * TON, "refill_below": TON},
-    }
-    path = tmp_path / "operator.yaml"
-    path.write_text(yaml.safe_dump(values))
-    settings = NetworkConfig.load(path)
-    vault = make_treasury(
-        settings.settlement,
-        public_key=TREASURY_KEY.public_key().public_bytes_raw(),
-        network_id=-777,
-        state=settings.state,
-    )
-    await fund(devnet, vault.address, 100 * TON)
-    async with await ChainClient.connect(config, clock=chain_clock(devnet)) as chain:
-        registry = await deploy_registry(devnet, chain, operator_wallet=vault.address)
-        path.write_text(yaml.safe_dump(values | {"registry": registry.address.to_str(is_user_friendly=False)}))
-        settings.state.mkdir()
-        with Books.open(settings.state / "books.sqlite") as books:
-            settler = Settler(chain=chain, books=books, wallet=vault, key=TREASURY_KEY, clock=chain_clock(devnet))
-            await settler.tick()
-            owe(books, dict.fromkeys(payees(3), 10 * TON), at=devnet.node.clock.now())
+    """The command over the settings of an operator with a vault."""
+    path = await vault_operator(devnet, tmp_path, dict.fromkeys(payees(3), 10 * TON))
 
     async def run(command: str, *arguments: str) -> Result:
         line = ["settle", command, "--config", str(path), *arguments]

@@ -9,10 +9,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from billing.errors import ChainUnreachableError, JournalBusyError, JournalLostError
+from billing.errors import ChainUnreachableError, JournalBusyError, JournalLostError, NothingToClaimError
 from billing.journal import Journal
+from billing.settlement import SettlementPolicy
+from billing.ton.devnet import running_devnet
 from cluster.actors import billing
 from cluster.actors.billing import BillingActor
+from cluster.errors import TroubleError
+from tests.billing.ton.world import payees
+from tests.cluster.operators import vault_operator
 
 ACCOUNT = b"\x0a" * 32
 
@@ -66,6 +71,29 @@ async def test_the_books_are_open_while_the_chain_does_not_answer(settings, acto
     assert await actor.available(ACCOUNT) == 0
     with pytest.raises(ChainUnreachableError):
         await actor.settle()
+
+
+async def test_the_actor_pays_from_a_vault_and_hands_out_claims(tmp_path, actors) -> None:
+    owed, due = payees(2), SettlementPolicy().threshold
+    async with running_devnet(tmp_path / "net") as devnet:
+        path = await vault_operator(devnet, tmp_path, {owed[0]: due, owed[1]: due - 1})
+        actor = await start(path, actors)
+        report = await actor.settle()
+        assert (report.open, report.reconciliation.difference) == (0, 0)
+        await actor.tick()
+        proof = await actor.claim(owed[1])
+        assert proof.entitled == due - 1
+        with pytest.raises(NothingToClaimError):
+            await actor.claim(owed[0])
+        statement = await actor.statement()
+        assert statement.float is not None and statement.float.surplus > 0
+        actor._following.cancel()
+
+
+async def test_claims_wait_for_the_first_look_at_the_chain(settings, actors) -> None:
+    actor = await start(settings, actors)
+    with pytest.raises(TroubleError, match="in a few seconds"):
+        await actor.claim(bytes(33))
 
 
 async def test_trouble_nobody_foresaw_does_not_end_the_following_of_the_chain(settings, actors, monkeypatch) -> None:

@@ -14,6 +14,7 @@ from billing.batch import BatchState, PayoutState
 from billing.books import Books
 from billing.entries import CHAIN_FEES, payee_account
 from billing.errors import BooksRolledBackError, ChainUnreachableError
+from billing.hot_float import FloatLimits
 from billing.money import Nanotons
 from billing.settlement import SettlementPolicy
 from billing.ton.client import ChainClient
@@ -49,6 +50,7 @@ class World:
     chain: ChainClient
     books: Books
     registry: Address | None = None
+    limits: FloatLimits | None = None
     wallet: HighloadWallet = field(default_factory=lambda: treasury(TIMEOUT_S))
 
     @classmethod
@@ -66,6 +68,7 @@ class World:
             key=TREASURY_KEY,
             registry=self.registry,
             clock=chain_clock(self.devnet),
+            limits=self.limits,
         )
 
     def owe(self, amounts: dict[bytes, int]) -> None:
@@ -177,6 +180,22 @@ async def test_a_batch_the_treasury_cannot_pay_waits_for_money(
     world.check(await settler.settle())
     assert await world.paid(names) == [4 * TON] * 2
     world.books.close()
+
+
+async def test_a_treasury_above_its_cap_says_what_to_move_and_one_that_is_short_what_to_send(
+    world: World, caplog
+) -> None:
+    world.owe({payees(1)[0]: 100 * TON})
+    world.limits = FloatLimits(cap=Nanotons(200 * TON), refill_below=Nanotons(50 * TON))
+    settler = world.settler()
+    for _ in range(2):
+        report = await settler.tick()
+    assert (report.float.surplus, report.float.movable, report.float.refill) == (800 * TON, 800 * TON, 0)
+    assert caplog.text.count("above its cap") == 1
+    world.limits = FloatLimits(refill_below=Nanotons(2000 * TON))
+    report = await world.settler().tick()
+    assert report.float.refill == 1000 * TON
+    assert "send it at least" in caplog.text
 
 
 async def send_aside(world: World, *messages: OutMessage) -> None:
