@@ -149,8 +149,8 @@ def parse_chain(value: object) -> ChainConfig:
     second = chain.pop("second", None)
     if second is None and chain["network_id"] in {MAINNET, TESTNET}:
         raise ConfigError(
-            f"chain.second is needed on network {chain['network_id']}: one lite-server alone can invent blocks, so "
-            "give another one of somebody else as {host, port, public_key}; both must show the same blocks"
+            f"chain.second is needed on network {chain['network_id']}: one lite-server alone may show another chain, "
+            "so give one of somebody else as {host, port, public_key}; both must show the same blocks"
         )
     if second is not None:
         chain["second"] = LiteServerConfig(**_mapping(second, "chain.second", _SECOND))

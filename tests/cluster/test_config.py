@@ -95,7 +95,7 @@ def test_simulated_hosts_cannot_earn_on_a_real_network(write, tmp_path, network_
 
 @pytest.mark.parametrize("network_id", [-239, -3])
 def test_a_public_network_needs_a_second_lite_server(write, network_id) -> None:
-    chain = SETTINGS["chain"] | {"network_id": network_id}
+    chain = SETTINGS["chain"] | {"network_id": network_id, "trust_level": 1}
     with pytest.raises(ConfigError, match=f"chain.second is needed on network {network_id}"):
         NetworkConfig.load(write(SETTINGS | {"chain": chain}))
     config = NetworkConfig.load(write(SETTINGS | {"chain": chain | {"second": SECOND}}))

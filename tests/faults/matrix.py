@@ -102,7 +102,7 @@ async def run_case(folder: Path, *, sender: str, fault: str, deadly: int) -> tup
 
 def fault_of(fault: str) -> Fault:
     kind = FaultKind(fault)
-    return Fault(kind=kind, delay_s=0.2) if kind is FaultKind.DELAY else Fault(kind=kind)
+    return Fault(kind=kind, delay_s=0.2 if kind is FaultKind.DELAY else 0.0)
 
 
 async def prepare(devnet: Devnet, folder: Path, sender: str) -> dict:
@@ -116,7 +116,7 @@ async def prepare(devnet: Devnet, folder: Path, sender: str) -> dict:
         deposit = deposit_transfer(wallet.address, victim.ACCOUNT, Nanotons(victim.DEPOSIT))
         await pay(chain, wallet_of(CLIENT_KEY), CLIENT_KEY, [deposit], now=clock())
     await settle_chain(devnet)
-    config = {name: value for name, value in asdict(config_of(devnet)).items() if name != "second"}
+    config = {name: value for name, value in asdict(config_of(devnet, timeout_s=1.0)).items() if name != "second"}
     return {
         "config": config,
         "folder": str(folder),

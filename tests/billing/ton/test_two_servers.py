@@ -54,7 +54,7 @@ async def test_two_that_agree_pay(devnet: Devnet, tmp_path: Path) -> None:
 
 
 async def test_two_that_disagree_are_both_believed_nothing(devnet: Devnet, tmp_path: Path) -> None:
-    """The first one invents a chain of its own, complete with proofs: only the comparison shows it."""
+    """Each shows a chain of its own, complete with proofs and signatures: only the comparison shows it."""
     await fund(devnet, treasury().address, TON)  # the first blocks of all devnets are the same
     async with running_devnet(tmp_path / "other") as other:
         await catch_up(other, devnet)
