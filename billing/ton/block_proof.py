@@ -21,7 +21,9 @@ from billing.errors import ProofRejectedError, WrongNetworkError
 from billing.ton.cells import leaves, lookup, open_proof, ordinary, parse_cells, proof_step
 from billing.ton.proofs import MASTERCHAIN, Block
 
-__all__ = ["Trail", "follow_links"]
+__all__ = ["Trail", "Validators", "follow_links"]
+
+Validators = Mapping[bytes, tuple[bytes, int]]  # Ed25519 key, 32 bytes, and weight, by short id
 
 STEPS_MAX = 64  # links of one answer that are read; servers send 16
 BLOCK_TAG, INFO_TAG, EXTRA_TAG, MASTER_EXTRA_TAG = 0x11EF55AA, 0x9BC7A987, 0x4A33F6FD, 0xCCA5
@@ -46,7 +48,14 @@ class _Header:
     root: Cell
 
 
-def follow_links(key_block: Block, target: Block, answer: Mapping[str, Any], network_id: int) -> Trail:
+def follow_links(
+    key_block: Block,
+    target: Block,
+    answer: Mapping[str, Any],
+    network_id: int,
+    *,
+    known: dict[bytes, Validators] | None = None,
+) -> Trail:
     """Follow a lite-server's answer to getBlockProof from a trusted key block towards `target`.
 
     Of every link:
@@ -55,11 +64,16 @@ def follow_links(key_block: Block, target: Block, answer: Mapping[str, Any], net
     3. the header of the block it leads to is genuine: number, network, and the key block it stands behind;
     4. validators with more than two thirds of the weight signed that block, each counted once.
 
+    Args:
+        known: the validators that key blocks name, by root hash, as far as they were proved before; added to here, so
+            that a key block's configuration is read once.
+
     Raises:
         ProofRejectedError: any of it does not hold.
         WrongNetworkError: a block is of another network.
     """
     at, newest_key = key_block, key_block
+    known = {} if known is None else known
     if not 1 <= len(answer["steps"]) <= STEPS_MAX:
         raise ProofRejectedError("the block proof", f"{len(answer['steps'])} links, expected 1 to {STEPS_MAX}")
     for step in answer["steps"]:
@@ -68,7 +82,9 @@ def follow_links(key_block: Block, target: Block, answer: Mapping[str, Any], net
         start, to = Block.of(step["from"]), Block.of(step["to"])
         if start != at or to.workchain != MASTERCHAIN or not at.seqno < to.seqno <= target.seqno:  # (1)
             raise ProofRejectedError("the block proof", f"a link from {start.seqno} to {to.seqno} at block {at.seqno}")
-        validators = _validators(step["config_proof"], start, network_id)  # (2)
+        validators = known.get(start.root_hash)
+        if validators is None:
+            validators = known[start.root_hash] = _validators(step["config_proof"], start, network_id)  # (2)
         header = _header(step["dest_proof"], to, network_id)  # (3)
         if header.previous_key != start.seqno:
             raise ProofRejectedError("the block proof", f"block {to.seqno} follows key block {header.previous_key}")
@@ -105,7 +121,7 @@ def _header(proof: bytes, block: Block, network_id: int) -> _Header:
     return _Header(is_key=is_key, previous_key=previous_key, root=root)
 
 
-def _validators(proof: bytes, key_block: Block, network_id: int) -> dict[bytes, tuple[bytes, int]]:
+def _validators(proof: bytes, key_block: Block, network_id: int) -> Validators:
     """The validators a key block names: public key and weight by short id."""
     header = _header(proof, key_block, network_id)
     with proof_step("the validators"):
@@ -136,7 +152,7 @@ def _config(custom: Slice) -> Cell:
     return config
 
 
-def _parse_set(s: Slice) -> dict[bytes, tuple[bytes, int]]:
+def _parse_set(s: Slice) -> Validators:
     tag = s.load_uint(8)
     if tag not in (0x11, 0x12):
         raise ProofRejectedError("the validators", f"tag {tag:02x} is not that of a validator set")
@@ -161,7 +177,7 @@ def _parse_set(s: Slice) -> dict[bytes, tuple[bytes, int]]:
     return found
 
 
-def _check_signatures(validators: Mapping[bytes, tuple[bytes, int]], signatures: Mapping[str, Any], to: Block) -> None:
+def _check_signatures(validators: Validators, signatures: Mapping[str, Any], to: Block) -> None:
     if "candidate" in signatures:
         raise ProofRejectedError("the signatures", "they are of the kind 'simplex', which is not supported yet")
     signed = _SIGNED_TAG + to.root_hash + to.file_hash

@@ -34,7 +34,7 @@ from billing.errors import (
     SendOutcomeUnknownError,
     StaleChainError,
 )
-from billing.ton.block_proof import follow_links
+from billing.ton.block_proof import Validators, follow_links
 from billing.ton.cells import MESSAGE_BYTES_MAX, parse_cells
 from billing.ton.proofs import AccountState, Block, Head, prove_account
 from billing.ton.transaction import Transaction, parse_transaction
@@ -117,6 +117,7 @@ class ChainClient:
         self._connecting = asyncio.Lock()
         self._seqno = 0  # the newest masterchain block proved so far
         self._key_block = config.trusted_block  # the newest key block proved so far; None at trust level 1
+        self._validators: dict[bytes, Validators] = {}  # that proved key blocks name
         self._signed: Block | None = None  # the newest block whose signatures were checked
         self._second = None if config.second is None else ChainClient(_of_second(config, config.second), clock=clock)
         self._agreed: Block | None = None  # the last block that both servers named
@@ -273,7 +274,7 @@ class ChainClient:
             query = {"mode": 1, "known_block": known.fields(), "target_block": target.fields()}
             answer = await self._ask("getBlockProof", query)
             with _fields_of("getBlockProof"):
-                trail = follow_links(known, target, answer, self.config.network_id)
+                trail = follow_links(known, target, answer, self.config.network_id, known=self._validators)
             reached, known = trail.reached, trail.key_block
             if reached not in (target, known):
                 raise ProofRejectedError("the block proof", f"it ends at block {reached.seqno}, which names nobody")

@@ -28,6 +28,7 @@ class Links:
 
     def __init__(self, node: DevnetNode) -> None:
         self._node = node
+        self._config_proofs: tuple[BlockId | None, bytes] = (None, b"")  # of the key block asked for last
 
     def queries(self) -> dict[str, Callable[[TlReader], bytes]]:
         """Name the method for each query."""
@@ -67,9 +68,14 @@ class Links:
         signature = validators.sign(to)
         writer = self._begin("blockLinkForward", start, to)
         writer.octets(encode_boc(header_proof(self._block(to))))
-        writer.octets(encode_boc(config_in_block_proof(self._block(start))))
+        writer.octets(self._config_proof(start))
         writer.raw(tl.SIGNATURE_SET).number(validators.list_hash(to.seqno)).number(CATCHAIN_SEQNO)
         return writer.number(1).raw(signature.node).octets(signature.value).done()
+
+    def _config_proof(self, key_block: BlockId) -> bytes:
+        if self._config_proofs[0] != key_block:
+            self._config_proofs = (key_block, encode_boc(config_in_block_proof(self._block(key_block))))
+        return self._config_proofs[1]
 
     def _back(self, start: BlockId, to: BlockId) -> bytes:
         kept = self._node.store.key_proof(start.seqno)

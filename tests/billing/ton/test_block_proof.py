@@ -21,8 +21,8 @@ from billing.ton.block_proof import STEPS_MAX, follow_links
 from billing.ton.client import ChainClient, ChainConfig
 from billing.ton.devnet import AccountId, Devnet, Fault, FaultKind, links, running_devnet, validators
 from billing.ton.devnet.blocks import BlockId
+from billing.ton.devnet.boc import encode_boc
 from billing.ton.devnet.cells import Builder, Cell
-from billing.ton.devnet.fork import Fork
 from billing.ton.devnet.proofs import config_in_block_proof
 from billing.ton.devnet.trie import store_label
 from billing.ton.proofs import Block
@@ -79,6 +79,19 @@ def test_signatures_lead_through_the_key_blocks_to_the_newest_block(
     assert len(answer["steps"]) == 3
     trail = follow_links(known, target, answer, NETWORK)
     assert (trail.reached, trail.key_block) == (target, Block.of(answer["steps"][1]["to"]))
+
+
+def test_validators_proved_once_need_no_second_proof_and_none_but_theirs_is_kept(
+    honest: tuple[Block, Block, dict[str, Any]], lie: dict[str, Any]
+) -> None:
+    known, target, answer = honest
+    seen: dict[bytes, Any] = {}
+    trail = follow_links(known, target, answer, NETWORK, known=seen)
+    assert set(seen) == {Block.of(step["from"]).root_hash for step in answer["steps"]}
+    for step in lie["steps"]:
+        step["config_proof"] = b""
+    assert follow_links(known, target, lie, NETWORK, known=seen) == trail
+    refuse(honest, lie, "bag of cells")
 
 
 def test_a_step_left_out_is_missed(honest: tuple[Block, Block, dict[str, Any]], lie: dict[str, Any]) -> None:
@@ -234,32 +247,33 @@ async def test_a_server_that_brings_its_own_validators_fools_pytoniq_but_not_us(
     tmp_path: Path, devnet: Devnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The configuration of a link must be that of its key block; pytoniq 0.1.43 does not compare them."""
-    forged: list[Fork] = []
-    monkeypatch.setattr(
-        links, "config_in_block_proof", lambda block: config_in_block_proof(_own_key_block(forged, block))
-    )
     await devnet.node.faucet(AccountId.parse(PAYEE), TON)
-    async with await ChainClient.connect(config_of(devnet), clock=chain_clock(devnet)) as chain:
-        devnet.node.faults.inject(Fault(kind=FaultKind.INVENTED_CHAIN), 2)
-        devnet.node.invent(FaultKind.INVENTED_CHAIN)
-        forged.append(devnet.node._forks[-1])
-        with pytest.raises(ProofRejectedError, match="it is about"):
-            await chain.account(Address(PAYEE))
-        monkeypatch.chdir(tmp_path)  # pytoniq keeps a file of blocks in the working directory
-        first = named(devnet.node.init_block).fields()
-        fooled = LiteClient(
-            devnet.host, devnet.port, devnet.public_key, trust_level=0, init_key_block=BlockIdExt.from_dict(first)
-        )
-        await fooled.connect()
-        assert fooled.last_mc_block.root_hash == devnet.node._forks[-1].snapshot.master.root_hash
-        await fooled.close()
+    await devnet.node.faucet(AccountId.parse(PAYEE), TON)
+    before = await ChainClient.connect(config_of(devnet), clock=chain_clock(devnet))
+    devnet.node.invent(FaultKind.INVENTED_CHAIN)
+    inventor = devnet.node._forks[-1].validators
+
+    def forged(self: links.Links, key_block: BlockId) -> bytes:
+        return encode_boc(config_in_block_proof(_with_config(self._block(key_block), inventor.config_after(1))))
+
+    monkeypatch.setattr(links.Links, "_config_proof", forged)
+    devnet.node.faults.inject(Fault(kind=FaultKind.INVENTED_CHAIN), 4)  # pytoniq asks for the head once as it connects
+    with pytest.raises(ProofRejectedError, match="is no validator"):
+        await before.account(Address(PAYEE))
+    await before.close()
+    with pytest.raises(ProofRejectedError, match="it is about"):
+        await ChainClient.connect(config_of(devnet), clock=chain_clock(devnet))
+
+    monkeypatch.chdir(tmp_path)  # pytoniq keeps a file of blocks in the working directory
+    first = BlockIdExt.from_dict(named(devnet.node.init_block).fields())
+    fooled = LiteClient(devnet.host, devnet.port, devnet.public_key, trust_level=0, init_key_block=first)
+    await fooled.connect()
+    assert fooled.last_mc_block.root_hash == devnet.node._forks[-1].snapshot.master.root_hash
+    await fooled.close()
 
 
-def _own_key_block(forged: list[Fork], block: Cell) -> Cell:
-    """The genuine key block with the configuration of a fork's inventor in place of its own."""
-    if not forged:
-        return block
-    config = forged[0].validators.config_after(1)
+def _with_config(block: Cell, config: Cell) -> Cell:
+    """A key block with another configuration in place of its own."""
     extra = block.refs[3]
     custom = extra.refs[3]
     custom = Cell(custom.data, custom.bit_length, (*custom.refs[:2], config))
