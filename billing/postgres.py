@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from sqlalchemy import (
     BigInteger,
@@ -126,7 +126,9 @@ class PostgresJournal:
     def check(self) -> None:
         """Raise `JournalLostError` when another writer has the journal or the database does not answer."""
         with self._transaction():
-            self._move(self._seq)
+            found = self._connection.execute(select(_writer.c.epoch, _writer.c.seq)).one_or_none()
+            if found is None or tuple(found) != (self._epoch, self._seq):
+                self._give_up()
 
     def close(self) -> None:
         """End the session, and with it the lock."""
@@ -151,8 +153,11 @@ class PostgresJournal:
     def _move(self, seq: int) -> None:
         mine = (_writer.c.epoch == self._epoch) & (_writer.c.seq == self._seq)
         if self._connection.execute(update(_writer).where(mine).values(seq=seq)).rowcount != 1:
-            self._lost = "another writer has opened it"
-            raise JournalLostError(self._place, self._lost)
+            self._give_up()
+
+    def _give_up(self) -> NoReturn:
+        self._lost = "another writer has opened it"
+        raise JournalLostError(self._place, self._lost)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
