@@ -40,7 +40,11 @@ if TYPE_CHECKING:
 LOCK = int.from_bytes(b"chrysali", "big")  # the advisory lock's number in the database
 PAGE = 1000  # records read at once
 CONNECT_S = 10
-_SETTINGS = "-c synchronous_commit=on -c statement_timeout=60000 -c lock_timeout=10000"
+_SETTINGS = (
+    "-c synchronous_commit=on -c statement_timeout=60000 -c lock_timeout=10000 "
+    # the server must let go of the lock of a machine that died, before its successor stops waiting
+    "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+)
 _READ_ONLY = "-c default_transaction_read_only=on"
 _KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 

@@ -13,6 +13,7 @@ from billing.errors import ChainUnreachableError, JournalBusyError, JournalLostE
 from billing.journal import Journal
 from cluster.actors import billing
 from cluster.actors.billing import BillingActor
+from cluster.cashier import Cashier
 
 ACCOUNT = b"\x0a" * 32
 
@@ -101,6 +102,23 @@ async def test_an_actor_that_lost_its_journal_ends_and_starts_anew(settings, act
     monkeypatch.setattr(billing.os, "_exit", ends)
     monkeypatch.setattr(actor._cashier.books._journal, "check", lost)
     await asyncio.wait_for(ended.wait(), 5)
+
+
+async def test_an_actor_waits_for_a_database_that_does_not_answer(settings, actors, monkeypatch) -> None:
+    monkeypatch.setattr(billing, "TICK_S", 0.01)
+    monkeypatch.setattr(billing, "LOCK_WAIT_S", 0.0)
+    answers = [JournalLostError("the database", "connection refused")] * 3
+    cashier = billing.Cashier
+
+    def opened(**options) -> Cashier:
+        if answers:
+            raise answers.pop()
+        return cashier(**options)
+
+    monkeypatch.setattr(billing, "Cashier", opened)
+    actor = await asyncio.wait_for(start(settings, actors), 5)
+    assert await actor.imbalance() == 0
+    assert answers == []
 
 
 async def test_a_new_actor_waits_until_its_predecessor_has_ended(settings, actors) -> None:
