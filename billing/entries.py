@@ -94,6 +94,11 @@ def settling_account(batch: str) -> str:
     return f"settling:{batch}"
 
 
+def receipt_entry_id(request_hash: bytes) -> str:
+    """Name the entry that pays for a request; there is one for each request hash."""
+    return f"receipt:{request_hash.hex()}"
+
+
 def move(amount: int, source: str, target: str) -> tuple[Posting, ...]:
     """Return the two postings that take `amount` from one account to another."""
     return (Posting(account=source, amount=-amount), Posting(account=target, amount=amount))

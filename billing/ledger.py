@@ -26,6 +26,7 @@ from billing.entries import (
     hold_account,
     move,
     payee_account,
+    receipt_entry_id,
     settling_account,
 )
 from billing.errors import (
@@ -113,7 +114,7 @@ class Ledger:
 
     def is_paid(self, request_hash: bytes) -> bool:
         """Tell whether a receipt was posted for this request."""
-        return _receipt_id(request_hash) in self._applied
+        return receipt_entry_id(request_hash) in self._applied
 
     def lease(self, lease: bytes) -> Lease:
         """Return a lease's state.
@@ -211,7 +212,7 @@ class Ledger:
             PriceMismatchError: usage and tariff give another price.
             SliceExceededError: the host's slice is used up.
         """
-        entry_id = _receipt_id(receipt.request_hash)
+        entry_id = receipt_entry_id(receipt.request_hash)
         fee = self._fees.get(entry_id, operator_fee(receipt.price, fee_permille))
         entry = _receipt_entry(entry_id, receipt, signed, fee, now)
         try:
@@ -411,10 +412,6 @@ _RECORDERS = {
     EntryKind.REQUEUE: Ledger._record_outcome,
     EntryKind.CLAIM: Ledger._record_claim,
 }
-
-
-def _receipt_id(request_hash: bytes) -> str:
-    return f"receipt:{request_hash.hex()}"
 
 
 def _receipt_entry(entry_id: str, receipt: Receipt, signed: bytes, fee: int, now: int) -> Entry:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from sqlalchemy import (
     BigInteger,
@@ -40,7 +40,11 @@ if TYPE_CHECKING:
 LOCK = int.from_bytes(b"chrysali", "big")  # the advisory lock's number in the database
 PAGE = 1000  # records read at once
 CONNECT_S = 10
-_SETTINGS = "-c synchronous_commit=on -c statement_timeout=60000 -c lock_timeout=10000"
+_SETTINGS = (
+    "-c synchronous_commit=on -c statement_timeout=60000 -c lock_timeout=10000 "
+    # the server must let go of the lock of a machine that died, before its successor stops waiting
+    "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+)
 _READ_ONLY = "-c default_transaction_read_only=on"
 _KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 
@@ -126,7 +130,9 @@ class PostgresJournal:
     def check(self) -> None:
         """Raise `JournalLostError` when another writer has the journal or the database does not answer."""
         with self._transaction():
-            self._move(self._seq)
+            found = self._connection.execute(select(_writer.c.epoch, _writer.c.seq)).one_or_none()
+            if found is None or tuple(found) != (self._epoch, self._seq):
+                self._give_up()
 
     def close(self) -> None:
         """End the session, and with it the lock."""
@@ -151,8 +157,11 @@ class PostgresJournal:
     def _move(self, seq: int) -> None:
         mine = (_writer.c.epoch == self._epoch) & (_writer.c.seq == self._seq)
         if self._connection.execute(update(_writer).where(mine).values(seq=seq)).rowcount != 1:
-            self._lost = "another writer has opened it"
-            raise JournalLostError(self._place, self._lost)
+            self._give_up()
+
+    def _give_up(self) -> NoReturn:
+        self._lost = "another writer has opened it"
+        raise JournalLostError(self._place, self._lost)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -22,10 +22,11 @@ from billing.entries import (
     EntryKind,
     Posting,
     hold_account,
+    receipt_entry_id,
 )
 from billing.errors import MalformedRecordError
 from billing.grant import parse_grant_body
-from billing.receipt import parse_receipt
+from billing.receipt import Receipt, parse_receipt
 from billing.tariff import Usage
 from billing.wire import check_size
 
@@ -172,6 +173,44 @@ def make_statement(entries: Iterable[Entry], party: Party, *, start: int, end: i
             movements.append(_movement(entry, share.amount))
     movements.sort(key=lambda movement: movement.at)  # a clock may have been set back
     return Statement(party=party, start=start, end=end, opening=opening, movements=tuple(movements), aside=aside)
+
+
+def spending(receipts: Iterable[Receipt], *, start: int, end: int) -> Statement:
+    """Return what a client's own receipts come to, by the times they were issued: to compare with the operator's lines.
+
+    The balances are minus what was spent; what was deposited, receipts do not tell.
+
+    Args:
+        receipts: verified ones of one account, in any order.
+        start: first second that counts.
+        end: first second that does not count any more.
+
+    Raises:
+        ValueError: they are of several accounts, or of none.
+    """
+    known = sorted(receipts, key=lambda receipt: (receipt.issued_at, receipt.request_hash))
+    accounts = {receipt.account for receipt in known}
+    if len(accounts) != 1:
+        raise ValueError(f"a statement is about one account, these receipts are of {len(accounts)}")
+    return Statement(
+        party=Party(Role.CLIENT, accounts.pop()),
+        start=start,
+        end=end,
+        opening=-sum(receipt.price for receipt in known if receipt.issued_at < start),
+        movements=tuple(
+            Movement(
+                at=receipt.issued_at,
+                kind=EntryKind.RECEIPT,
+                reference=receipt_entry_id(receipt.request_hash),
+                amount=-receipt.price,
+                price=receipt.price,
+                usage=receipt.usage,
+            )
+            for receipt in known
+            if start <= receipt.issued_at < end
+        ),
+        aside=0,
+    )
 
 
 def balances(entries: Iterable[Entry], *, end: int) -> dict[Party, Share]:

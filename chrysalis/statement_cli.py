@@ -1,10 +1,13 @@
 """`chrysalis statement`: what a client, a payee or the operator had, moved and has, out of the operator's books.
 
+And what a client's own receipts come to (`mine`).
+
 The books are only read, and may be written to meanwhile. Exit code 0: done; 1: refused, standard error says why.
 """
 
 import json
 import re
+import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,22 +59,32 @@ def show(
     """The statement of one party: opening balance, what moved, closing balance."""
     from billing.statement import make_statement
 
-    if as_csv and as_json:
-        raise typer.BadParameter("choose one of --json and --csv")
-    if prices is not None and not as_csv:
-        raise typer.BadParameter("--prices adds columns to --csv")
-    start = int(datetime.combine(_day(first), time(), UTC).timestamp()) if first else 0
-    end, whose = _end(last), _party(party)
-    if end <= start:
-        raise typer.BadParameter("the period ends before it begins: --to is the later day")
+    whose, (start, end) = _party(party), _period(first, last)
     with _exit_codes():
         statement = make_statement(_entries(settings, books), whose, start=start, end=end)
-        if as_csv:
-            sys.stdout.write(_csv(statement, prices, currency, daily=daily))
-        elif as_json:
-            typer.echo(json.dumps(_described(statement, daily=daily)))
-        else:
-            _print(statement, daily=daily)
+        _say(statement, as_json=as_json, as_csv=as_csv, daily=daily, prices=prices, currency=currency)
+
+
+@app.command()
+def mine(
+    receipts: Annotated[Path, typer.Argument(help="The client's own receipts: receipts.sqlite in its `state`.")],
+    *,
+    first: From = "",
+    last: To = "",
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    daily: Daily = False,
+    prices: Prices = None,
+    currency: Currency = "",
+) -> None:
+    """What a client's own receipts come to, to compare with the operator's statement. Deposits are not in it."""
+    from billing.statement import spending
+    from client.receipts import read_receipts
+
+    start, end = _period(first, last)
+    with _exit_codes():
+        statement = spending((kept.receipt for kept in read_receipts(receipts)), start=start, end=end)
+        _say(statement, as_json=as_json, as_csv=as_csv, daily=daily, prices=prices, currency=currency)
 
 
 @app.command()
@@ -121,6 +134,21 @@ def _party(name: str) -> "Party":
     except Exception:  # noqa: BLE001  pytoniq_core raises what it likes at text that is no address
         raise typer.BadParameter(f"neither `operator` nor a client's key nor a TON address: {name!r}") from None
     return Party(Role.PAYEE, address.wc.to_bytes(1, "big", signed=True) + address.hash_part)
+
+
+def _say(
+    statement: "Statement", *, as_json: bool, as_csv: bool, daily: bool, prices: Path | None, currency: str
+) -> None:
+    if as_csv and as_json:
+        raise typer.BadParameter("choose one of --json and --csv")
+    if prices is not None and not as_csv:
+        raise typer.BadParameter("--prices adds columns to --csv")
+    if as_csv:
+        sys.stdout.write(_csv(statement, prices, currency, daily=daily))
+    elif as_json:
+        typer.echo(json.dumps(_described(statement, daily=daily)))
+    else:
+        _print(statement, daily=daily)
 
 
 def _csv(statement: "Statement", prices: Path | None, currency: str, *, daily: bool) -> str:
@@ -220,6 +248,14 @@ def _day(text: str) -> date:
         raise typer.BadParameter(f"not a day like 2026-01-31: {text!r}") from None
 
 
+def _period(first: str, last: str) -> tuple[int, int]:
+    start = int(datetime.combine(_day(first), time(), UTC).timestamp()) if first else 0
+    end = _end(last)
+    if end <= start:
+        raise typer.BadParameter("the period ends before it begins: --to is the later day")
+    return start, end
+
+
 def _end(last: str) -> int:
     day = _day(last) if last else datetime.now(UTC).date()
     return int(datetime.combine(day + timedelta(days=1), time(), UTC).timestamp())
@@ -232,6 +268,6 @@ def _exit_codes() -> Iterator[None]:
 
     try:
         yield
-    except (BillingError, ConfigError, OSError, UnicodeDecodeError) as error:
+    except (BillingError, ConfigError, OSError, sqlite3.DatabaseError, ValueError) as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         raise typer.Exit(REFUSED) from None

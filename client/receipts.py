@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -129,6 +131,17 @@ class ReceiptStore:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+
+def read_receipts(path: Path) -> Iterator[KeptReceipt]:
+    """Yield the receipts in the file of a client that may be running, oldest first.
+
+    Raises:
+        sqlite3.DatabaseError: there is no such file.
+    """
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+        rows = database.execute("SELECT request_id, model, signed, receipt_key, kept_at FROM receipts ORDER BY rowid")
+        yield from map(_kept, rows)
 
 
 def _kept(row: tuple[str, str, bytes, bytes, int]) -> KeptReceipt:

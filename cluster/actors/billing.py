@@ -145,7 +145,10 @@ class BillingActor:
 
 
 async def _open_books(config: NetworkConfig) -> Cashier:
-    """The books, alone. JournalBusyError when another process keeps them open for LOCK_WAIT_S."""
+    """The books, alone. JournalBusyError when another process keeps them open for LOCK_WAIT_S.
+
+    A database that does not answer is waited for without end: Ray gives up for good an actor that cannot be made.
+    """
     deadline = time.monotonic() + LOCK_WAIT_S
     while True:
         try:
@@ -159,3 +162,7 @@ async def _open_books(config: NetworkConfig) -> Cashier:
             if time.monotonic() > deadline:
                 raise
             await asyncio.sleep(TICK_S / 2)
+        except JournalLostError as error:
+            _log.warning("billing waits for its books: %s", error)
+            deadline = time.monotonic() + LOCK_WAIT_S
+            await asyncio.sleep(TICK_S)

@@ -1,6 +1,7 @@
 import multiprocessing
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billing.errors import CorruptJournalError, JournalBusyError
-from billing.journal import RECORD_SIZE_MAX, Journal, repair_journal
+from billing.journal import RECORD_SIZE_MAX, Journal, read_journal, repair_journal
 
 RECORDS = [b"record %d " % i + bytes([i]) * (137 * i % 900) for i in range(60)]
 
@@ -91,6 +92,34 @@ def test_a_file_cut_at_any_byte_is_refused_and_repaired_to_a_prefix(tmp_path: Pa
         assert (damaged / "j").stat().st_size == cut
         lengths.add(kept)
     assert len(lengths) > 3
+
+
+def test_records_cut_off_after_any_one_leave_those_before(tmp_path: Path) -> None:
+    write(tmp_path / "j", RECORDS)
+    for kept in reversed(range(len(RECORDS))):
+        with closing(sqlite3.connect(tmp_path / "j")) as database, database:
+            database.execute("DELETE FROM journal WHERE seq > ?", (kept,))
+        assert read(tmp_path / "j") == list(read_journal(tmp_path / "j")) == RECORDS[:kept]
+
+
+def test_a_reader_sees_what_was_durable_when_it_began_and_disturbs_no_writer(tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "j") as journal:
+        journal.append(*RECORDS[:5])
+        reader = read_journal(tmp_path / "j")
+        seen = [next(reader)]
+        journal.append(*RECORDS[5:9])
+        assert seen + list(reader) == RECORDS[:5]
+        assert list(read_journal(tmp_path / "j")) == RECORDS[:9]
+        assert journal.append(RECORDS[9]) == 10
+
+
+@pytest.mark.parametrize("damage", ["UPDATE journal SET payload = x'00' WHERE seq = 30", "DROP TABLE journal"])
+def test_a_reader_refuses_what_a_writer_would(tmp_path: Path, damage: str) -> None:
+    write(tmp_path / "j", RECORDS)
+    with closing(sqlite3.connect(tmp_path / "j")) as database, database:
+        database.execute(damage)
+    with pytest.raises(CorruptJournalError):
+        list(read_journal(tmp_path / "j"))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from billing.books import Books
 from billing.receipt import sign_receipt
 from chrysalis.cli import app
+from client.receipts import ReceiptStore
 from tests.billing.support import ACCOUNT, HOST_KEY, NOW, PAYEES, make_grant, make_receipt, public
 
 PAYEE = "0:" + PAYEES[0][1:].hex()
@@ -105,3 +106,32 @@ def test_books_that_are_not_there_are_an_error_and_are_not_made(run, tmp_path: P
     result = run("balances")
     assert (result.exit_code, "CorruptJournalError" in result.stderr) == (1, True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_clients_receipts_come_to_are_the_operators_lines(books: Books, run, tmp_path: Path) -> None:
+    store = ReceiptStore(tmp_path / "receipts.sqlite")
+    signed = sign_receipt(make_receipt(make_grant(1), 1), HOST_KEY)
+    store.keep(signed, request_id="r", model="m", receipt_key=public(2), now=datetime.fromtimestamp(NOW, UTC))
+    arguments = ["statement", "mine", str(tmp_path / "receipts.sqlite"), "--json", "--to", DAY]
+    mine = json.loads(CliRunner().invoke(app, arguments).stdout)
+    theirs = json.loads(run("show", ACCOUNT.hex(), "--json").stdout)
+    assert mine["name"] == theirs["name"] == ACCOUNT.hex()
+    assert mine["movements"] == [m for m in theirs["movements"] if m["kind"] == "receipt"]
+    assert (mine["opening"], mine["closing"]) == (0, -14_000)
+    later = CliRunner().invoke(app, [*arguments[:-1], "2100-01-01", "--from", "2100-01-01"])
+    assert (json.loads(later.stdout)["opening"], json.loads(later.stdout)["movements"]) == (-14_000, [])
+    store.close()
+
+
+def test_receipts_of_two_accounts_or_none_are_no_statement(tmp_path: Path) -> None:
+    path = tmp_path / "receipts.sqlite"
+    said = CliRunner().invoke(app, ["statement", "mine", str(path)])
+    assert (said.exit_code, "unable to open" in said.stderr, path.exists()) == (1, True, False)
+    store = ReceiptStore(path)
+    assert CliRunner().invoke(app, ["statement", "mine", str(path)]).exit_code == 1
+    for account in (ACCOUNT, public(4)):
+        signed = sign_receipt(make_receipt(make_grant(1, account=account), account[0]), HOST_KEY)
+        store.keep(signed, request_id="r", model="m", receipt_key=public(2), now=datetime.fromtimestamp(NOW, UTC))
+    refused = CliRunner().invoke(app, ["statement", "mine", str(path)])
+    assert (refused.exit_code, "of 2" in refused.stderr) == (1, True)
+    store.close()

@@ -18,6 +18,7 @@ from cluster.actors.billing import BillingActor
 from cluster.errors import TroubleError
 from tests.billing.ton.world import payees
 from tests.cluster.operators import vault_operator
+from cluster.cashier import Cashier
 
 ACCOUNT = b"\x0a" * 32
 
@@ -129,6 +130,23 @@ async def test_an_actor_that_lost_its_journal_ends_and_starts_anew(settings, act
     monkeypatch.setattr(billing.os, "_exit", ends)
     monkeypatch.setattr(actor._cashier.books._journal, "check", lost)
     await asyncio.wait_for(ended.wait(), 5)
+
+
+async def test_an_actor_waits_for_a_database_that_does_not_answer(settings, actors, monkeypatch) -> None:
+    monkeypatch.setattr(billing, "TICK_S", 0.01)
+    monkeypatch.setattr(billing, "LOCK_WAIT_S", 0.0)
+    answers = [JournalLostError("the database", "connection refused")] * 3
+    cashier = billing.Cashier
+
+    def opened(**options) -> Cashier:
+        if answers:
+            raise answers.pop()
+        return cashier(**options)
+
+    monkeypatch.setattr(billing, "Cashier", opened)
+    actor = await asyncio.wait_for(start(settings, actors), 5)
+    assert await actor.imbalance() == 0
+    assert answers == []
 
 
 async def test_a_new_actor_waits_until_its_predecessor_has_ended(settings, actors) -> None:
