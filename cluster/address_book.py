@@ -1,4 +1,4 @@
-"""What the registry remembers over a restart: addresses to challenge again, and keys it once verified.
+"""What the registry remembers over a restart: addresses to challenge again, keys it once verified, and bans.
 
 JSON lines, mode 0600, rewritten whole by rename. Nothing in it makes a host active: that takes fresh evidence. The keys
 serve billing, which must check receipts of hosts that are gone.
@@ -17,6 +17,7 @@ from cluster.model import HostHints
 
 HOSTS_MAX = 1024
 KEYS_MAX = 4096
+BANS_MAX = 4096
 _KEY_BYTES = ("host_id", "receipt", "payee")
 
 
@@ -42,6 +43,7 @@ class AddressBook:
         self._path = path
         self._hints: dict[str, HostHints] = {}
         self._keys: dict[bytes, HostKey] = {}
+        self._bans: dict[str, str] = {}
         if path.exists():
             for number, line in enumerate(path.read_text().splitlines(), start=1):
                 self._read(line, number)
@@ -78,8 +80,25 @@ class AddressBook:
         if self._hints.pop(address, None) is not None:
             self._write()
 
+    def ban(self, machine: str, reason: str) -> None:
+        """Note that the operator does not want a machine, see `cluster.reputation.machine_of`."""
+        if len(self._bans) >= BANS_MAX:
+            raise ConfigError(f"{BANS_MAX} machines are banned: release one first")
+        self._bans[machine] = reason
+        self._write()
+
+    def pardon(self, machine: str) -> None:
+        """Forget a ban."""
+        if self._bans.pop(machine, None) is not None:
+            self._write()
+
+    def ban_of(self, machine: str) -> str | None:
+        """Why a machine is banned, None when it is not."""
+        return self._bans.get(machine)
+
     def _write(self) -> None:
-        lines = [*map(_address_line, self._hints.items()), *map(_key_line, self._keys.values())]
+        bans = [json.dumps({"banned": machine, "reason": reason}) for machine, reason in self._bans.items()]
+        lines = [*map(_address_line, self._hints.items()), *map(_key_line, self._keys.values()), *bans]
         draft = self._path.with_suffix(".new")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
             out.writelines(line + "\n" for line in lines)
@@ -92,6 +111,8 @@ class AddressBook:
             item = json.loads(line)
             if "address" in item:
                 self._hints[item["address"]] = _hints(item)
+            elif "banned" in item:
+                self._bans[bytes.fromhex(item["banned"]).hex()] = str(item["reason"])
             else:
                 key = _key(item)
                 self._keys[key.host_id] = key

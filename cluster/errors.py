@@ -4,6 +4,7 @@ ClusterError
 ├── ConfigError                 a setting is missing, unknown or impossible
 ├── RefusedError                asked, and no: trying the same again gives the same answer
 │   ├── AdmissionRefusedError   this host's evidence or answers do not hold
+│   ├── SoleSurvivorError       the last host of a model may not be drained yet
 │   ├── NoEligibleHostError     no host fits; carries which rule each host lost
 │   ├── UnknownModelError       the registry does not list this model
 │   ├── LeaseRequestError       the signed lease request asks for what cannot be had
@@ -29,6 +30,19 @@ class RefusedError(ClusterError):
 
 class AdmissionRefusedError(RefusedError):
     """The host may not join; nothing it claims may be used."""
+
+
+class SoleSurvivorError(RefusedError):
+    """Nobody else serves a model of this host."""
+
+    def __init__(self, host: str, models: tuple[str, ...]) -> None:
+        super().__init__(host, models)
+        self.host = host
+        self.models = models
+
+    def __str__(self) -> str:
+        names = ", ".join(root[:16] for root in self.models)
+        return f"no other host serves {names}: place it elsewhere first, or force the maintenance of {self.host}"
 
 
 class NoEligibleHostError(RefusedError):
