@@ -6,6 +6,9 @@ ClusterError
 │   ├── AdmissionRefusedError   this host's evidence or answers do not hold
 │   ├── SoleSurvivorError       the last host of a model may not be drained yet
 │   ├── NoEligibleHostError     no host fits; carries which rule each host lost
+│   ├── QueueFullError          as many jobs wait as are allowed
+│   ├── QueueTimeoutError       a job waited for as long as it wanted to
+│   ├── JobExistsError          a job of this id waits or runs
 │   ├── UnknownModelError       the registry does not list this model
 │   ├── LeaseRequestError       the signed lease request asks for what cannot be had
 │   │   └── StaleRequestError   it was signed too long ago, or in the future
@@ -60,6 +63,42 @@ class NoEligibleHostError(RefusedError):
         return (
             f"no host may serve {self.model} on these terms ({reasons}); relax the tier, the budget or the hosts asked"
         )
+
+
+class QueueFullError(RefusedError):
+    """No more jobs may wait."""
+
+    def __init__(self, waiting: int, own: int) -> None:
+        super().__init__(waiting, own)
+        self.waiting = waiting
+        self.own = own
+
+    def __str__(self) -> str:
+        return f"{self.waiting} jobs wait, {self.own} of them of this account: submit more when some are placed"
+
+
+class QueueTimeoutError(RefusedError):
+    """A job was not placed in the time it was ready to wait."""
+
+    def __init__(self, job: str, waited_s: int, reason: str) -> None:
+        super().__init__(job, waited_s, reason)
+        self.job = job
+        self.waited_s = waited_s
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"job {self.job} was not placed within {self.waited_s} s: {self.reason}; let it wait longer or ask less"
+
+
+class JobExistsError(RefusedError):
+    """A job id is used once."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__(job)
+        self.job = job
+
+    def __str__(self) -> str:
+        return f"job {self.job} waits or runs already: give each job an id of its own"
 
 
 class UnknownModelError(RefusedError):

@@ -22,16 +22,24 @@ _MEMO = "index"
 
 @dataclass(slots=True)
 class _Group:
-    """Hosts of one profile, the cheapest first."""
+    """Hosts of one profile; `arrange` puts the cheapest first."""
 
     hosts: list[HostRecord]
-    prices: list[int] = field(init=False)
-    weights: list[int] = field(init=False)  # running sum
+    prices: list[int] = field(default_factory=list)
+    weights: list[int] = field(default_factory=list)  # running sum
 
-    def __post_init__(self) -> None:
-        self.hosts.sort(key=lambda host: (host.hints.coefficient, host.host_id or b""))
-        self.prices = [host.hints.coefficient for host in self.hosts]
-        self.weights = list(accumulate(host.standing.weight for host in self.hosts))
+    def arrange(self) -> "_Group":
+        """Sort the hosts, at the first use: most groups of a snapshot are never asked for."""
+        if not self.prices:
+            self.hosts.sort(key=lambda host: (host.hints.coefficient, host.host_id or b""))
+            self.prices = [host.hints.coefficient for host in self.hosts]
+            self.weights = list(accumulate(host.standing.weight for host in self.hosts))
+        return self
+
+    @property
+    def name(self) -> bytes:
+        """What groups are ordered by, so that the order of hosts in a snapshot does not matter."""
+        return self.hosts[0].host_id or b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,6 @@ class FleetIndex:
                 groups.setdefault(profile_of(host, host.capability, cache.facts(host)), []).append(host)
         cache.forget_others(fleet)
         self._groups = [_Group(hosts) for hosts in groups.values()]
-        self._groups.sort(key=lambda group: min(host.host_id or b"" for host in group.hosts))
         self._pools: dict[JobRequirement, tuple[Pool, ...]] = {}
 
     @classmethod
@@ -126,7 +133,8 @@ class FleetIndex:
         return pools
 
     def _make_pools(self, requirement: JobRequirement) -> tuple[Pool, ...]:
-        fitting = [group for group in self._groups if _wins(group, requirement)]
+        fitting = [group.arrange() for group in self._groups if _wins(group, requirement)]
+        fitting.sort(key=lambda group: group.name)
         near = [group for group in fitting if _is_near(group, requirement)]
         far = [group for group in fitting if not _is_near(group, requirement)]
         pools = (Pool.of(iter(groups), requirement.coefficient_max) for groups in (near, far))

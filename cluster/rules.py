@@ -1,8 +1,8 @@
 """The rules of placement, each a sentence when it is lost. One table: deciding and explaining read the same."""
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from attestation.transcript import CcState
 from cluster.capability import Capability
@@ -13,8 +13,7 @@ Rule = Callable[[HostRecord, Capability, JobRequirement], str]  # "" when it hol
 TimedRule = Callable[[HostRecord, Capability, JobRequirement, datetime], str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
+class Profile(NamedTuple):
     """Everything that the rules of `SHARED` look at: hosts of one profile win or lose them together."""
 
     facts: Hashable
@@ -62,6 +61,21 @@ def first_own_loss(
         if detail := rule(host, capability, requirement, now):
             return lost(host, name, detail)
     return None
+
+
+def summary(losses: Iterable[Loss]) -> str:
+    """Losses in one sentence: how many hosts lost each rule, with one of them as an example."""
+    counts: dict[str, int] = {}
+    examples: dict[str, Loss] = {}
+    for loss in losses:
+        counts[loss.rule] = counts.get(loss.rule, 0) + 1
+        examples.setdefault(loss.rule, loss)
+    if not counts:
+        return "no host has joined yet"
+    words = (
+        f"{count} of them by {rule} ({examples[rule].name}: {examples[rule].detail})" for rule, count in counts.items()
+    )
+    return f"{sum(counts.values())} hosts do not take it, {', '.join(words)}"
 
 
 def lost(host: HostRecord, rule: str, detail: str) -> Loss:
