@@ -190,7 +190,7 @@ class Simulation:
 
     def _serve(self, job: Job) -> None:
         account = job.account[0]
-        mark = self.marks.pop(account)
+        mark = self.marks.pop(account, self.served)  # none: started together with the one before
         if account < LARGE:
             others = (self.served[other] - mark[other] for other in range(LARGE) if other != account)
             self.worst = max(self.worst, max(others) / (2 * MEAN_S))
