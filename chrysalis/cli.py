@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from chrysalis import devnet_cli, log_cli, statement_cli
+from chrysalis import cluster_cli, devnet_cli, log_cli, statement_cli
 
 app = typer.Typer(
     name="chrysalis",
@@ -21,6 +21,8 @@ app = typer.Typer(
 app.add_typer(log_cli.app, name="log")
 app.add_typer(statement_cli.app, name="statement")
 app.add_typer(devnet_cli.app, name="devnet")
+app.add_typer(cluster_cli.hosts_app, name="hosts")
+app.command()(cluster_cli.explain)
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 

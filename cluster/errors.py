@@ -8,6 +8,7 @@ ClusterError
 │   ├── NoEligibleHostError     no host fits; carries which rule each host lost
 │   ├── QueueFullError          as many jobs wait as are allowed
 │   ├── QueueTimeoutError       a job waited for as long as it wanted to
+│   ├── JobCancelledError       somebody took the job back while it waited
 │   ├── JobExistsError          a job of this id waits or runs
 │   ├── UnknownModelError       the registry does not list this model
 │   ├── LeaseRequestError       the signed lease request asks for what cannot be had
@@ -17,6 +18,10 @@ ClusterError
     ├── EnclaveUnreachableError the enclave does not answer
     └── NodeStartError          a Ray node did not come up, or did not say so in time
 """
+
+from collections import Counter
+
+LOST_SHOWN = 8  # hosts named in one message
 
 
 class ClusterError(Exception):
@@ -59,7 +64,11 @@ class NoEligibleHostError(RefusedError):
     def __str__(self) -> str:
         if not self.lost:
             return f"no host has joined yet that could serve {self.model}; retry in a few seconds"
-        reasons = "; ".join(f"{host}: {reason}" for host, reason in self.lost)
+        reasons = "; ".join(f"{host}: {reason}" for host, reason in self.lost[:LOST_SHOWN])
+        if len(self.lost) > LOST_SHOWN:
+            rules = Counter(reason.partition(":")[0] for _, reason in self.lost)
+            counts = ", ".join(f"{count} by {rule}" for rule, count in rules.most_common())
+            reasons += f"; and so on, {len(self.lost)} hosts: {counts}"
         return (
             f"no host may serve {self.model} on these terms ({reasons}); relax the tier, the budget or the hosts asked"
         )
@@ -88,6 +97,10 @@ class QueueTimeoutError(RefusedError):
 
     def __str__(self) -> str:
         return f"job {self.job} was not placed within {self.waited_s} s: {self.reason}; let it wait longer or ask less"
+
+
+class JobCancelledError(RefusedError):
+    """A job was taken back while it waited."""
 
 
 class JobExistsError(RefusedError):

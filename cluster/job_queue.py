@@ -19,6 +19,7 @@ from cluster.fair_queue import FairQueue
 from cluster.fleet import WEIGHT_ONE, FleetSnapshot, HostRecord
 from cluster.fleet_index import FactsCache, FleetIndex
 from cluster.model import JobRequirement, Loss, Placement
+from cluster.placement import Replica
 from cluster.rules import first_loss, lost, summary
 from cluster.scheduler import explain, placement_of
 from cluster.slots import Slots, slots_of
@@ -131,6 +132,32 @@ class JobQueue:
         if claim is not None:
             self._freed.append(claim.host_id)
         return claim is not None
+
+    def placement(self, job_id: bytes, fleet: FleetSnapshot) -> Placement | None:
+        """Where a job runs; None when it does not, or its host has left."""
+        claim = self.slots.claims.get(job_id)
+        host = FleetIndex.of(fleet).host(claim.host_id) if claim else None
+        return placement_of(host) if host is not None else None
+
+    def adopt(self, job: Job, host_id: bytes, *, fleet: FleetSnapshot) -> bool:
+        """Note that a job runs on a host already; False when that host has no room for it."""
+        self._follow(fleet)
+        if job.job_id in self.slots.claims:
+            return self.slots.claims[job.job_id].host_id == host_id
+        if self.slots.free(host_id) < job.slots:
+            return False
+        self._remove(job.job_id)
+        self.slots.take(job.job_id, host_id, job.slots)
+        return True
+
+    def hold_replicas(self, old: Iterable[bytes], replicas: Iterable[Replica]) -> None:
+        """Exchange the slots of model replicas, named by their claims, for those of a new plan."""
+        for name in old:
+            self.finish(name)
+        for replica in replicas:
+            if 0 < replica.gpus <= self.slots.free(replica.host_id):
+                self.slots.take(replica.claim, replica.host_id, replica.gpus)
+        self._blocked.clear()
 
     def dispatch(self, fleet: FleetSnapshot, *, now: datetime) -> tuple[Started, ...]:
         """Start whatever can start now, in the order of the accounts' turns."""

@@ -16,7 +16,7 @@ from cluster.fleet import WEIGHT_ONE, FleetSnapshot, HostRecord, HostState
 from cluster.fleet_index import FleetIndex
 from cluster.model import JobRequirement, Loss
 from cluster.rules import first_loss, lost
-from cluster.slots import Slots
+from cluster.slots import Claim, Slots
 
 RESIDENCE_MIN_S = 600.0
 WEIGHT_STEPS = 4  # reputations that differ by less are equal here
@@ -72,6 +72,7 @@ def plan_models(
     *,
     now: datetime,
     residence_min_s: float = RESIDENCE_MIN_S,
+    jobs: Iterable[Claim] = (),
 ) -> ModelPlan:
     """Plan where the models go.
 
@@ -81,10 +82,11 @@ def plan_models(
         fleet: the hosts as last seen.
         now: for evidence, maintenance and residence.
         residence_min_s: how long a replica stays at least, unless its host loses a rule.
+        jobs: slots that replicas cannot have.
     """
     if len({demand.model for demand in demands}) != len(demands):
         raise ValueError("one demand for each model")
-    planner = _Planner(fleet, now=now, residence_min_s=residence_min_s)
+    planner = _Planner(fleet, now=now, residence_min_s=residence_min_s, jobs=tuple(jobs))
     by_model = {demand.model: demand for demand in demands}
     for replica in sorted(present, key=lambda replica: (replica.since, replica.claim)):
         planner.review(replica, by_model.get(replica.model))
@@ -93,11 +95,22 @@ def plan_models(
     return planner.plan(demands)
 
 
+def replicas_seen(demands: Sequence[ModelDemand], fleet: FleetSnapshot, *, now: datetime) -> tuple[Replica, ...]:
+    """The replicas that hosts report, for a scheduler that begins anew; their residence begins now."""
+    return tuple(
+        Replica(model=demand.model, host_id=host.host_id, gpus=demand.requirement.gpus_min, since=now)
+        for demand in demands
+        for host in fleet.hosts
+        if host.host_id and host.load.ready and demand.model in host.load.models
+    )
+
+
 @dataclass(slots=True)
 class _Planner:
     fleet: FleetSnapshot
     now: datetime
     residence_min_s: float
+    jobs: tuple[Claim, ...] = ()
     slots: Slots = field(default_factory=Slots)
     kept: list[Replica] = field(default_factory=list)
     surplus: list[Replica] = field(default_factory=list)  # oldest first
@@ -108,10 +121,12 @@ class _Planner:
 
     def __post_init__(self) -> None:
         usable = (HostState.ACTIVE, HostState.DRAINING)
-        hosts = (host for host in self.fleet.hosts if host.state in usable and host.capability)
-        self.slots.follow(
-            {host.host_id: len(host.capability.gpus) for host in hosts if host.host_id and host.capability}
-        )
+        hosts = (host for host in self.fleet.hosts if host.state in usable)
+        totals = {host.host_id: len(host.capability.gpus) for host in hosts if host.host_id and host.capability}
+        for claim in self.jobs:
+            if claim.host_id in totals:
+                totals[claim.host_id] = max(0, totals[claim.host_id] - claim.slots)
+        self.slots.follow(totals)
 
     def review(self, replica: Replica, demand: ModelDemand | None) -> None:
         """Keep a present replica if it may stay, oldest first; what is too much is surplus."""
@@ -119,11 +134,12 @@ class _Planner:
         if host is None or host.capability is None or self.slots.free(replica.host_id) < replica.gpus:
             self.unload.append(replica)  # its host is gone, or came back smaller
             return
-        allowed = first_loss(host, demand.requirement, now=self.now) is None if demand else True
+        maintained = _in_maintenance(host, self.now)
+        allowed = not maintained and (demand is None or first_loss(host, demand.requirement, now=self.now) is None)
         # a host in its maintenance, or about to be, still serves; one that lost its evidence or its route does not
         serves = host.state in {HostState.ACTIVE, HostState.DRAINING} and host.capability.valid_at(self.now)
         moved = demand is not None and demand.requirement.gpus_min != replica.gpus
-        if not serves or moved or (not allowed and not _in_maintenance(host, self.now)):
+        if not serves or moved or (not allowed and not maintained):
             self.unload.append(replica)
             return
         self.slots.take(replica.claim, replica.host_id, replica.gpus)
@@ -187,7 +203,9 @@ class _Planner:
             host
             for pool in index.pools(demand.requirement)
             for host in pool
-            if host.host_id not in taken and first_loss(host, demand.requirement, now=self.now) is None
+            if host.host_id not in taken
+            and not _in_maintenance(host, self.now)
+            and first_loss(host, demand.requirement, now=self.now) is None
         ]
         if demand.requirement.owners_distinct:
             fitting = [host for host in fitting if host.owner not in owners]
@@ -242,6 +260,8 @@ class _Planner:
             loss = first_loss(host, demand.requirement, now=self.now)
             if loss is not None:
                 yield loss
+            elif _in_maintenance(host, self.now):
+                yield lost(host, "maintenance", "it waits for another host to serve its models")
             elif any(replica.host_id == host.host_id for replica in self._of(demand.model)):
                 yield lost(host, "there", "it has a replica already")
             elif self.slots.free(host.host_id or b"") < gpus:

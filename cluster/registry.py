@@ -227,6 +227,13 @@ class Registry:
                 raise SoleSurvivorError(record.label, tuple(sorted(root.hex() for root in sole)))
         return await self._step(record.address, Planned(window=window, at=now))
 
+    async def count_job(self, host_id: bytes, *, ok: bool) -> None:
+        """Count how a job ended for its host's reputation; a host that has left in between is passed over."""
+        for record in self._current(*ROUTED):
+            if record.host_id == host_id:
+                standing = self._ratings.count_job(record, ok=ok, now=self._clock())
+                await self._step(record.address, Rated(standing=standing))
+
     async def expel(self, host_id: bytes, reason: str) -> None:
         """Ban a host and the machine it runs on, for a reason the operator gives; `release` lifts it."""
         record = self._record_of(host_id, *WATCHED)

@@ -144,6 +144,11 @@ class Ratings:
         self._count(key_of(host), good=after.confirmed - seen.confirmed, bad=bad, now=now)
         return self.standing(host, now=now)
 
+    def count_job(self, host: HostRecord, *, ok: bool, now: datetime) -> Standing:
+        """Take in how a job on a host ended, and return its reputation."""
+        self._count(key_of(host), good=int(ok), bad=int(not ok), now=now)
+        return self.standing(host, now=now)
+
     def _count(self, key: str, *, good: int, bad: int, now: datetime) -> None:
         if not good and not bad:
             return

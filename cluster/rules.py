@@ -160,6 +160,8 @@ def _maintenance(host: HostRecord, _: Capability, requirement: JobRequirement, n
     window = host.window
     if window is None or window.over(now) or now + timedelta(seconds=requirement.duration_s) < window.start:
         return ""
+    if not requirement.duration_s:
+        return ""  # active although it has begun: it waits for another host, and serves until then
     return f"its maintenance begins at {window.start:%H:%M:%S} UTC: {window.reason}"
 
 

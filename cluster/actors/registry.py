@@ -127,6 +127,10 @@ class RegistryActor:
         """Lift a quarantine or a ban."""
         await self._registry.release(host_id, reason, address=address)
 
+    async def count_job(self, host_id: bytes, ok: bool) -> None:
+        """Count how a job ended for its host's reputation."""
+        await self._registry.count_job(host_id, ok=ok)
+
     async def plan(self, host_id: bytes, window: Window | None) -> HostRecord:
         """Announce maintenance, or (None) call it off; SoleSurvivorError when nobody else serves a model of it."""
         return await self._registry.plan(host_id, window)

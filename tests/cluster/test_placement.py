@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from cluster.fleet import Standing, Window
 from cluster.host_state import Planned, Refused, step
 from cluster.model import JobRequirement, Load
-from cluster.placement import RESIDENCE_MIN_S, ModelDemand, Replica, plan_models
+from cluster.placement import RESIDENCE_MIN_S, ModelDemand, Replica, plan_models, replicas_seen
 from cluster.rules import first_loss
+from cluster.slots import Claim
 from tests.cluster.fleets import MODEL, NOW, active, capability, fleet
 
 GPU = capability().gpus[0]
@@ -117,6 +118,30 @@ def test_a_host_in_maintenance_serves_until_another_one_does() -> None:
     serving = fleet(a, replace(b, load=Load(ready=True, models=frozenset({MODEL.root}))))
     done = plan_models([demand(1)], loading.replicas, serving, now=NOW)
     assert (done.unload, on(serving, done.replicas)) == ((replica(a),), ["b"])
+
+
+def test_a_host_whose_maintenance_waits_for_another_one_is_replaced() -> None:
+    """Else both would wait for each other."""
+    window = Window(start=NOW, end=None, reason="disk")
+    serving = Load(ready=True, models=frozenset({MODEL.root}))
+    a, b = replace(server("a", load=serving), window=window), server("b")
+    plan = plan_models([demand(1)], [replica(a)], fleet(a, b), now=NOW)
+    assert (plan.leaving, on(fleet(a, b), plan.load)) == ((replica(a),), ["b"])
+
+
+def test_gpus_that_jobs_have_are_not_given_to_replicas() -> None:
+    a = server("a", 2)
+    plan = plan_models([demand(1, 2)], [], fleet(a), now=NOW, jobs=[Claim(host_id=a.host_id, slots=1)])
+    assert plan.load == ()
+    assert plan.missing[0][2][0].detail.startswith("1 GPUs are free, 2 are needed")
+
+
+def test_a_scheduler_that_begins_anew_takes_over_what_hosts_serve() -> None:
+    serving = Load(ready=True, models=frozenset({MODEL.root}))
+    snapshot = fleet(server("a", load=serving), server("b"))
+    seen = replicas_seen([demand(1)], snapshot, now=NOW)
+    assert on(snapshot, seen) == ["a"]
+    assert plan_models([demand(1)], seen, snapshot, now=NOW).replicas == seen
 
 
 def test_a_host_in_maintenance_without_a_replacement_goes_on() -> None:
