@@ -138,7 +138,7 @@ class Registry:
         except EnclaveUnreachableError as error:
             return Admission(address=address, accepted=False, reason=str(error), error=type(error).__name__)
         record = await self._settle(address, hints, event)
-        accepted = record.state is HostState.ACTIVE
+        accepted = record.state in ROUTED
         return Admission(
             address=address,
             accepted=accepted,
@@ -225,6 +225,7 @@ class Registry:
             sole = sole_models(record, self._records.values())
             if sole:
                 raise SoleSurvivorError(record.label, tuple(sorted(root.hex() for root in sole)))
+        self._book.plan(record.address, window)
         return await self._step(record.address, Planned(window=window, at=now))
 
     async def count_job(self, host_id: bytes, *, ok: bool) -> None:
@@ -289,6 +290,7 @@ class Registry:
             if record is not None:
                 self._retire(record, event.at)
             record = joining(address, hints, now=event.at, history=record.history if record is not None else ())
+            record = replace(record, window=self._book.window(address))
         if record is None:
             raise RuntimeError("a newcomer has a record by now")
         record = self._records[address] = replace(record, hints=hints)

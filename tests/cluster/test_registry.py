@@ -205,6 +205,20 @@ async def test_the_last_host_of_a_model_is_not_drained_before_another_serves_it(
     assert world.registry.snapshot().host(world.enclave.host_id).state is HostState.ACTIVE
 
 
+async def test_announced_maintenance_is_remembered_over_a_restart(world) -> None:
+    await world.registry.admit("a", HINTS)
+    window = Window(start=world.clock(), end=world.clock() + timedelta(hours=1), reason="disk", forced=True)
+    await world.registry.plan(world.enclave.host_id, window)
+    registry = world.start()
+    (admission,) = await registry.restore()
+    assert (admission.accepted, registry.snapshot().hosts[0].state) == (True, HostState.DRAINING)
+    assert registry.snapshot().hosts[0].window == window
+    await registry.plan(world.enclave.host_id, None)
+    registry = world.start()
+    await registry.restore()
+    assert registry.snapshot().hosts[0].state is HostState.ACTIVE
+
+
 async def test_two_last_hosts_of_a_model_are_not_drained_together(world) -> None:
     world.gate.enclaves["b"] = other = OpenEnclave("b")
     for address in ("a", "b"):
