@@ -112,8 +112,8 @@ class JobQueue:
             raise JobExistsError(job.job_id.hex())
         if len(self._queue) >= JOBS_MAX or self._queue.waiting(job.account) >= ACCOUNT_JOBS_MAX:
             raise QueueFullError(len(self._queue), self._queue.waiting(job.account))
-        if len(self._kinds) > KINDS_MAX and not self._accounts:
-            self._kinds.clear()
+        if len(self._kinds) > max(KINDS_MAX, 2 * len(self._queue)):
+            self._number_kinds()
         kind = self._kinds.setdefault(job.requirement, len(self._kinds))
         waiting = _Waiting(job, kind=kind, since=now, fits_at=now)
         self._queue.add(job.job_id, waiting, account=job.account, cost=job.cost, weight=job.weight)
@@ -210,6 +210,13 @@ class JobQueue:
         self._blocked.clear()
         self._freed.clear()
         self._reserved = {host: job for host, job in self._reserved.items() if index.host(host) is not None}
+
+    def _number_kinds(self) -> None:
+        """Forget the requirements of jobs that wait no longer."""
+        self._kinds.clear()
+        self._blocked.clear()
+        for waiting in self._queue:
+            waiting.kind = self._kinds.setdefault(waiting.job.requirement, len(self._kinds))
 
     def _start_one(self, fleet: FleetSnapshot, now: datetime) -> Started | None:
         for account, items in self._queue.fronts(LOOK_AHEAD):

@@ -170,6 +170,19 @@ def test_the_only_host_of_little_reputation_is_used_after_a_while() -> None:
     assert started(queue, snapshot, late) == ["1"]
 
 
+def test_requirements_of_jobs_long_gone_are_forgotten(monkeypatch) -> None:
+    monkeypatch.setattr(job_queue, "KINDS_MAX", 4)
+    queue, snapshot = submitted(job("0")), fleet(server("h", 1))
+    assert started(queue, snapshot) == ["0"]
+    for number in range(1, 40):
+        one = job(f"{number}")
+        need = replace(one.requirement, duration_s=number)
+        queue.submit(replace(one, requirement=need), now=NOW)
+        queue.finish(b"%d" % (number - 1))
+        assert started(queue, snapshot) == [f"{number}"]
+    assert len(queue._kinds) <= 6
+
+
 def test_why_a_job_waits_is_said() -> None:
     snapshot, queue = fleet(server("h"), active("cpu", gpus=(), **LONG)), submitted(job("1"), job("2"))
     started(queue, snapshot)
