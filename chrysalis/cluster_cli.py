@@ -8,12 +8,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from string import hexdigits
 from typing import Annotated, Any
 
 import typer
 
 REFUSED, UNKNOWN = 1, 2
 CALL_TIMEOUT_S = 30.0
+MACHINE_DIGITS = 64
 
 Where = Annotated[str, typer.Option("--address", envvar="RAY_ADDRESS", help="Address of the Ray cluster, HOST:PORT.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -80,13 +82,14 @@ def ban(context: typer.Context, host: Host, reason: Annotated[str, typer.Option(
 @hosts_app.command()
 def release(
     context: typer.Context,
-    host: Host,
+    host: Annotated[str, typer.Argument(help="Host id, name or address; or the id of a banned machine.")],
     reason: Reason = "released by the operator",
     at: Annotated[str, typer.Option("--at", help="IP:PORT of the right one, when it is quarantined at two.")] = "",
 ) -> None:
     """Lift a quarantine or a ban."""
     with _cluster(context.obj):
-        _ask("registry", "release", _host_id(host), reason, at)
+        machine = len(host) == MACHINE_DIGITS and set(host) <= set(hexdigits)
+        _ask("registry", "release", bytes.fromhex(host) if machine else _host_id(host), reason, at)
     typer.echo(f"{host} is released")
 
 

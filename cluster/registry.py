@@ -246,12 +246,15 @@ class Registry:
         """Lift a quarantine, after which the host is challenged anew, or a ban, after which it may join again.
 
         Args:
-            host_id: whose.
+            host_id: whose; or the banned machine's id, when the registry has restarted since and knows no host there.
             reason: for its owner to read.
             address: where the right one is, when the same host is quarantined at two; the other one's record ends.
         """
         released = (HostState.QUARANTINED, HostState.BANNED)
         same = [record for record in self._current(*released) if record.host_id == host_id]
+        if not same and self._book.ban_of(host_id.hex()) is not None:
+            self._book.pardon(host_id.hex())
+            return
         chosen = [record for record in same if address in {"", record.address}]
         if len(chosen) != 1:
             places = ", ".join(record.address for record in same) or "nowhere"
@@ -305,7 +308,7 @@ class Registry:
 
     def _check_banned(self, event: Admitted | Refused) -> Admitted | Refused:
         if isinstance(event, Admitted) and (reason := self._book.ban_of(machine_of(event.capability))) is not None:
-            reason = f"this machine is banned: {reason}; ask the operator"
+            reason = f"machine {machine_of(event.capability)} is banned: {reason}; ask the operator"
             return Refused(error="AdmissionRefusedError", reason=reason, checks=(), at=event.at)
         return event
 
