@@ -5,6 +5,7 @@ Exit code 0: done; 1: refused, or unknown; 2: the cluster does not answer.
 """
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ import typer
 
 REFUSED, UNKNOWN = 1, 2
 CALL_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 5.0
 MACHINE_DIGITS = 64
 
 Where = Annotated[str, typer.Option("--address", envvar="RAY_ADDRESS", help="Address of the Ray cluster, HOST:PORT.")]
@@ -140,6 +142,14 @@ def _ask(actor: str, method: str, *args: object) -> Any:  # noqa: ANN401  as the
     return ray.get(getattr(find(actor), method).remote(*args), timeout=CALL_TIMEOUT_S)
 
 
+def _check_listens(address: str) -> None:
+    """OSError or ValueError when nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host:
+        with socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S):
+            pass
+
+
 @contextmanager
 def _cluster(address: str) -> Iterator[None]:
     """A connection to the cluster; what goes wrong in it becomes an exit code."""
@@ -150,13 +160,14 @@ def _cluster(address: str) -> Iterator[None]:
     from cluster.errors import ClusterError
 
     try:
+        _check_listens(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         yield
     except ray.exceptions.RayTaskError as error:
         refused = isinstance(error.cause, ClusterError)
         typer.echo(f"{'refused' if refused else 'failed'}: {error.cause}", err=True)
         raise typer.Exit(REFUSED if refused else UNKNOWN) from None
-    except (ConnectionError, ValueError, ray.exceptions.RayError) as error:
+    except (OSError, ValueError, ray.exceptions.RayError) as error:
         typer.echo(f"no answer from the operator's cluster at {address}: {error}", err=True)
         raise typer.Exit(UNKNOWN) from None
     finally:
