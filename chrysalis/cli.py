@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from chrysalis import claim_cli, devnet_cli, log_cli, settle_cli, statement_cli
+from chrysalis import claim_cli, cluster_cli, devnet_cli, log_cli, settle_cli, statement_cli
 
 app = typer.Typer(
     name="chrysalis",
@@ -23,6 +23,8 @@ app.add_typer(statement_cli.app, name="statement")
 app.add_typer(devnet_cli.app, name="devnet")
 app.add_typer(settle_cli.app, name="settle")
 app.add_typer(claim_cli.app, name="claim")
+app.add_typer(cluster_cli.hosts_app, name="hosts")
+app.command()(cluster_cli.explain)
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 

@@ -1,4 +1,5 @@
-"""What the registry remembers over a restart: addresses to challenge again, and keys it once verified.
+"""What the registry remembers over a restart: addresses to challenge again, keys it once verified, bans,
+and announced maintenance.
 
 JSON lines, mode 0600, rewritten whole by rename. Nothing in it makes a host active: that takes fresh evidence. The keys
 serve billing, which must check receipts of hosts that are gone.
@@ -8,15 +9,18 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from cluster.capability import Capability
 from cluster.errors import ConfigError
+from cluster.fleet import Window
 from cluster.model import HostHints
 
 HOSTS_MAX = 1024
 KEYS_MAX = 4096
+BANS_MAX = 4096
 _KEY_BYTES = ("host_id", "receipt", "payee")
 
 
@@ -42,6 +46,8 @@ class AddressBook:
         self._path = path
         self._hints: dict[str, HostHints] = {}
         self._keys: dict[bytes, HostKey] = {}
+        self._bans: dict[str, str] = {}
+        self._windows: dict[str, Window] = {}
         if path.exists():
             for number, line in enumerate(path.read_text().splitlines(), start=1):
                 self._read(line, number)
@@ -78,8 +84,39 @@ class AddressBook:
         if self._hints.pop(address, None) is not None:
             self._write()
 
+    def ban(self, machine: str, reason: str) -> None:
+        """Note that the operator does not want a machine, see `cluster.reputation.machine_of`."""
+        if len(self._bans) >= BANS_MAX:
+            raise ConfigError(f"{BANS_MAX} machines are banned: release one first")
+        self._bans[machine] = reason
+        self._write()
+
+    def pardon(self, machine: str) -> None:
+        """Forget a ban."""
+        if self._bans.pop(machine, None) is not None:
+            self._write()
+
+    def ban_of(self, machine: str) -> str | None:
+        """Why a machine is banned, None when it is not."""
+        return self._bans.get(machine)
+
+    def plan(self, address: str, window: Window | None) -> None:
+        """Note the maintenance announced for the host at an address, or (None) that there is none."""
+        if self._windows.get(address) != window:
+            self._windows.pop(address, None)
+            if window is not None:
+                self._windows[address] = window
+            self._write()
+
+    def window(self, address: str) -> Window | None:
+        """The maintenance announced for the host at an address."""
+        return self._windows.get(address)
+
     def _write(self) -> None:
-        lines = [*map(_address_line, self._hints.items()), *map(_key_line, self._keys.values())]
+        self._windows = {address: window for address, window in self._windows.items() if address in self._hints}
+        bans = [json.dumps({"banned": machine, "reason": reason}) for machine, reason in self._bans.items()]
+        lines = [*map(_address_line, self._hints.items()), *map(_key_line, self._keys.values()), *bans]
+        lines += map(_window_line, self._windows.items())
         draft = self._path.with_suffix(".new")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
             out.writelines(line + "\n" for line in lines)
@@ -92,6 +129,10 @@ class AddressBook:
             item = json.loads(line)
             if "address" in item:
                 self._hints[item["address"]] = _hints(item)
+            elif "window" in item:
+                self._windows[item["window"]] = _window(item)
+            elif "banned" in item:
+                self._bans[bytes.fromhex(item["banned"]).hex()] = str(item["reason"])
             else:
                 key = _key(item)
                 self._keys[key.host_id] = key
@@ -110,6 +151,20 @@ def _address_line(item: tuple[str, HostHints]) -> str:
 
 def _key_line(key: HostKey) -> str:
     return json.dumps({name: getattr(key, name).hex() for name in _KEY_BYTES} | {"ended_at": key.ended_at})
+
+
+def _window_line(item: tuple[str, Window]) -> str:
+    address, window = item
+    end = window.end.isoformat() if window.end else None
+    values = {"start": window.start.isoformat(), "end": end, "reason": window.reason, "forced": window.forced}
+    return json.dumps({"window": address} | values)
+
+
+def _window(item: Mapping[str, Any]) -> Window:
+    end = datetime.fromisoformat(item["end"]) if item["end"] is not None else None
+    if type(item["reason"]) is not str or type(item["forced"]) is not bool:
+        raise ValueError("a window has a reason and is forced or not")
+    return Window(start=datetime.fromisoformat(item["start"]), end=end, reason=item["reason"], forced=item["forced"])
 
 
 def _key(item: Mapping[str, Any]) -> HostKey:

@@ -16,7 +16,7 @@ from attestation.verify import verify
 from billing.ton.registry import RegistryState
 from cluster.capability import Capability
 from cluster.errors import AdmissionRefusedError
-from cluster.fleet import Admitted, Refused
+from cluster.host_state import Admitted, Refused
 from cluster.model import ModelOffer
 
 PROVE_TAG = b"chrysalis/1 prove"
@@ -87,7 +87,7 @@ def appraise(
         verdict = verify(parse_evidence(data), terms.restrict(policy), nonce=nonce, now=now, floors=floors)
     except AttestationError as error:
         return Refused(error=type(error).__name__, reason=str(error), checks=error.checks, at=now)
-    return Admitted(capability=Capability.from_verdict(verdict), at=now, marks=verdict.marks)
+    return Admitted(capability=Capability.from_verdict(verdict), at=now)
 
 
 def check_still_allowed(capability: Capability, terms: NetworkTerms, *, now: datetime) -> Refused | None:

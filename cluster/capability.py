@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from attestation.floors import NO_FLOORS, Floors
 from attestation.verdict import Check, GpuClaims, TeeKind, Tier, Verdict
 
 
@@ -29,6 +30,7 @@ class Capability:
     verified_at: datetime
     not_after: datetime
     checks: tuple[Check, ...]
+    marks: Floors = NO_FLOORS  # how new the vendor's lists behind it are
 
     @classmethod
     def from_verdict(cls, verdict: Verdict) -> "Capability":
@@ -49,6 +51,7 @@ class Capability:
             verified_at=verdict.verified_at,
             not_after=verdict.not_after,
             checks=verdict.checks,
+            marks=verdict.marks,
         )
 
     def valid_at(self, now: datetime) -> bool:

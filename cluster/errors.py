@@ -4,7 +4,12 @@ ClusterError
 ├── ConfigError                 a setting is missing, unknown or impossible
 ├── RefusedError                asked, and no: trying the same again gives the same answer
 │   ├── AdmissionRefusedError   this host's evidence or answers do not hold
+│   ├── SoleSurvivorError       the last host of a model may not be drained yet
 │   ├── NoEligibleHostError     no host fits; carries which rule each host lost
+│   ├── QueueFullError          as many jobs wait as are allowed
+│   ├── QueueTimeoutError       a job waited for as long as it wanted to
+│   ├── JobCancelledError       somebody took the job back while it waited
+│   ├── JobExistsError          a job of this id waits or runs
 │   ├── UnknownModelError       the registry does not list this model
 │   ├── LeaseRequestError       the signed lease request asks for what cannot be had
 │   │   └── StaleRequestError   it was signed too long ago, or in the future
@@ -13,6 +18,10 @@ ClusterError
     ├── EnclaveUnreachableError the enclave does not answer
     └── NodeStartError          a Ray node did not come up, or did not say so in time
 """
+
+from collections import Counter
+
+LOST_SHOWN = 8  # hosts named in one message
 
 
 class ClusterError(Exception):
@@ -31,6 +40,19 @@ class AdmissionRefusedError(RefusedError):
     """The host may not join; nothing it claims may be used."""
 
 
+class SoleSurvivorError(RefusedError):
+    """Nobody else serves a model of this host."""
+
+    def __init__(self, host: str, models: tuple[str, ...]) -> None:
+        super().__init__(host, models)
+        self.host = host
+        self.models = models
+
+    def __str__(self) -> str:
+        names = ", ".join(root[:16] for root in self.models)
+        return f"no other host serves {names}: place it elsewhere first, or force the maintenance of {self.host}"
+
+
 class NoEligibleHostError(RefusedError):
     """No host satisfies the requirement."""
 
@@ -42,10 +64,54 @@ class NoEligibleHostError(RefusedError):
     def __str__(self) -> str:
         if not self.lost:
             return f"no host has joined yet that could serve {self.model}; retry in a few seconds"
-        reasons = "; ".join(f"{host}: {reason}" for host, reason in self.lost)
+        reasons = "; ".join(f"{host}: {reason}" for host, reason in self.lost[:LOST_SHOWN])
+        if len(self.lost) > LOST_SHOWN:
+            rules = Counter(reason.partition(":")[0] for _, reason in self.lost)
+            counts = ", ".join(f"{count} by {rule}" for rule, count in rules.most_common())
+            reasons += f"; and so on, {len(self.lost)} hosts: {counts}"
         return (
             f"no host may serve {self.model} on these terms ({reasons}); relax the tier, the budget or the hosts asked"
         )
+
+
+class QueueFullError(RefusedError):
+    """No more jobs may wait."""
+
+    def __init__(self, waiting: int, own: int) -> None:
+        super().__init__(waiting, own)
+        self.waiting = waiting
+        self.own = own
+
+    def __str__(self) -> str:
+        return f"{self.waiting} jobs wait, {self.own} of them of this account: submit more when some are placed"
+
+
+class QueueTimeoutError(RefusedError):
+    """A job was not placed in the time it was ready to wait."""
+
+    def __init__(self, job: str, waited_s: int, reason: str) -> None:
+        super().__init__(job, waited_s, reason)
+        self.job = job
+        self.waited_s = waited_s
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"job {self.job} was not placed within {self.waited_s} s: {self.reason}; let it wait longer or ask less"
+
+
+class JobCancelledError(RefusedError):
+    """A job was taken back while it waited."""
+
+
+class JobExistsError(RefusedError):
+    """A job id is used once."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__(job)
+        self.job = job
+
+    def __str__(self) -> str:
+        return f"job {self.job} waits or runs already: give each job an id of its own"
 
 
 class UnknownModelError(RefusedError):

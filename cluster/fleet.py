@@ -1,45 +1,81 @@
-"""The life of a host as a pure state machine, and the picture of the whole fleet that everybody decides from.
+"""What the registry knows of each host, and the picture of the whole fleet that everybody decides from.
 
-    joining --Admitted--> active <--Admitted-- suspended --(60 s without an answer)--> gone
-       |                    |  ^                  ^
-       Refused              |  +--HealthSeen--    | 3 x HealthMissed, evidence expired
-       v                    v                     |
-    refused <--Refused-- (any state) -------------+
-
-A suspended host comes back only by fresh evidence; a refused or gone one only by joining again.
+How a record changes: `cluster.host_state`.
 """
 
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, fields
+from datetime import datetime
 from enum import StrEnum
 
-from attestation.floors import NO_FLOORS, Floors
 from attestation.verdict import Check
 from cluster.capability import Capability
 from cluster.model import HostHints, Load, ModelOffer
 
-MISSES_MAX = 3  # at one health check a second
-RENEW_AFTER = 0.5  # share of a verdict's life after which it is renewed
-RETRY_RENEW = timedelta(seconds=5)
-GONE_AFTER = timedelta(seconds=60)
+HISTORY_MAX = 16  # transitions kept for the owner to read
+WEIGHT_ONE = 1_000_000
 
 
 class HostState(StrEnum):
     """Where a host is in its life."""
 
-    JOINING = "joining"
+    JOINING = "joining"  # has proved nothing yet
     ACTIVE = "active"
-    SUSPENDED = "suspended"
-    REFUSED = "refused"
+    DRAINING = "draining"  # finishes what it has, gets nothing new
+    SUSPENDED = "suspended"  # does not answer
+    EXPIRED = "expired"  # its evidence ran out before it was renewed
+    QUARANTINED = "quarantined"  # answers, and is not to be trusted with traffic for now
+    REFUSED = "refused"  # its evidence does not hold
+    BANNED = "banned"  # by the operator's word
     GONE = "gone"
 
 
-class Action(StrEnum):
-    """What the registry has to do after a step."""
+ROUTED = frozenset({HostState.ACTIVE, HostState.DRAINING})  # the relay sends requests to these
+WAITING = frozenset({HostState.SUSPENDED, HostState.EXPIRED})  # fresh evidence brings these back
+ENDED = frozenset({HostState.REFUSED, HostState.BANNED, HostState.GONE})  # only joining again brings these back
+WATCHED = frozenset(HostState) - ENDED - {HostState.JOINING}
 
-    CHALLENGE = "challenge"  # ask for fresh evidence; feed back Admitted, Refused or HealthMissed
-    OPEN_ROUTE = "open route"  # let the relay send requests to it
-    CLOSE_ROUTE = "close route"
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One step of a host's life, kept for its owner to read."""
+
+    state: HostState
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """When a host takes no new work, by its owner's or the operator's wish."""
+
+    start: datetime
+    end: datetime | None  # None: until somebody resumes it
+    reason: str
+    forced: bool = False  # begins even when no other host serves one of its models
+
+    def __post_init__(self) -> None:
+        if self.end is not None and self.end <= self.start:
+            raise ValueError(f"a maintenance window that ends at {self.end} must begin before, not at {self.start}")
+
+    def covers(self, now: datetime) -> bool:
+        """Whether it has begun and not ended."""
+        return self.start <= now and not self.over(now)
+
+    def over(self, now: datetime) -> bool:
+        """Whether it has ended."""
+        return self.end is not None and now >= self.end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A host's reputation as it travels: see cluster.reputation."""
+
+    weight: int = WEIGHT_ONE  # parts per million of a full share of traffic
+    attempts: int = 0  # since the platform is known
+    failures: int = 0
+
+
+NEW_STANDING = Standing()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +94,20 @@ class HostRecord:
     challenged_at: datetime | None = None
     error: str = ""  # class name of the refusal
     checks: tuple[Check, ...] = ()  # of the refusal; an admitted host has them in its capability
+    window: Window | None = None  # the maintenance that was announced
+    held_until: datetime | None = None  # end of a quarantine; None: until the operator releases it
+    standing: Standing = NEW_STANDING
+    history: tuple[Transition, ...] = ()  # oldest first, the last one is the present state
 
     @property
     def host_id(self) -> bytes | None:
         """8-byte name of the enclave instance, once it has proved one."""
         return self.capability.host_id if self.capability else None
+
+    @property
+    def owner(self) -> bytes:
+        """Whom it earns for (33 bytes): the only thing that says who owns it. Empty before it proved one."""
+        return self.capability.payee if self.capability else b""
 
     @property
     def label(self) -> str:
@@ -71,153 +116,24 @@ class HostRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted:
-    """Fresh evidence held."""
-
-    capability: Capability
-    at: datetime
-    marks: Floors = NO_FLOORS  # how new the vendor's lists behind it are
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
-    """Fresh evidence did not hold."""
-
-    error: str
-    reason: str
-    checks: tuple[Check, ...]
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthSeen:
-    """The enclave answered, under its own host id."""
-
-    load: Load
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthMissed:
-    """The enclave did not answer, or another one did."""
-
-    reason: str
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bound:
-    """A Ray node proved to run beside the enclave, or (None) left."""
-
-    node_id: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
-    """Time passed."""
-
-    at: datetime
-
-
-Event = Admitted | Refused | HealthSeen | HealthMissed | Bound | Tick
-Step = tuple[HostRecord, tuple[Action, ...]]
-
-
-def joining(address: str, hints: HostHints, *, now: datetime) -> HostRecord:
-    """A host that asked to join and has proved nothing."""
-    return HostRecord(
-        address=address, hints=hints, state=HostState.JOINING, reason="waiting for its evidence", since=now
-    )
-
-
-def step(record: HostRecord, event: Event) -> Step:
-    """The record after `event`, and what has to be done because of it."""
-    match event:
-        case Admitted():
-            return _admitted(record, event)
-        case Refused():
-            return _refused(record, event)
-        case HealthSeen():
-            return _health_seen(record, event)
-        case HealthMissed():
-            return _health_missed(record, event)
-        case Bound():
-            return replace(record, node_id=event.node_id), ()
-        case Tick():
-            return _tick(record, event.at)
-
-
-def _admitted(record: HostRecord, event: Admitted) -> Step:
-    if record.host_id not in {None, event.capability.host_id}:
-        raise ValueError("another enclave instance needs a record of its own")
-    after = replace(record, capability=event.capability, misses=0, challenged_at=None, error="", checks=())
-    if record.state is HostState.ACTIVE:
-        return after, ()
-    after = replace(after, state=HostState.ACTIVE, reason="its evidence holds", since=event.at)
-    return after, (Action.OPEN_ROUTE,)
-
-
-def _refused(record: HostRecord, event: Refused) -> Step:
-    after = replace(
-        record,
-        state=HostState.REFUSED,
-        reason=event.reason,
-        error=event.error,
-        checks=event.checks,
-        since=event.at,
-        node_id=None,
-        load=Load(),
-        challenged_at=None,
-    )
-    return after, (Action.CLOSE_ROUTE,) if record.state is HostState.ACTIVE else ()
-
-
-def _health_seen(record: HostRecord, event: HealthSeen) -> Step:
-    after = replace(record, load=event.load, misses=0)
-    if record.state is HostState.SUSPENDED:
-        return _challenge(after, event.at)
-    return after, ()
-
-
-def _health_missed(record: HostRecord, event: HealthMissed) -> Step:
-    after = replace(record, misses=record.misses + 1)
-    if record.state is HostState.ACTIVE and after.misses >= MISSES_MAX:
-        return _suspend(after, f"{after.misses} health checks missed: {event.reason}", event.at)
-    return after, ()
-
-
-def _tick(record: HostRecord, now: datetime) -> Step:
-    if record.state is HostState.SUSPENDED and now - record.since >= GONE_AFTER:
-        return replace(record, state=HostState.GONE, reason=f"{record.reason}; gave up", since=now, node_id=None), ()
-    if record.state is not HostState.ACTIVE or record.capability is None:
-        return record, ()
-    capability = record.capability
-    if not capability.valid_at(now):
-        return _suspend(record, f"its evidence expired at {capability.not_after:%H:%M:%S} UTC", now)
-    renew_at = capability.verified_at + (capability.not_after - capability.verified_at) * RENEW_AFTER
-    return _challenge(record, now) if now >= renew_at else (record, ())
-
-
-def _suspend(record: HostRecord, reason: str, now: datetime) -> Step:
-    after = replace(record, state=HostState.SUSPENDED, reason=reason, since=now, load=Load(), challenged_at=None)
-    return after, (Action.CLOSE_ROUTE,)
-
-
-def _challenge(record: HostRecord, now: datetime) -> Step:
-    if record.challenged_at is not None and now - record.challenged_at < RETRY_RENEW:
-        return record, ()
-    return replace(record, challenged_at=now), (Action.CHALLENGE,)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FleetSnapshot:
-    """The fleet at one moment; small, immutable, pushed to whoever decides."""
+    """The fleet at one moment; immutable, pushed to whoever decides."""
 
     version: int  # grows with every change
     at: datetime
     hosts: tuple[HostRecord, ...]
     models: tuple[ModelOffer, ...]
     operator: bytes = b""  # the operator's Ed25519 public key, 32 bytes, from the on-chain registry
+    memo: dict[str, object] = field(default_factory=dict, compare=False, repr=False)  # what readers worked out of it
+
+    def __getstate__(self) -> tuple[object, ...]:
+        """Everything but the memo, which each process makes for itself."""
+        return tuple(getattr(self, name) for name in _TRAVELS)
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        for name, value in zip(_TRAVELS, state, strict=True):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "memo", {})
 
     def host(self, host_id: bytes) -> HostRecord | None:
         """The host with this id, None when there is none."""
@@ -228,5 +144,8 @@ class FleetSnapshot:
         return next((model for model in self.models if name in {model.name, model.root.hex()}), None)
 
     def active(self) -> tuple[HostRecord, ...]:
-        """Hosts whose evidence holds and that answer."""
+        """Hosts whose evidence holds, that answer, and that take new work."""
         return tuple(host for host in self.hosts if host.state is HostState.ACTIVE)
+
+
+_TRAVELS = tuple(item.name for item in fields(FleetSnapshot) if item.name != "memo")

@@ -1,6 +1,6 @@
 """Planning a lease: which hosts a client may use, for how much, until when. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
@@ -10,8 +10,9 @@ from billing.lease_request import LeaseRequest, lease_request_bytes
 from billing.money import Nanotons
 from cluster.errors import LeaseRequestError, NoEligibleHostError, StaleRequestError, UnknownModelError
 from cluster.fleet import FleetSnapshot, HostRecord
+from cluster.fleet_index import FleetIndex
 from cluster.model import JobRequirement, ModelOffer
-from cluster.scheduler import place
+from cluster.scheduler import choose, explain
 
 LEASE_S = 600
 FRESHNESS_S = 60  # how far a request's time may be from ours, both ways
@@ -61,10 +62,12 @@ def plan_lease(request: LeaseRequest, fleet: FleetSnapshot, *, now: datetime) ->
         raise LeaseRequestError(f"a budget of {request.budget} nanoton is too small: at least {BUDGET_MIN} is needed")
     requirement = JobRequirement(model=model.root, tier=_tier(request.tier), hosts=request.hosts, loaded=True)
     lease = lease_id(request)
-    decision = place(requirement, fleet, now=now, salt=lease)
-    if not decision.placements:
-        raise NoEligibleHostError(model.name, tuple((loss.name, str(loss)) for loss in decision.losses))
-    slices = split_budget(request.budget, len(decision.placements))
+    outlasting = replace(requirement, duration_s=LEASE_S)  # rather hosts whose maintenance begins after it
+    placements = choose(outlasting, fleet, now=now, salt=lease) or choose(requirement, fleet, now=now, salt=lease)
+    if not placements:
+        losses = explain(requirement, fleet, now=now)
+        raise NoEligibleHostError(model.name, tuple((loss.name, str(loss)) for loss in losses))
+    slices = split_budget(request.budget, len(placements))
     grant = Grant(
         lease=lease,
         account=request.account,
@@ -73,7 +76,7 @@ def plan_lease(request: LeaseRequest, fleet: FleetSnapshot, *, now: datetime) ->
         tariff=model.tariff,
         hosts=tuple(
             HostSlice(host_id=placement.host_id, slice=part, coefficient=placement.coefficient)
-            for placement, part in zip(decision.placements, slices, strict=True)
+            for placement, part in zip(placements, slices, strict=True)
         ),
         not_after=int((now + timedelta(seconds=LEASE_S)).timestamp()),
     )
@@ -98,7 +101,8 @@ def check_ordered(grant: Grant, request: LeaseRequest) -> None:
 
 def candidates_of(grant: Grant, fleet: FleetSnapshot) -> tuple[HostRecord, ...]:
     """The grant's hosts that the fleet still knows, in the grant's order."""
-    found = (fleet.host(part.host_id) for part in grant.hosts)
+    index = FleetIndex.of(fleet)
+    found = (index.host(part.host_id) for part in grant.hosts)
     return tuple(host for host in found if host is not None)
 
 

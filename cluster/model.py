@@ -11,6 +11,8 @@ ROOT_BYTES = 32
 NAME_LENGTH_MAX = 128
 COUNT_MAX = 1 << 62
 LOADED_MAX = 64  # models one host may report: every snapshot carries them
+LOCATION, GPU_MEMORY = "location", "gpu-memory-gib"  # labels that requirements can ask for
+_HEALTH_COUNTS = ("running", "waiting", "served", "failed", "abandoned", "output_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,10 @@ class HostHints:
         if len(self.name) > NAME_LENGTH_MAX or len(self.labels) > 32:
             raise ValueError(f"a host name has at most {NAME_LENGTH_MAX} characters and a host 32 labels")
 
+    def label(self, name: str) -> str:
+        """What the owner says under this name; empty when nothing."""
+        return next((value for key, value in self.labels if key == name), "")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
@@ -49,6 +55,8 @@ class Load:
     running: int = 0
     waiting: int = 0
     served: int = 0
+    failed: int = 0
+    abandoned: int = 0  # by the client
     output_tokens: int = 0
     models: frozenset[bytes] = field(default_factory=frozenset)  # loaded now
 
@@ -56,7 +64,7 @@ class Load:
     def from_health(cls, health: Mapping[str, Any]) -> "Load":
         """Read the JSON object of GET /health. ValueError when a field is missing or not what it should be."""
         try:
-            counts = {name: health[name] for name in ("running", "waiting", "served", "output_tokens")}
+            counts = {name: health[name] for name in _HEALTH_COUNTS}
             ready, models = health["ready"], frozenset(bytes.fromhex(root) for root in health["models"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"malformed health answer: {error}") from error
@@ -71,24 +79,48 @@ class Load:
         """Requests the enclave has taken and not answered."""
         return self.running + self.waiting
 
+    @property
+    def ended(self) -> int:
+        """Requests that came to an end of any kind since the enclave started."""
+        return self.served + self.failed + self.abandoned
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRequirement:
-    """What a job asks of a host. Everything is compared with attested facts, except the asking price."""
+    """What a job asks of a host.
 
-    model: bytes  # manifest root, 32 bytes
+    Everything is compared with attested facts, except the asking price, the load, and the two that say `declared`: who
+    asks for those takes the owner's word. `location` only orders.
+    """
+
+    model: bytes | None = None  # manifest root, 32 bytes; None: a job that brings no model
     tier: Tier = Tier.CONFIDENTIAL  # the least; nothing falls back below it
     tees: frozenset[TeeKind] = frozenset()  # empty: any
+    tcb_statuses: frozenset[str] = frozenset()  # words as in a verdict, "UpToDate"; empty: what admission accepts
+    evidence_age_max_s: int | None = None  # how long ago the evidence was verified; None: as long as the verdict holds
     gpus_min: int = 0
+    gpu_models: frozenset[str] = frozenset()  # as certificate or manifest names them, "GH100"; empty: any
+    gpu_cc: bool = False  # every GPU proved that confidential computing is on
+    declared_location: str = ""  # the owner says so; empty: anywhere
+    declared_gpu_memory_gib: int = 0  # of each GPU; the owner says so: no evidence names it
+    location: str = ""  # hosts that say so come first
     coefficient_max: int = COEFFICIENT_MAX
+    owners_avoided: frozenset[bytes] = frozenset()  # payees, 33 bytes each
+    owners_distinct: bool = False  # no owner twice; otherwise the same owner twice only when nobody else fits
     hosts: int = 1  # how many are wanted at most
     loaded: bool = False  # only hosts that serve the model now
+    depth_max: int | None = None  # most requests a host may have before it; None: any number
+    duration_s: int = 0  # how long the work lasts: no host whose maintenance begins before
 
     def __post_init__(self) -> None:
-        if len(self.model) != ROOT_BYTES:
+        if self.model is not None and len(self.model) != ROOT_BYTES:
             raise ValueError(f"model root of {len(self.model)} bytes, want {ROOT_BYTES}")
-        if self.hosts < 1 or self.gpus_min < 0:
-            raise ValueError("hosts must be at least 1 and gpus_min not negative")
+        if self.hosts < 1 or min(self.gpus_min, self.duration_s, self.declared_gpu_memory_gib) < 0:
+            raise ValueError("hosts must be at least 1, gpus_min, duration_s and declared_gpu_memory_gib not negative")
+        if min(self.evidence_age_max_s or 0, self.depth_max or 0) < 0:
+            raise ValueError("evidence_age_max_s and depth_max must not be negative")
+        if self.loaded and self.model is None:
+            raise ValueError("loaded needs a model to be loaded")
         check_coefficient(self.coefficient_max)
 
 

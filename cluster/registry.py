@@ -22,37 +22,46 @@ from cluster.admission import (
     node_challenge,
 )
 from cluster.enclave_client import EnclaveControlError, EnclaveGate
-from cluster.errors import AdmissionRefusedError, EnclaveUnreachableError, TroubleError
-from cluster.fleet import (
+from cluster.errors import AdmissionRefusedError, EnclaveUnreachableError, SoleSurvivorError, TroubleError
+from cluster.fleet import ENDED, ROUTED, WAITING, WATCHED, FleetSnapshot, HostRecord, HostState, Window
+from cluster.host_state import (
     Action,
     Admitted,
+    Ban,
     Bound,
     Event,
-    FleetSnapshot,
     HealthMissed,
     HealthSeen,
-    HostRecord,
-    HostState,
+    Planned,
+    Quarantine,
+    Rated,
     Refused,
+    Released,
     Tick,
+    gone,
     joining,
+    sole_models,
     step,
 )
 from cluster.model import HostHints, Load
+from cluster.reputation import NO_COUNTS, HostCounts, RatingFile, key_of, machine_of
 
 PERIOD_S = 1.0
 CHALLENGES_MAX = 512  # of those who ask to join, at the same time; each may keep us waiting for seconds
 PAST_MAX = 64  # refused and replaced hosts that stay visible
 NONCES_MAX = 1024
-ENDED = frozenset({HostState.REFUSED, HostState.GONE})
 _log = logging.getLogger(__name__)
 
 
 class Routes(Protocol):
-    """The relay's map from host id to address."""
+    """The relay: its map from host id to address, and what became of the requests."""
 
     async def set_hosts(self, hosts: Mapping[bytes, str]) -> None:
         """Make exactly these hosts reachable."""
+        ...
+
+    async def outcomes(self) -> Mapping[bytes, HostCounts]:
+        """How requests to each host ended since the relay started."""
         ...
 
 
@@ -68,6 +77,7 @@ class Registry:
         floors: FloorStore,
         policy: AppraisalPolicy,
         terms: NetworkTerms,
+        ratings: RatingFile,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._gate = gate
@@ -77,6 +87,7 @@ class Registry:
         self._policy = policy
         self._terms = terms
         self._clock = clock
+        self._rating_file, self._ratings = ratings, ratings.load()
         self._records: dict[str, HostRecord] = {}  # by address: one enclave listens there
         self._past: deque[HostRecord] = deque(maxlen=PAST_MAX)
         self._nonces: dict[bytes, bytes] = {}  # host id -> open node challenge
@@ -85,6 +96,7 @@ class Registry:
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
         self._routes_stale = True
+        self._appraised = floors.floors
         # versions must grow over restarts too, or a waiting gateway would take an old one for the newest
         self._version = int(clock().timestamp() * 1000)
 
@@ -126,13 +138,13 @@ class Registry:
         except EnclaveUnreachableError as error:
             return Admission(address=address, accepted=False, reason=str(error), error=type(error).__name__)
         record = await self._settle(address, hints, event)
-        accepted = record.state is HostState.ACTIVE
+        accepted = record.state in ROUTED
         return Admission(
             address=address,
             accepted=accepted,
             reason=record.reason,
             host_id=record.host_id if accepted else None,
-            error=record.error,
+            error=record.error or ("" if accepted else "AdmissionRefusedError"),
             checks=record.capability.checks if accepted and record.capability else record.checks,
             capability=record.capability if accepted else None,
         )
@@ -152,20 +164,24 @@ class Registry:
         if terms == before:
             return
         await self._publish()
-        for record in self._current(HostState.ACTIVE, HostState.SUSPENDED):
+        for record in self._current(*WATCHED):
             refused = check_still_allowed(record.capability, terms, now=self._clock()) if record.capability else None
             if refused is not None:
                 await self._step(record.address, refused)
         if (terms.reference, terms.log) != (before.reference, before.log):
-            await asyncio.gather(*(self._renew(record.address) for record in self._current(HostState.ACTIVE)))
+            await asyncio.gather(*(self._renew(record.address) for record in self._current(*ROUTED)))
 
     async def round(self) -> None:
-        """One health check of every host that is not refused or gone, and what follows from it."""
-        watched = self._current(HostState.ACTIVE, HostState.SUSPENDED)
-        await asyncio.gather(*(self._check(record) for record in watched))
-        for record in self._current(HostState.ACTIVE, HostState.SUSPENDED):
+        """One health check of every host that is not at an end, and what follows from it."""
+        await asyncio.gather(*(self._check(record) for record in self._current(*WATCHED)))
+        await self._rate()
+        self._reappraise()
+        for record in self._current(*WATCHED):
             if record.address in self._records:  # an enclave may move while the relay hears of the one before it
-                await self._step(record.address, Tick(at=self._clock()))
+                now = self._clock()
+                begins = record.window is not None and record.window.covers(now)
+                sole = sole_models(record, self._records.values()) if begins else frozenset[bytes]()
+                await self._step(record.address, Tick(at=now, sole=sole))
         self._routes_stale = True  # a relay that restarted has forgotten everything; the same map again changes nothing
         await self._sync_routes()
 
@@ -179,7 +195,7 @@ class Registry:
 
     def challenge_node(self, host_id: bytes, node_id: str) -> bytes:
         """What the enclave's control socket has to sign for `bind_node`; AdmissionRefusedError for an unknown host."""
-        self._record_of(host_id)
+        self._record_of(host_id, *ROUTED)
         if len(self._nonces) >= NONCES_MAX:
             self._nonces.clear()
         self._nonces[host_id] = secrets.token_bytes(32)
@@ -187,20 +203,69 @@ class Registry:
 
     async def bind_node(self, host_id: bytes, node_id: str, proof: bytes) -> None:
         """Note that a Ray node runs beside this host's enclave. AdmissionRefusedError when the proof does not hold."""
-        record = self._record_of(host_id)
+        record = self._record_of(host_id, *ROUTED)
         nonce = self._nonces.pop(host_id, None)
         if nonce is None or record.capability is None:
             raise AdmissionRefusedError(f"no challenge is open for host {host_id.hex()}: ask for one first")
         check_node_proof(record.capability, nonce=nonce, node_id=node_id, proof=proof)
         await self._step(record.address, Bound(node_id=node_id))
 
+    async def plan(self, host_id: bytes, window: Window | None) -> HostRecord:
+        """Announce maintenance of a host, or (None) call it off; returns its record afterwards.
+
+        A window that begins later waits then, if need be, for another host of each model; one that begins now is
+        refused.
+
+        Raises:
+            AdmissionRefusedError: no such host.
+            SoleSurvivorError: it would begin now, is not forced, and nobody else serves a model of this host.
+        """
+        record, now = self._record_of(host_id, *WATCHED), self._clock()
+        if window is not None and window.covers(now) and not window.forced and record.state is HostState.ACTIVE:
+            sole = sole_models(record, self._records.values())
+            if sole:
+                raise SoleSurvivorError(record.label, tuple(sorted(root.hex() for root in sole)))
+        self._book.plan(record.address, window)
+        return await self._step(record.address, Planned(window=window, at=now))
+
+    async def count_job(self, host_id: bytes, *, ok: bool) -> None:
+        """Count how a job ended for its host's reputation; a host that has left in between is passed over."""
+        for record in self._current(*ROUTED):
+            if record.host_id == host_id:
+                standing = self._ratings.count_job(record, ok=ok, now=self._clock())
+                await self._step(record.address, Rated(standing=standing))
+
     async def expel(self, host_id: bytes, reason: str) -> None:
-        """Refuse a host that was admitted, for a reason the operator gives."""
-        record = self._record_of(host_id)
-        await self._step(
-            record.address, Refused(error="AdmissionRefusedError", reason=reason, checks=(), at=self._clock())
-        )
+        """Ban a host and the machine it runs on, for a reason the operator gives; `release` lifts it."""
+        record = self._record_of(host_id, *WATCHED)
+        self._book.ban(key_of(record), reason)
+        await self._step(record.address, Ban(reason=reason, at=self._clock()))
         self._book.forget(record.address)
+
+    async def release(self, host_id: bytes, reason: str, *, address: str = "") -> None:
+        """Lift a quarantine, after which the host is challenged anew, or a ban, after which it may join again.
+
+        Args:
+            host_id: whose; or the banned machine's id, when the registry has restarted since and knows no host there.
+            reason: for its owner to read.
+            address: where the right one is, when the same host is quarantined at two; the other one's record ends.
+        """
+        released = (HostState.QUARANTINED, HostState.BANNED)
+        same = [record for record in self._current(*released) if record.host_id == host_id]
+        if not same and self._book.ban_of(host_id.hex()) is not None:
+            self._book.pardon(host_id.hex())
+            return
+        chosen = [record for record in same if address in {"", record.address}]
+        if len(chosen) != 1:
+            places = ", ".join(record.address for record in same) or "nowhere"
+            raise AdmissionRefusedError(f"host {host_id.hex()} is quarantined or banned at {places}: name one address")
+        (record,), now = chosen, self._clock()
+        for other in same:
+            if other is not record:
+                self._retire(other, now)
+                del self._records[other.address]
+        self._book.pardon(key_of(record))
+        await self._step(record.address, Released(reason=reason, at=now))
 
     # --- inside ------------------------------------------------------------------------------------------------
 
@@ -213,12 +278,13 @@ class Registry:
         floors, now = self._floors.floors, self._clock()
         event = appraise(data, self._policy, self._terms, nonce=nonce, now=now, floors=floors)
         if isinstance(event, Admitted):
-            self._floors.raise_by(event.marks)  # nothing waited since they were read
+            self._floors.raise_by(event.capability.marks)  # nothing waited since they were read
         return event
 
     async def _settle(self, address: str, hints: HostHints, event: Admitted | Refused) -> HostRecord:
         """Apply the outcome of a challenge to the record at `address`, or to a new one."""
-        event = self._check_single(address, event)
+        event = self._check_banned(event)
+        twin = self._twin(address, event) if isinstance(event, Admitted) else None
         record = self._records.get(address)
         newcomer = record is None or record.state in ENDED
         if record is not None and isinstance(event, Admitted) and record.host_id != event.capability.host_id:
@@ -226,29 +292,52 @@ class Registry:
         if newcomer:
             if record is not None:
                 self._retire(record, event.at)
-            record = joining(address, hints, now=event.at)
+            record = joining(address, hints, now=event.at, history=record.history if record is not None else ())
+            record = replace(record, window=self._book.window(address))
         if record is None:
             raise RuntimeError("a newcomer has a record by now")
-        self._records[address] = replace(record, hints=hints)
-        if isinstance(event, Admitted):
-            self._book.remember(address, hints, HostKey.of(event.capability))
-        after = await self._step(address, event)
+        record = self._records[address] = replace(record, hints=hints)
+        if isinstance(event, Admitted) and twin is not None:
+            after = await self._quarantine_both(record, twin, event)
+        else:
+            if isinstance(event, Admitted):
+                self._book.remember(address, hints, HostKey.of(event.capability))
+            after = await self._step(address, event)
         self._prune()
         return after
 
-    def _check_single(self, address: str, event: Admitted | Refused) -> Admitted | Refused:
-        """Refuse an address in front of an enclave that is active elsewhere: it would take over that host's traffic."""
-        if not isinstance(event, Admitted):
-            return event
+    def _check_banned(self, event: Admitted | Refused) -> Admitted | Refused:
+        if isinstance(event, Admitted) and (reason := self._book.ban_of(machine_of(event.capability))) is not None:
+            reason = f"machine {machine_of(event.capability)} is banned: {reason}; ask the operator"
+            return Refused(error="AdmissionRefusedError", reason=reason, checks=(), at=event.at)
+        return event
+
+    def _twin(self, address: str, event: Admitted) -> HostRecord | None:
+        """The record of the same enclave at another address, unless the enclave has moved away from there."""
         for other in [*self._records.values()]:
             if other.address == address or other.host_id != event.capability.host_id or other.state in ENDED:
                 continue
-            if other.state is HostState.ACTIVE:
-                reason = f"host {event.capability.host_id.hex()} is active at another address; stop it there first"
-                return Refused(error="AdmissionRefusedError", reason=reason, checks=(), at=event.at)
+            if other.state not in WAITING:
+                return other
             self._retire(other, event.at)  # it moved
             del self._records[other.address]
-        return event
+        return None
+
+    async def _quarantine_both(self, newcomer: HostRecord, twin: HostRecord, event: Admitted) -> HostRecord:
+        """Two addresses answer for one enclave: somebody passes challenges on, or its keys are in two places.
+
+        The one beside which a Ray node proved to run stays, and the newcomer is refused: else anybody who can reach an
+        enclave could stop its traffic. Where none proved that, nobody can tell which is right, and both are out of
+        traffic until the operator releases one.
+        """
+        reason = f"host {event.capability.host_id.hex()} answers at {twin.address} and at {newcomer.address}"
+        if twin.node_id is not None:
+            reason = f"{reason}; it is active at the first address, stop it there first"
+            refused = Refused(error="AdmissionRefusedError", reason=reason, checks=(), at=event.at)
+            return await self._step(newcomer.address, refused)
+        await self._step(twin.address, Quarantine(reason=reason, at=event.at))
+        self._records[newcomer.address] = replace(newcomer, capability=event.capability)
+        return await self._step(newcomer.address, Quarantine(reason=reason, at=event.at))
 
     def _prune(self) -> None:
         """Keep the newest of the hosts that are refused or gone."""
@@ -257,15 +346,8 @@ class Registry:
             del self._records[record.address]
 
     def _retire(self, record: HostRecord, now: datetime) -> None:
-        if record.state is not HostState.REFUSED:
-            record = replace(
-                record,
-                state=HostState.GONE,
-                reason="another enclave took its place",
-                since=now,
-                node_id=None,
-                load=Load(),
-            )
+        if record.state not in ENDED:
+            record = gone(record, "another enclave took its place", now)
         self._past.append(record)
         self._routes_stale = True
 
@@ -281,6 +363,33 @@ class Registry:
             self._background(self._renew(record.address))
             return
         await self._note(record, HealthSeen(load=load, at=self._clock()))
+
+    async def _rate(self) -> None:
+        """Measure what became of the requests; a relay that does not answer is asked again in the next round."""
+        try:
+            outcomes = await self._routes.outcomes()
+        except TroubleError as error:
+            _log.warning("the relay did not say what became of requests: %s", error)
+            return
+        now = self._clock()
+        for record in self._current(*ROUTED):
+            standing = self._ratings.observe(record, outcomes.get(record.host_id or b"", NO_COUNTS), now=now)
+            if standing != record.standing:
+                await self._step(record.address, Rated(standing=standing))
+        self._ratings.forget_others({record.host_id for record in self._records.values() if record.host_id})
+        self._rating_file.save(self._ratings, now=now)
+
+    def _reappraise(self) -> None:
+        """Challenge every host whose evidence rests on vendors' lists with a lower number than has been seen since."""
+        floors = self._floors.floors
+        if floors == self._appraised:
+            return
+        self._appraised = floors
+        numbers = {mark.series: mark.number for mark in floors.marks}
+        for record in self._current(*ROUTED):
+            marks = record.capability.marks.marks if record.capability else ()
+            if any(mark.number < numbers.get(mark.series, 0) for mark in marks):
+                self._background(self._renew(record.address))
 
     async def _note(self, record: HostRecord, event: Event) -> None:
         """Apply a health event, unless the record was replaced while the enclave was asked."""
@@ -309,7 +418,7 @@ class Registry:
         self._records[address] = after
         if Action.CHALLENGE in actions:
             self._background(self._renew(address))
-        if after.state is HostState.REFUSED and after.host_id is not None:
+        if after.state in {HostState.REFUSED, HostState.BANNED} and after.host_id is not None:
             self._book.end(after.host_id, at=int(after.since.timestamp()))
         if after.state is not before.state:
             _log.info("host %s at %s is %s: %s", after.label, address, after.state, after.reason)
@@ -324,7 +433,7 @@ class Registry:
         """Tell the relay who is active. When it does not answer, the next round tries again."""
         if not self._routes_stale:
             return
-        hosts = {record.host_id: record.address for record in self._current(HostState.ACTIVE) if record.host_id}
+        hosts = {record.host_id: record.address for record in self._current(*ROUTED) if record.host_id}
         try:
             await self._routes.set_hosts(hosts)
             self._routes_stale = False
@@ -339,10 +448,11 @@ class Registry:
     def _current(self, *states: HostState) -> list[HostRecord]:
         return [record for record in self._records.values() if record.state in states]
 
-    def _record_of(self, host_id: bytes) -> HostRecord:
-        record = next((record for record in self._current(HostState.ACTIVE) if record.host_id == host_id), None)
+    def _record_of(self, host_id: bytes, *states: HostState) -> HostRecord:
+        record = next((record for record in self._current(*states) if record.host_id == host_id), None)
         if record is None:
-            raise AdmissionRefusedError(f"host {host_id.hex()} is not active")
+            names = ", ".join(sorted(states))
+            raise AdmissionRefusedError(f"host {host_id.hex()} is not {names}; see `chrysalis hosts`")
         return record
 
     def _background(self, work: Awaitable[None]) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from cluster.errors import ConfigError, TroubleError
 from cluster.relay_config import SECRET_VARIABLE, RelayFiles, RelayLimits, render_config
+from cluster.reputation import HostCounts
 from cluster.ticket import relay_secret
 
 START_S = 10.0
@@ -30,6 +31,7 @@ POLL_S = 0.02
 BACKLOG = 1024
 ANSWER_BYTES_MAX = 64 << 20
 PR_SET_PDEATHSIG = 1
+_OUTCOME = re.compile(r"key=([0-9a-f]{16}) .*gpc0=(\d+) gpc1=(\d+)")
 
 
 class RelayError(TroubleError):
@@ -163,6 +165,14 @@ class RelayProcess:
             running=int(row["scur"]),
             accounts={account: int(count) for account, count in accounts.items()},
         )
+
+    def outcomes(self) -> dict[bytes, HostCounts]:
+        """How requests to each host ended since HAProxy started; hosts that got none within an hour are left out."""
+        table = self._command("show table outcomes")
+        return {
+            bytes.fromhex(host): HostCounts(answered=int(answered), failed=int(failed))
+            for host, answered, failed in _OUTCOME.findall(table)
+        }
 
     def stop(self) -> None:
         """End HAProxy and remove its files. Stopping twice is allowed."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SECRET_VARIABLE = "CHRYSALIS_TICKET_SECRET"  # noqa: S105  a name; the secret itself is never on disk
+HOSTS_MAX = 65_536  # whose outcomes are counted at once
 ACCOUNTS_MAX = 100_000  # accounts counted at once; the one idle longest is forgotten first
 RATE_PERIOD_S = 10
 
@@ -146,9 +147,14 @@ defaults
 backend accounts
     stick-table type string len 64 size {ACCOUNTS_MAX} expire 10m store http_req_cnt,http_req_rate({RATE_PERIOD_S}s)
 
+backend outcomes
+    stick-table type string len 16 size {HOSTS_MAX} expire 60m store gpc(2)
+
 frontend relay
     bind fd@{listener} proto h1
 {_rules(files, limits)}
+    http-after-response sc-inc-gpc(0,1) if {{ status 200 }}
+    http-after-response sc-inc-gpc(1,1) if {{ status ge 500 }}
     default_backend hosts
 
 backend hosts
@@ -181,6 +187,7 @@ def _rules(files: RelayFiles, limits: RelayLimits) -> str:
         f"http-request return {NO_HOST} unless {{ var(txn.address) -m found }}",
         "http-request track-sc0 var(txn.account) table accounts",
         f"http-request return {TOO_FAST} if {{ sc_http_req_rate(0) gt {limits.requests_per_account} }}",
+        "http-request track-sc1 var(txn.host) table outcomes if { path_end /sealed }",
         *(f"http-request del-header {name}" for name in ("authorization", "upgrade", "x-forwarded-for", "forwarded")),
     ]
     return "\n".join(f"    {rule}" for rule in rules)

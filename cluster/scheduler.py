@@ -1,122 +1,66 @@
 """Which attested host does what? Pure: a requirement, a fleet and a time in; a choice with its reasons out."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from datetime import datetime
-from hashlib import sha256
+from random import Random
 
-from cluster.capability import Capability
-from cluster.fleet import FleetSnapshot, HostRecord, HostState
+from cluster.fleet import FleetSnapshot, HostRecord
+from cluster.fleet_index import DRAWS, FleetIndex, Pool, fits
 from cluster.model import Decision, JobRequirement, Loss, Placement
+from cluster.rules import first_loss, lost
 
-Rule = Callable[[HostRecord, Capability, JobRequirement], str]  # "" when it holds, else what was seen and wanted
+SMALL = 16  # hosts that are all looked at
+SAMPLE = 4  # candidates looked at for each host wanted, in a larger pool
 
 
-def place(requirement: JobRequirement, fleet: FleetSnapshot, *, now: datetime, salt: bytes = b"") -> Decision:
-    """Choose up to `requirement.hosts` hosts.
+def choose(
+    requirement: JobRequirement, fleet: FleetSnapshot, *, now: datetime, salt: bytes = b""
+) -> tuple[Placement, ...]:
+    """Choose up to `requirement.hosts` hosts, best first.
 
-    Least loaded first, then cheapest; of equals, different owners before the same owner twice, then by a hash of
-    `salt` and host id, so that many decisions from one snapshot spread.
+    Hosts are drawn by reputation, so that one that fails gets its small share only. Of those drawn, the ones in the
+    preferred location come first, then the least loaded, then the cheapest; different owners before the same one twice.
+    From a pool of more than SMALL hosts a few are drawn for each one wanted: by a picture that is a second old, all
+    work would otherwise go to the same host. The draw depends on `salt` and the hosts alone.
 
     Args:
         requirement: what the job asks.
         fleet: the hosts as last seen.
         now: hosts whose verdict does not hold at this time lose.
         salt: decision id, for example the lease.
-
-    Returns:
-        The placements, best first, and for every other host the first rule that it lost.
     """
-    eligible: list[HostRecord] = []
-    losses: list[Loss] = []
-    for host in fleet.hosts:
-        loss = first_loss(host, requirement, now=now)
-        if loss is None:
-            eligible.append(host)
-        else:
-            losses.append(loss)
-    chosen = _spread(eligible, requirement.hosts, salt)
-    surplus = f"{requirement.hosts} better hosts were enough"
-    losses.extend(_loss(host, "rank", surplus) for host in eligible if host not in chosen)
-    return Decision(placements=tuple(_placement(host) for host in chosen), losses=tuple(losses))
-
-
-def first_loss(host: HostRecord, requirement: JobRequirement, *, now: datetime) -> Loss | None:
-    """The first rule this host loses; None when it may do the job."""
-    if host.state is not HostState.ACTIVE or host.capability is None:
-        return _loss(host, "state", f"it is {host.state}: {host.reason}")
-    if not host.capability.valid_at(now):
-        return _loss(host, "evidence", f"it expired at {host.capability.not_after:%H:%M:%S} UTC")
-    for name, rule in _RULES:
-        detail = rule(host, host.capability, requirement)
-        if detail:
-            return _loss(host, name, detail)
-    return None
-
-
-def _tier(_: HostRecord, capability: Capability, requirement: JobRequirement) -> str:
-    if capability.tier.satisfies(requirement.tier):
-        return ""
-    return f"it is {capability.tier}, {requirement.tier} is required"
-
-
-def _tee(_: HostRecord, capability: Capability, requirement: JobRequirement) -> str:
-    if not requirement.tees or capability.tee in requirement.tees:
-        return ""
-    return f"it has {capability.tee or 'no TEE'}, wanted {' or '.join(sorted(requirement.tees))}"
-
-
-def _gpus(_: HostRecord, capability: Capability, requirement: JobRequirement) -> str:
-    if len(capability.gpus) >= requirement.gpus_min:
-        return ""
-    return f"it proved {len(capability.gpus)} GPUs, {requirement.gpus_min} are required"
-
-
-def _model(_: HostRecord, capability: Capability, requirement: JobRequirement) -> str:
-    return "" if requirement.model in capability.models else "its evidence does not name the model"
-
-
-def _price(host: HostRecord, _: Capability, requirement: JobRequirement) -> str:
-    if host.hints.coefficient <= requirement.coefficient_max:
-        return ""
-    return f"its owner asks {host.hints.coefficient}/1000 of the tariff, at most {requirement.coefficient_max} is paid"
-
-
-def _loaded(host: HostRecord, _: Capability, requirement: JobRequirement) -> str:
-    if not requirement.loaded or (host.load.ready and requirement.model in host.load.models):
-        return ""
-    return "it has not loaded the model"
-
-
-_RULES: tuple[tuple[str, Rule], ...] = (
-    ("tier", _tier),
-    ("tee", _tee),
-    ("gpus", _gpus),
-    ("model", _model),
-    ("price", _price),
-    ("loaded", _loaded),
-)
-
-
-def _spread(hosts: Iterable[HostRecord], count: int, salt: bytes) -> list[HostRecord]:
-    left = sorted(hosts, key=lambda host: _rank(host, salt))
+    random = Random(salt)
     chosen: list[HostRecord] = []
-    while left and len(chosen) < count:
-        owners = {_owner(host) for host in chosen}
-        best = next((host for host in left if _owner(host) not in owners), left[0])
-        chosen.append(best)
-        left.remove(best)
-    return chosen
+    for pool in FleetIndex.of(fleet).pools(requirement):
+        left = requirement.hosts - len(chosen)
+        if left:
+            chosen = _spread(chosen, _ranked(pool, requirement, left, now=now, random=random), requirement)
+    return tuple(map(placement_of, chosen))
 
 
-def _rank(host: HostRecord, salt: bytes) -> tuple[int, int, bytes]:
-    return host.load.depth, host.hints.coefficient, sha256(salt + (host.host_id or b"")).digest()
+def place(requirement: JobRequirement, fleet: FleetSnapshot, *, now: datetime, salt: bytes = b"") -> Decision:
+    """`choose`, and for every other host the first rule that it lost. Its time grows with the fleet."""
+    placements = choose(requirement, fleet, now=now, salt=salt)
+    return Decision(placements=placements, losses=explain(requirement, fleet, placements, now=now))
 
 
-def _owner(host: HostRecord) -> bytes:
-    return host.capability.payee if host.capability else b""
+def explain(
+    requirement: JobRequirement, fleet: FleetSnapshot, placements: Sequence[Placement] = (), *, now: datetime
+) -> tuple[Loss, ...]:
+    """For every host that was not chosen the first rule that it lost."""
+    chosen = {placement.host_id for placement in placements}
+    surplus = f"{requirement.hosts} better hosts were enough"
+    owner = "another host of its owner was chosen"
+    full = len(chosen) >= requirement.hosts
+    return tuple(
+        first_loss(host, requirement, now=now) or lost(host, "rank" if full else "owner", surplus if full else owner)
+        for host in fleet.hosts
+        if host.host_id is None or host.host_id not in chosen
+    )
 
 
-def _placement(host: HostRecord) -> Placement:
+def placement_of(host: HostRecord) -> Placement:
+    """A host as the place of a job."""
     if host.host_id is None:
         raise ValueError("a host without a verdict cannot be placed on")
     return Placement(
@@ -124,5 +68,48 @@ def _placement(host: HostRecord) -> Placement:
     )
 
 
-def _loss(host: HostRecord, rule: str, detail: str) -> Loss:
-    return Loss(host_id=host.host_id, name=host.label, rule=rule, detail=detail)
+def _ranked(pool: Pool, requirement: JobRequirement, wanted: int, *, now: datetime, random: Random) -> list[HostRecord]:
+    """Hosts of the pool that fit, best first: all of them, or of a large pool enough to choose from."""
+    if pool.size > max(SMALL, SAMPLE * wanted) and not requirement.owners_distinct:
+        drawn = _drawn(pool, requirement, SAMPLE * wanted, now=now, random=random)
+        if len(drawn) >= wanted:
+            return sorted(drawn, key=_rank)
+    fitting = [host for host in pool if fits(host, requirement, now=now)]
+    random.shuffle(fitting)
+    heaviest = max((host.standing.weight for host in fitting), default=0)
+    passed_over = {host.host_id for host in fitting if random.random() * heaviest >= host.standing.weight}
+    return sorted(fitting, key=lambda host: (host.host_id in passed_over, *_rank(host)))
+
+
+def _drawn(pool: Pool, requirement: JobRequirement, count: int, *, now: datetime, random: Random) -> list[HostRecord]:
+    """Up to `count` different hosts that fit, in the order they were drawn."""
+    drawn: dict[bytes | None, HostRecord] = {}
+    for _ in range(DRAWS * count):
+        host = pool.draw(random)
+        if host.host_id not in drawn and fits(host, requirement, now=now):
+            drawn[host.host_id] = host
+            if len(drawn) == count:
+                break
+    return list(drawn.values())
+
+
+def _rank(host: HostRecord) -> tuple[float, int]:
+    gpus = len(host.capability.gpus) if host.capability else 0
+    return host.load.depth / max(1, gpus), host.hints.coefficient
+
+
+def _spread(
+    chosen: Sequence[HostRecord], ranked: Sequence[HostRecord], requirement: JobRequirement
+) -> list[HostRecord]:
+    """`chosen` and the best of `ranked`: owners that were not chosen yet first."""
+    first, again = list(chosen), []
+    owners = {host.owner for host in first}
+    for host in ranked:
+        if host.owner in owners:
+            again.append(host)
+        elif len(first) < requirement.hosts:
+            owners.add(host.owner)
+            first.append(host)
+    if requirement.owners_distinct:
+        return first
+    return first + again[: requirement.hosts - len(first)]

@@ -110,6 +110,8 @@ def health(service: SealedService) -> dict[str, Any]:
         "waiting": max(0, counters.active - limits.running),
         "models": [root.hex() for root in service.models.serving],
         "served": counters.served,
+        "failed": counters.failed,
+        "abandoned": counters.abandoned,
         "output_tokens": counters.output_tokens,
     }
 

@@ -22,9 +22,10 @@ from cluster.admission import Admission, NetworkTerms
 from cluster.config import NetworkConfig
 from cluster.enclave_client import HttpEnclaveGate
 from cluster.errors import TroubleError
-from cluster.fleet import FleetSnapshot
+from cluster.fleet import FleetSnapshot, HostRecord, Window
 from cluster.model import HostHints
 from cluster.registry import Registry
+from cluster.reputation import HostCounts, RatingFile
 
 TERMS_PERIOD_S = 5.0
 SNAPSHOT_WAIT_S = 20.0
@@ -42,6 +43,14 @@ class RelayRoutes:
         except (ValueError, ray.exceptions.RayError) as error:  # no such actor, or it has just died
             raise TroubleError(f"the relay actor does not answer ({type(error).__name__})") from error
 
+    async def outcomes(self) -> Mapping[bytes, HostCounts]:
+        """See cluster.registry.Routes."""
+        try:
+            counts: Mapping[bytes, HostCounts] = await find(RELAY).outcomes.remote()
+        except (ValueError, ray.exceptions.RayError) as error:
+            raise TroubleError(f"the relay actor does not answer ({type(error).__name__})") from error
+        return counts
+
 
 class RegistryActor:
     """Knows every host. All rules live in cluster.registry and below."""
@@ -57,6 +66,7 @@ class RegistryActor:
             routes=RelayRoutes(),
             book=AddressBook(config.state / "hosts.jsonl"),
             floors=FloorStore(config.state / "floors"),
+            ratings=RatingFile(config.state / "reputation.json"),
             policy=config.policy,
             terms=terms,
         )
@@ -110,8 +120,20 @@ class RegistryActor:
         await self._registry.bind_node(host_id, node_id, proof)
 
     async def expel(self, host_id: bytes, reason: str) -> None:
-        """Refuse a host that was admitted."""
+        """Ban a host and the machine it runs on."""
         await self._registry.expel(host_id, reason)
+
+    async def release(self, host_id: bytes, reason: str, address: str = "") -> None:
+        """Lift a quarantine or a ban."""
+        await self._registry.release(host_id, reason, address=address)
+
+    async def count_job(self, host_id: bytes, ok: bool) -> None:
+        """Count how a job ended for its host's reputation."""
+        await self._registry.count_job(host_id, ok=ok)
+
+    async def plan(self, host_id: bytes, window: Window | None) -> HostRecord:
+        """Announce maintenance, or (None) call it off; SoleSurvivorError when nobody else serves a model of it."""
+        return await self._registry.plan(host_id, window)
 
     async def _follow_chain(self) -> None:
         while True:

@@ -8,6 +8,7 @@ import ray
 from cluster.config import NetworkConfig, read_secret
 from cluster.relay import RelayCounters, RelayError, RelayProcess
 from cluster.relay_config import RelayLimits
+from cluster.reputation import HostCounts
 
 TAKE_OVER_S = 5.0
 PAUSE_S = 0.1
@@ -48,6 +49,10 @@ class RelayActor:
     def counters(self) -> RelayCounters:
         """What went through since HAProxy started."""
         return self._relay.counters()
+
+    def outcomes(self) -> dict[bytes, HostCounts]:
+        """How requests to each host ended since HAProxy started."""
+        return self._relay.outcomes()
 
     def stop(self) -> None:
         """End HAProxy."""

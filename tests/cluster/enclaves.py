@@ -13,6 +13,7 @@ from attestation.transcript import Transcript, host_id
 from attestation.verdict import Tier
 from cluster.admission import PROVE_TAG, NetworkTerms
 from cluster.errors import EnclaveUnreachableError
+from cluster.reputation import HostCounts
 from tests.cluster.fleets import MODEL, NOW, name_bytes
 
 POLICY = AppraisalPolicy(
@@ -67,6 +68,8 @@ class OpenEnclave:
             "running": self.running,
             "waiting": 0,
             "served": 0,
+            "failed": 0,
+            "abandoned": 0,
             "output_tokens": 0,
             "models": [root.hex() for root in self.models],
         }
@@ -102,11 +105,15 @@ class RouteMap:
     def __init__(self) -> None:
         self.hosts: dict[bytes, str] = {}
         self.trouble: Exception | None = None
+        self.counts: dict[bytes, HostCounts] = {}
 
     async def set_hosts(self, hosts) -> None:
         if self.trouble:
             raise self.trouble
         self.hosts = dict(hosts)
+
+    async def outcomes(self) -> dict[bytes, HostCounts]:
+        return dict(self.counts)
 
 
 class Clock:

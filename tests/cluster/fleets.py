@@ -8,7 +8,8 @@ from attestation.transcript import CcState
 from attestation.verdict import GpuClaims, TeeKind, Tier
 from billing.tariff import Tariff
 from cluster.capability import Capability
-from cluster.fleet import Admitted, FleetSnapshot, HostRecord, joining, step
+from cluster.fleet import FleetSnapshot, HostRecord
+from cluster.host_state import Admitted, joining, step
 from cluster.model import HostHints, Load, ModelOffer
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -48,7 +49,9 @@ def capability(name: str = "a", **changes: object) -> Capability:
 
 
 def active(name: str = "a", *, load: Load | None = None, coefficient: int = 1000, **changes: object) -> HostRecord:
-    record = joining(f"127.0.0.1:{9000 + len(name)}", HostHints(name=name, coefficient=coefficient), now=NOW)
+    record = joining(
+        f"127.0.0.1:{int.from_bytes(name_bytes(name, 2))}", HostHints(name=name, coefficient=coefficient), now=NOW
+    )
     record, _ = step(record, Admitted(capability=capability(name, **changes), at=NOW))
     object.__setattr__(record, "load", load or Load(ready=True, models=frozenset({MODEL.root})))
     return record

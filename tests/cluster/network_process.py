@@ -5,6 +5,8 @@ Ray reads its environment once per process, so a test process can hold one clust
 
 import asyncio
 import json
+import os
+import subprocess
 import sys
 import time
 import urllib.error
@@ -24,6 +26,7 @@ from billing.tariff import Tariff
 from chrysalis.local.hosts import HostSpec
 from chrysalis.local.network import LocalNetwork, NetworkPlan
 from cluster.fleet import HostState
+from cluster.job_queue import Job
 from cluster.model import JobRequirement
 
 MODEL = Path(__file__).parents[2] / "examples" / "demo_model" / "model"
@@ -144,6 +147,32 @@ class Steps:
         ray.kill(find(name), no_restart=False)
         self.net.ask(name, "ready")
         return began
+
+    def command(self, *argv: str) -> dict:
+        """A `chrysalis` command of the operator, in a process of its own."""
+        done = subprocess.run(
+            [sys.executable, "-m", "chrysalis", *argv],
+            env={**os.environ, "RAY_ADDRESS": self.net.ray.address},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        return {"code": done.returncode, "out": done.stdout, "err": done.stderr[-2000:]}
+
+    def run_job(self, name: str) -> str:
+        """The host that a job of one GPU gets; it is finished at once."""
+        job = Job(
+            job_id=name.encode(),
+            account=b"a",
+            requirement=JobRequirement(tees=frozenset({TeeKind.SEV_SNP}), gpus_min=2),
+            cost=1,
+        )
+        placement = self.net.ask("scheduler", "place_job", job)
+        again = self.net.ask("scheduler", "place_job", job)
+        if again != placement or not self.net.ask("scheduler", "finish_job", job.job_id):
+            raise RuntimeError("asked again, the job got another place, or none")
+        return placement.host_id.hex()
 
     def kill_host(self, name: str) -> dict:
         """Kill a host; how long until the fleet shows it, and what the others say then."""

@@ -10,6 +10,11 @@ from cluster import errors
     [
         errors.NoEligibleHostError("m", (("a", "tier: open"),)),
         errors.UnknownModelError("m", ("n",)),
+        errors.SoleSurvivorError("a", ("11" * 32,)),
+        errors.QueueFullError(9, 3),
+        errors.QueueTimeoutError("ab", 60, "busy"),
+        errors.JobExistsError("ab"),
+        errors.JobCancelledError("job ab"),
         errors.LeaseRequestError("stale"),
         errors.AdmissionRefusedError("x"),
         errors.EnclaveUnreachableError("y"),

@@ -9,6 +9,7 @@ from attestation.verdict import Tier
 from billing.lease_request import LeaseRequest
 from billing.money import Nanotons
 from cluster.errors import LeaseRequestError, NoEligibleHostError, StaleRequestError, UnknownModelError
+from cluster.fleet import Window
 from cluster.lease import LEASE_S, lease_id, plan_lease, split_budget
 from cluster.model import Load
 from tests.cluster.fleets import MODEL, NOW, active, fleet
@@ -80,6 +81,22 @@ def test_a_private_request_never_falls_back_to_an_open_host() -> None:
 def test_a_host_that_has_not_loaded_the_model_gets_no_lease() -> None:
     with pytest.raises(NoEligibleHostError, match="not loaded"):
         plan_lease(REQUEST, fleet(active("a", load=Load(ready=True))), now=NOW)
+
+
+def test_a_lease_rather_names_hosts_whose_maintenance_begins_after_it() -> None:
+    soon = Window(start=NOW + timedelta(seconds=60), end=None, reason="disk")
+    leaving = replace(active("a"), window=soon)
+    assert [host.hints.name for host in plan_lease(REQUEST, fleet(leaving, active("b")), now=NOW).candidates] == ["b"]
+    last = plan_lease(REQUEST, fleet(leaving), now=NOW + timedelta(seconds=59))
+    assert [host.hints.name for host in last.candidates] == ["a"], "the last one serves until another one does"
+
+
+def test_a_large_fleet_is_refused_in_a_short_message() -> None:
+    hosts = [active(f"c{number}", tier=Tier.OPEN) for number in range(500)]
+    with pytest.raises(NoEligibleHostError) as refusal:
+        plan_lease(REQUEST, fleet(*hosts), now=NOW)
+    assert "500 hosts: 500 by tier" in str(refusal.value)
+    assert len(str(refusal.value)) < 1000
 
 
 def test_an_empty_fleet_says_to_retry() -> None:

@@ -111,6 +111,34 @@ def test_a_deposit_buys_a_lease_whose_tickets_open_the_relay(network) -> None:
     assert network.do("statement")["imbalance"] == 0
 
 
+def test_a_job_gets_the_host_that_fits_also_from_a_restarted_scheduler(network) -> None:
+    host = network.do("fleet")["snp"]["host_id"]
+    assert network.do("run_job", "one") == host
+    network.do("restart", "scheduler")
+    assert network.do("run_job", "two") == host
+
+
+def test_the_operator_sees_why_and_drains_a_host_while_another_one_serves(network) -> None:
+    words = network.do("command", "explain", "snp", "--json")
+    assert words["code"] == 0, words
+    told = json.loads(words["out"])
+    assert told["leases"] == {"demo": "yes, beside 1 other hosts"}
+    assert told["decisions"][0]["decision"].startswith("started job")
+    assert network.do("command", "explain", "nobody")["code"] == 1
+    drained = network.do("command", "hosts", "drain", "snp", "--reason", "disk")
+    assert (drained["code"], drained["out"]) == (0, "snp is draining: disk\n"), drained
+    last = network.do("command", "hosts", "drain", "tdx")
+    assert (last["code"], "no other host serves" in last["err"]) == (1, True), last
+    assert network.do("command", "hosts", "resume", "snp")["out"].startswith("snp is active")
+    rows = json.loads(network.do("command", "hosts", "--json")["out"])
+    assert {row["name"]: row["state"] for row in rows} == {
+        "tdx": "active",
+        "snp": "active",
+        "debug": "refused",
+        "foreign": "refused",
+    }
+
+
 def test_a_restarted_billing_actor_has_the_same_books(network) -> None:
     before = network.do("statement")
     network.do("restart", "billing")

@@ -1,5 +1,6 @@
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -7,10 +8,11 @@ from attestation.floor_store import FloorStore
 from attestation.roots import PRODUCTION
 from attestation.verdict import Tier
 from cluster.address_book import AddressBook, HostKey
-from cluster.errors import AdmissionRefusedError, ConfigError, TroubleError
-from cluster.fleet import HostState
+from cluster.errors import AdmissionRefusedError, ConfigError, SoleSurvivorError, TroubleError
+from cluster.fleet import HostState, Window
 from cluster.model import HostHints, JobRequirement
 from cluster.registry import PAST_MAX, Registry
+from cluster.reputation import WEIGHT_MIN, HostCounts, RatingFile
 from cluster.scheduler import place
 from tests.cluster.enclaves import POLICY, TERMS, Clock, Gate, OpenEnclave, RouteMap
 
@@ -31,6 +33,7 @@ class World:
     def start(self, **changes) -> Registry:
         parts = {"policy": POLICY, "terms": TERMS, **changes}
         kept = {"book": AddressBook(self.path), "floors": FloorStore(self.path.with_name("floors"))}
+        kept["ratings"] = RatingFile(self.path.with_name("reputation"))
         return Registry(gate=self.gate, routes=self.routes, clock=self.clock, **kept, **parts)
 
     def state(self, index: int = 0) -> HostState:
@@ -136,12 +139,120 @@ async def test_a_restarted_enclave_is_another_host_and_the_old_one_is_gone(world
     assert world.routes.hosts == {newer.host_id: "a"}
 
 
+async def bind(world) -> None:
+    challenge = world.registry.challenge_node(world.enclave.host_id, "node-1")
+    await world.registry.bind_node(world.enclave.host_id, "node-1", world.enclave.prove(challenge))
+
+
 async def test_an_address_in_front_of_somebody_elses_enclave_does_not_take_its_traffic(world) -> None:
     await world.registry.admit("a", HINTS)
+    await bind(world)
     world.gate.enclaves["thief"] = world.enclave
     admission = await world.registry.admit("thief", HINTS)
     assert (admission.accepted, admission.error) == (False, "AdmissionRefusedError")
     assert world.routes.hosts == {world.enclave.host_id: "a"}
+
+
+async def test_of_two_addresses_of_one_enclave_none_gets_traffic_while_nobody_can_tell_which_is_right(world) -> None:
+    await world.registry.admit("a", HINTS)
+    world.gate.enclaves["thief"] = world.enclave
+    assert not (await world.registry.admit("thief", HINTS)).accepted
+    await world.rounds(3)
+    assert {host.state for host in world.registry.snapshot().hosts} == {HostState.QUARANTINED}
+    assert world.routes.hosts == {}
+    with pytest.raises(AdmissionRefusedError, match="name one address"):
+        await world.registry.release(world.enclave.host_id, "looked at it")
+    await world.registry.release(world.enclave.host_id, "looked at it", address="a")
+    await world.rounds(1)
+    assert world.routes.hosts == {world.enclave.host_id: "a"}
+
+
+async def test_a_banned_machine_stays_out_under_new_keys_and_over_a_restart_until_it_is_released(world) -> None:
+    await world.registry.admit("a", HINTS)
+    await world.registry.expel(world.enclave.host_id, "complaints")
+    assert world.state() is HostState.BANNED
+    registry = world.start()
+    for again in (world.registry, registry):
+        admission = await again.admit("a", HINTS)
+        assert (admission.accepted, "banned: complaints" in admission.reason) == (False, True)
+    await registry.release(world.enclave.host_id, "appeal")  # of an open host the instance is the machine
+    assert (await world.start().admit("a", HINTS)).accepted
+
+
+async def test_a_released_host_may_join_again(world) -> None:
+    await world.registry.admit("a", HINTS)
+    await world.registry.expel(world.enclave.host_id, "complaints")
+    await world.registry.release(world.enclave.host_id, "appeal")
+    assert (await world.registry.admit("a", HINTS)).accepted
+    history = [past.state for past in world.registry.snapshot().host(world.enclave.host_id).history]
+    assert history == ["joining", "active", "banned", "gone", "joining", "active"]
+
+
+async def test_the_last_host_of_a_model_is_not_drained_before_another_serves_it(world) -> None:
+    await world.registry.admit("a", HINTS)
+    await world.rounds(1)
+    window = Window(start=world.clock(), end=None, reason="disk")
+    with pytest.raises(SoleSurvivorError, match="place it elsewhere first"):
+        await world.registry.plan(world.enclave.host_id, window)
+    later = replace(window, start=world.clock() + timedelta(seconds=2))
+    await world.registry.plan(world.enclave.host_id, later)
+    await world.rounds(4)
+    assert world.state() is HostState.ACTIVE
+    world.gate.enclaves["b"] = OpenEnclave("b")
+    await world.registry.admit("b", HINTS)
+    await world.rounds(2)
+    assert world.registry.snapshot().host(world.enclave.host_id).state is HostState.DRAINING
+    assert len(world.routes.hosts) == 2, "what it has begun goes on"
+    await world.registry.plan(world.enclave.host_id, None)
+    assert world.registry.snapshot().host(world.enclave.host_id).state is HostState.ACTIVE
+
+
+async def test_announced_maintenance_is_remembered_over_a_restart(world) -> None:
+    await world.registry.admit("a", HINTS)
+    window = Window(start=world.clock(), end=world.clock() + timedelta(hours=1), reason="disk", forced=True)
+    await world.registry.plan(world.enclave.host_id, window)
+    registry = world.start()
+    (admission,) = await registry.restore()
+    assert (admission.accepted, registry.snapshot().hosts[0].state) == (True, HostState.DRAINING)
+    assert registry.snapshot().hosts[0].window == window
+    await registry.plan(world.enclave.host_id, None)
+    registry = world.start()
+    await registry.restore()
+    assert registry.snapshot().hosts[0].state is HostState.ACTIVE
+
+
+async def test_two_last_hosts_of_a_model_are_not_drained_together(world) -> None:
+    world.gate.enclaves["b"] = other = OpenEnclave("b")
+    for address in ("a", "b"):
+        await world.registry.admit(address, HINTS)
+    await world.rounds(1)
+    window = Window(start=world.clock() + timedelta(seconds=1), end=None, reason="both")
+    for host in (world.enclave, other):
+        await world.registry.plan(host.host_id, window)
+    await world.rounds(3)
+    states = sorted(host.state for host in world.registry.snapshot().hosts)
+    assert states == [HostState.ACTIVE, HostState.DRAINING]
+
+
+async def test_a_forced_maintenance_begins_at_once(world) -> None:
+    await world.registry.admit("a", HINTS)
+    await world.rounds(1)
+    window = Window(start=world.clock(), end=None, reason="fire", forced=True)
+    record = await world.registry.plan(world.enclave.host_id, window)
+    assert record.state is HostState.DRAINING
+
+
+async def test_what_the_relay_saw_fail_costs_reputation_also_over_a_restart(world) -> None:
+    await world.registry.admit("a", HINTS)
+    await world.rounds(1)
+    world.routes.counts = {world.enclave.host_id: HostCounts(answered=0, failed=50)}
+    await world.rounds(1)
+    standing = world.registry.snapshot().hosts[0].standing
+    assert (standing.weight, standing.failures) == (WEIGHT_MIN, 50)
+    world.registry = world.start()
+    await world.registry.restore()
+    await world.rounds(1)
+    assert world.registry.snapshot().hosts[0].standing.failures == 50
 
 
 async def test_an_enclave_that_moved_is_taken_in_at_its_new_address_once_the_old_one_is_silent(world) -> None:

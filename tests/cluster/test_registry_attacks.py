@@ -9,6 +9,7 @@ from cluster.address_book import AddressBook
 from cluster.fleet import HostState
 from cluster.model import HostHints
 from cluster.registry import Registry
+from cluster.reputation import RatingFile
 from tests.cluster.enclaves import POLICY, TERMS, Clock, Gate, OpenEnclave, RouteMap
 
 
@@ -28,7 +29,16 @@ async def test_an_enclave_that_moves_in_the_middle_of_a_round_does_not_end_the_l
     gate, routes, clock = Gate(a=OpenEnclave("a"), b=OpenEnclave("b")), MovesMeanwhile(), Clock()
     book = AddressBook(tmp_path / "book")
     floors = FloorStore(tmp_path / "floors")
-    registry = Registry(gate=gate, routes=routes, book=book, policy=POLICY, terms=TERMS, clock=clock, floors=floors)
+    registry = Registry(
+        gate=gate,
+        routes=routes,
+        book=book,
+        policy=POLICY,
+        terms=TERMS,
+        clock=clock,
+        floors=floors,
+        ratings=RatingFile(tmp_path / "reputation"),
+    )
     for address in ("a", "b"):
         assert (await registry.admit(address, HostHints())).accepted
     gate.enclaves["c"] = gate.enclaves.pop("b")
@@ -63,7 +73,16 @@ async def test_hosts_that_keep_the_registry_waiting_do_not_delay_the_renewal_of_
     gate, clock = SilentAt(a=OpenEnclave("a")), Clock()
     book = AddressBook(tmp_path / "book")
     floors = FloorStore(tmp_path / "floors")
-    registry = Registry(gate=gate, routes=RouteMap(), book=book, policy=POLICY, terms=TERMS, clock=clock, floors=floors)
+    registry = Registry(
+        gate=gate,
+        routes=RouteMap(),
+        book=book,
+        policy=POLICY,
+        terms=TERMS,
+        clock=clock,
+        floors=floors,
+        ratings=RatingFile(tmp_path / "reputation"),
+    )
     assert (await registry.admit("a", HostHints())).accepted
     gate.silent = "slow"
     waits = asyncio.create_task(registry.admit("slow", HostHints()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,8 +15,10 @@ from attestation.policy import ReferenceValues
 from attestation.sim.collateral import CollateralFaults
 from attestation.simulate import SimulatedHost
 from cluster.address_book import AddressBook
+from cluster.fleet import HostState
 from cluster.model import HostHints
 from cluster.registry import Registry
+from cluster.reputation import RatingFile
 from tests.attestation.hosts import TDX_CPU, host, vendors
 from tests.attestation.vendors import NOW
 from tests.cluster.enclaves import TERMS, Clock, Gate, RouteMap
@@ -37,6 +40,7 @@ def _registry(folder: Path, gate: Gate) -> Registry:
         routes=RouteMap(),
         book=AddressBook(folder / "book"),
         floors=FloorStore(folder / "floors"),
+        ratings=RatingFile(folder / "reputation"),
         policy=POLICY_TDX,
         terms=replace(TERMS, reference=reference),
         clock=clock,
@@ -52,6 +56,22 @@ async def test_old_signed_collateral_is_refused_once_newer_was_seen_also_after_a
         admission = await again.admit("old", HostHints())
         assert (admission.accepted, admission.error) == (False, "EndorsementRollbackError")
         assert (await again.admit("new", HostHints())).accepted
+
+
+async def test_newer_collateral_has_hosts_with_older_one_challenged_anew_in_the_next_round(tmp_path: Path) -> None:
+    gate = Gate(old=TdxEnclave("old", _fetched(17)))
+    registry = _registry(tmp_path, gate)
+    old = await registry.admit("old", HostHints())
+    gate.enclaves["new"] = TdxEnclave("new", _fetched(18))
+    assert (await registry.admit("new", HostHints())).accepted
+    await registry.round()
+    await asyncio.gather(*registry._tasks)
+    host_record = registry.snapshot().host(old.host_id)
+    assert (host_record.state, host_record.error) == (HostState.REFUSED, "EndorsementRollbackError")
+    asked = len(gate.nonces)
+    await registry.round()
+    await asyncio.gather(*registry._tasks)
+    assert len(gate.nonces) == asked, "once for each change"
 
 
 async def test_evidence_that_is_refused_raises_no_floor(tmp_path: Path) -> None:

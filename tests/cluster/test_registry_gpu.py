@@ -17,6 +17,7 @@ from cluster.address_book import AddressBook
 from cluster.fleet import HostState
 from cluster.model import HostHints
 from cluster.registry import Registry
+from cluster.reputation import RatingFile
 from tests.attestation.hosts import TDX_CPU, host
 from tests.attestation.vendors import NOW
 from tests.cluster.enclaves import TERMS, Clock, Gate, RouteMap
@@ -46,6 +47,7 @@ async def test_a_gpu_that_was_switched_is_out_until_it_measures_as_the_vendor_sa
         routes=routes,
         book=AddressBook(tmp_path / "book"),
         floors=FloorStore(tmp_path / "floors"),
+        ratings=RatingFile(tmp_path / "reputation"),
         policy=replace(POLICY_TDX, required_tier=Tier.CONFIDENTIAL),
         terms=replace(TERMS, reference=reference),
         clock=clock,

@@ -76,6 +76,8 @@ async def test_health_is_for_everybody_and_says_nothing_private(enclave: Enclave
         "waiting": 0,
         "models": [MODEL.hex()],
         "served": 0,
+        "failed": 0,
+        "abandoned": 0,
         "output_tokens": 0,
     }
 

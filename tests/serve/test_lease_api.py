@@ -13,7 +13,7 @@ from billing.grant import Grant, sign_grant, verify_grant
 from billing.lease_request import LeaseRequest, sign_lease_request, verify_lease_request
 from billing.money import Nanotons
 from cluster.errors import TroubleError
-from cluster.fleet import Refused, joining, step
+from cluster.host_state import Refused, joining, step
 from cluster.lease import check_ordered
 from cluster.model import HostHints
 from cluster.ticket import check_ticket
