@@ -15,10 +15,10 @@ from billing.settlement import SettlementPolicy
 from billing.ton.devnet import running_devnet
 from cluster.actors import billing
 from cluster.actors.billing import BillingActor
+from cluster.cashier import Cashier
 from cluster.errors import TroubleError
 from tests.billing.ton.world import payees
 from tests.cluster.operators import vault_operator
-from cluster.cashier import Cashier
 
 ACCOUNT = b"\x0a" * 32
 
