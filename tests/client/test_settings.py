@@ -37,7 +37,7 @@ def write(tmp_path: Path, **changes: Any) -> Path:
 
 def test_settings_are_read_with_safe_defaults(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, price_cap=5, listen="127.0.0.1:8080"))
-    assert config.wallet == tmp_path / "wallet.key"
+    assert config.wallet.file == tmp_path / "wallet.key"
     assert (config.price_cap, config.listen, config.hosts, config.direct) == (5, ("127.0.0.1", 8080), 3, False)
     assert load_config(write(tmp_path, listen="[::1]:0")).listen == ("::1", 0)
 
@@ -96,7 +96,7 @@ def test_a_wallet_is_made_once_and_read_again(tmp_path: Path) -> None:
     wallet = Wallet.open_or_create(tmp_path / "key")
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
     assert Wallet.open_or_create(tmp_path / "key").account == wallet.account
-    with pytest.raises(WalletError, match="File exists"):
+    with pytest.raises(WalletError, match="never overwritten"):
         Wallet.create(tmp_path / "key")
 
 
