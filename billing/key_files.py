@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pytoniq_core.crypto.keys import mnemonic_is_valid, mnemonic_to_private_key
 
 from billing.errors import (
     ExposedKeyFileError,
@@ -28,7 +29,9 @@ from billing.errors import (
 )
 from billing.keys import FILE_SIZE_MAX, SECRET_SIZE, SealedKey, normalise_password, open_key, parse_key
 
-__all__ = ["KeySource", "create_key_file", "read_key_file", "read_password_file", "replace_key_file"]
+__all__ = ["KeySource", "create_key_file", "read_key_file", "read_password_file", "read_seed", "replace_key_file"]
+
+MNEMONIC_WORDS = 24
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +95,23 @@ def read_key_file(path: Path) -> SealedKey | bytes:
     if not re.fullmatch(rb"\s*[0-9a-fA-F]{64}\s*", data):
         raise MalformedKeyFileError(f"{path} holds neither a sealed key nor {SECRET_SIZE} bytes: 64 hex digits")
     return bytes.fromhex(data.strip().decode())
+
+
+def read_seed(path: Path) -> bytes:
+    """The Ed25519 seed in a file of another program: 64 hex digits, or the 24 words of a TON wallet without password.
+
+    Raises:
+        KeyFileUnreadableError, ExposedKeyFileError: as for key files.
+        MalformedKeyFileError: neither, or a word is mistyped.
+    """
+    data = _read_private(path, FILE_SIZE_MAX)
+    if re.fullmatch(rb"\s*[0-9a-fA-F]{64}\s*", data):
+        return bytes.fromhex(data.strip().decode())
+    words = data.decode(errors="replace").lower().split()
+    if len(words) != MNEMONIC_WORDS or not mnemonic_is_valid(words):
+        raise MalformedKeyFileError(f"{path} holds neither 64 hex digits nor the {MNEMONIC_WORDS} words of a wallet")
+    _, secret = mnemonic_to_private_key(words)
+    return bytes(secret[:SECRET_SIZE])
 
 
 def read_password_file(path: Path) -> bytes:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from chrysalis import devnet_cli, log_cli, statement_cli
+from chrysalis import channel_cli, deposit_cli, devnet_cli, log_cli, owner_cli, statement_cli, wallet_cli
 
 app = typer.Typer(
     name="chrysalis",
@@ -21,6 +21,10 @@ app = typer.Typer(
 app.add_typer(log_cli.app, name="log")
 app.add_typer(statement_cli.app, name="statement")
 app.add_typer(devnet_cli.app, name="devnet")
+app.add_typer(wallet_cli.app, name="wallet")
+app.add_typer(channel_cli.app, name="channel")
+app.command()(deposit_cli.deposit)
+app.command()(owner_cli.owner)
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
