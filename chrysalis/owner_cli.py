@@ -3,6 +3,7 @@
 Exit codes: chrysalis/money.py. With --offline the owner's key stays on a machine without network.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,7 +92,7 @@ def owner(
                 transfers=(Transfer(destination=address, amount=Nanotons(ORDER_VALUE), body=body),),
                 purpose=f"{step.value} of {contract}",
                 notes=("what the order's gas leaves comes back",),
-                arrived=lambda state: state.last_lt > before.last_lt and _ownership(state) != _ownership(before),
+                arrived=lambda state: state.last_lt > before.last_lt and _power(state) != _power(before),
             )
 
         session = Session(network=net, key=key, password_file=password_file, yes=yes, as_json=as_json, offline=offline)
@@ -99,21 +100,36 @@ def owner(
 
 
 def _check_order(step: OwnerStep, account: "AccountState", wallet: "Address") -> None:
-    """Refuse what the contract would refuse: another's order, or one for a vault to something else.
+    """Refuse what the contract would refuse: another's order, one that is too early, or has nothing to be about.
 
     Raises:
-        WrongContractError: it is not a contract of ours, or this wallet has no say there.
+        WrongContractError: it is not a contract of ours, or this wallet has no say there (yet).
     """
     from billing.errors import WrongContractError
 
-    ownership, _ = _ownership(account, vault=step.value.endswith("-key"))
+    where = str(account.address)
+    ownership, hot = _power(account, vault=step.value.endswith("-key"))
     allowed = ownership.next_owner if step is OwnerStep.ACCEPT_OWNER else ownership.owner
     if allowed != wallet:
-        raise WrongContractError(str(account.address), f"{step.value} is up to {allowed}, the wallet is {wallet}")
+        raise WrongContractError(where, f"{step.value} is up to {allowed}, the wallet is {wallet}")
+    if step is OwnerStep.ADOPT_KEY and not any(hot.next_key):
+        raise WrongContractError(where, "no hot key is proposed")
+    due = {OwnerStep.ACCEPT_OWNER: ownership.accept_from, OwnerStep.ADOPT_KEY: hot.adopt_from}.get(step, 0)
+    if account.head.time < due:
+        raise WrongContractError(where, f"{step.value} is possible from unix time {due} on, it is {account.head.time}")
 
 
-def _ownership(account: "AccountState", *, vault: bool = False) -> "tuple[Ownership, tuple[bytes, bytes]]":
-    """Who owns the contract in this state; and of a vault, its hot key and the proposed one."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _HotKey:
+    """A vault's hot key, the proposed one, and from when on it may be adopted; zeros for other contracts."""
+
+    key: bytes = bytes(32)
+    next_key: bytes = bytes(32)
+    adopt_from: int = 0
+
+
+def _power(account: "AccountState", *, vault: bool = False) -> "tuple[Ownership, _HotKey]":
+    """Who has power over a contract of ours in this state."""
     from billing.errors import WrongContractError
     from billing.ton.registry import parse_registry
     from billing.ton.vault import parse_vault
@@ -123,5 +139,6 @@ def _ownership(account: "AccountState", *, vault: bool = False) -> "tuple[Owners
     except WrongContractError:
         if vault:
             raise
-        return parse_registry(account).ownership, (b"", b"")
-    return state.ownership, (state.public_key, state.next_key)
+        return parse_registry(account).ownership, _HotKey()
+    hot = _HotKey(key=state.public_key, next_key=state.next_key, adopt_from=state.adopt_from)
+    return state.ownership, hot
