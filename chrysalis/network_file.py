@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from billing.ton.client import ChainConfig
 
 _CHAIN = {"host": str, "port": int, "public_key": str, "network_id": int}
+_CHAIN_TRUST = {"init_block": str, "trust_level": int}
 _NAMES = {-239: "mainnet", -3: "testnet", -777: "devnet"}
 
 
@@ -89,9 +90,10 @@ def _parse(path: Path, values: object) -> NetworkFile:
 
 
 def _check_chain(path: Path, chain: object) -> dict[str, Any]:
-    if not isinstance(chain, dict) or set(chain) != set(_CHAIN):
-        raise ConfigError(f"{path}: chain has exactly the keys {', '.join(_CHAIN)}")
-    for name, kind in _CHAIN.items():
-        if type(chain[name]) is not kind:
-            raise ConfigError(f"{path}: chain.{name} must be {kind.__name__}")
+    kinds = _CHAIN | _CHAIN_TRUST
+    if not isinstance(chain, dict) or not set(_CHAIN) <= set(chain) <= set(kinds):
+        raise ConfigError(f"{path}: chain has the keys {', '.join(_CHAIN)}; and may have {', '.join(_CHAIN_TRUST)}")
+    for name, value in chain.items():
+        if type(value) is not kinds[name]:
+            raise ConfigError(f"{path}: chain.{name} must be {kinds[name].__name__}")
     return chain

@@ -124,9 +124,7 @@ def test_the_settings_of_operator_and_client_name_the_network_too(desk: Desk, pa
     assert desk.run("wallet", "balance", "--key", payer, password=False).exit_code == 2
 
 
-def test_a_message_that_was_lost_is_sent_again_as_the_same_bytes_and_paid_once(
-    desk: Desk, payer: Path, monkeypatch
-) -> None:
+def test_a_lost_message_is_sent_again_as_the_same_bytes_and_paid_once(desk: Desk, payer: Path, monkeypatch) -> None:
     monkeypatch.setattr("billing.ton.transfer_desk.SEND_TIMEOUT_S", 1.0)
     before = desk.net.balance(RECEIVER)
     asyncio.run(desk.net.admin.inject(FaultKind.DROP))
