@@ -143,6 +143,7 @@ def test_an_operator_and_a_client_with_sealed_keys_show_none_of_them() -> None:
         ):
             assert process.stdin is not None and process.stdout is not None
             ready = next(json.loads(line) for line in process.stdout if line.startswith('{"'))
+            assert "ready" in ready, log.read_text()[-2000:]
             settings, wallet = folder / "n" / "client" / "client.yaml", folder / "n" / "client" / "wallet.key"
             password = ("--password-file", folder / "n" / "client" / "password")
             paid = run("deposit", "1", "--key", wallet, "--network", settings, *password, "--yes")
