@@ -112,8 +112,13 @@ def _check_order(step: OwnerStep, account: "AccountState", wallet: "Address") ->
     allowed = ownership.next_owner if step is OwnerStep.ACCEPT_OWNER else ownership.owner
     if allowed != wallet:
         raise WrongContractError(where, f"{step.value} is up to {allowed}, the wallet is {wallet}")
-    if step is OwnerStep.ADOPT_KEY and not any(hot.next_key):
-        raise WrongContractError(where, "no hot key is proposed")
+    nothing = {
+        OwnerStep.ADOPT_KEY: not any(hot.next_key),
+        OwnerStep.REVOKE_KEY: not any(hot.key + hot.next_key),
+        OwnerStep.CANCEL_OWNER: ownership.next_owner is None,
+    }
+    if nothing.get(step, False):
+        raise WrongContractError(where, f"there is nothing for {step.value} to change")
     due = {OwnerStep.ACCEPT_OWNER: ownership.accept_from, OwnerStep.ADOPT_KEY: hot.adopt_from}.get(step, 0)
     if account.head.time < due:
         raise WrongContractError(where, f"{step.value} is possible from unix time {due} on, it is {account.head.time}")

@@ -140,6 +140,8 @@ def test_the_vaults_hot_key_is_revoked_and_replaced_by_an_owner_whose_key_stays_
     assert state().next_key == public(fresh)
     assert desk.run("owner", "revoke-key", vault, "--key", owner, "--yes").exit_code == 0
     assert (state().public_key, state().next_key) == (NO_KEY, NO_KEY)
+    again = desk.run("owner", "revoke-key", vault, "--key", owner, "--yes")
+    assert (again.exit_code, "nothing for revoke-key" in again.stderr) == (1, True)
 
 
 def test_what_a_contract_would_refuse_is_not_sent(desk: Desk, payer: Path) -> None:
@@ -150,6 +152,7 @@ def test_what_a_contract_would_refuse_is_not_sent(desk: Desk, payer: Path) -> No
     registry = desk.net.registry.to_str(is_user_friendly=False)
     owner = desk.key_file("owner.key", OWNER_KEY)
     assert desk.run("owner", "revoke-key", registry, "--key", owner, "--yes").exit_code == 1
+    assert desk.run("owner", "cancel-owner", registry, "--key", owner, "--yes").exit_code == 1
 
 
 def test_a_contract_is_handed_over(desk: Desk, payer: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from attestation.verdict import Tier
+from billing.key_files import KeySource
 from client import errors
 from client.config import load_config
 from client.errors import ClientError, ConfigError, WalletError
@@ -98,6 +99,21 @@ def test_a_wallet_is_made_once_and_read_again(tmp_path: Path) -> None:
     assert Wallet.open_or_create(tmp_path / "key").account == wallet.account
     with pytest.raises(WalletError, match="never overwritten"):
         Wallet.create(tmp_path / "key")
+
+
+def test_a_wallet_is_sealed_from_the_start_where_a_password_is_named_and_never_plain_on_the_mainnet(
+    tmp_path: Path,
+) -> None:
+    password = tmp_path / "password"
+    password.write_text("long enough\n")
+    password.chmod(0o600)
+    source = KeySource(file=tmp_path / "key", password_file=password, plain_allowed=False)
+    wallet = Wallet.open_or_create(source)
+    assert wallet.key.private_bytes_raw().hex() not in source.file.read_text()
+    assert Wallet.open_or_create(source).account == wallet.account
+    with pytest.raises(WalletError, match="chrysalis wallet new"):
+        Wallet.open_or_create(KeySource(file=tmp_path / "plain", plain_allowed=False))
+    assert not (tmp_path / "plain").exists()
 
 
 @pytest.mark.parametrize(("text", "mode", "words"), [("00" * 32, 0o644, "chmod 600"), ("short", 0o600, "64 hex")])
