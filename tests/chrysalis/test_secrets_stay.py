@@ -143,7 +143,9 @@ def test_an_operator_and_a_client_with_sealed_keys_show_none_of_them() -> None:
         ):
             assert process.stdin is not None and process.stdout is not None
             ready = next(json.loads(line) for line in process.stdout if line.startswith('{"'))
-            assert "ready" in ready, log.read_text()[-2000:]
+            if "ready" not in ready:
+                process.wait(30)  # it writes why after it has cleaned up
+                pytest.fail(log.read_text()[-3000:])
             settings, wallet = folder / "n" / "client" / "client.yaml", folder / "n" / "client" / "wallet.key"
             password = ("--password-file", folder / "n" / "client" / "password")
             paid = run("deposit", "1", "--key", wallet, "--network", settings, *password, "--yes")
