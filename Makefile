@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ENGINE ?= torch
-BENCHES ?= verification attested_tls transparency sealing front relay devnet settlement fleet channel vault ledger scheduler
+BENCHES ?= verification attested_tls transparency sealing front relay devnet settlement fleet channel vault ledger scheduler keys
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test check format install vllm-cpu test-vllm demo-model bench ledger-ops mutations faults fuzz mutmut clean

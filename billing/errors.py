@@ -41,6 +41,23 @@ BillingError                        asked, and the answer is no; asking again ch
 │   ├── NothingToClaimError         the vault's root in force entitles this payee to nothing
 │   ├── StaleClaimError             the claim proof is not for the root in force
 │   └── MissingEntitlementsError    the leaves behind the vault's root are not in the operator's folder
+├── KeyFileError                    about a file that holds a key, or a password
+│   ├── MalformedKeyFileError       it is not of the format
+│   ├── ExposedKeyFileError         others can read it
+│   ├── KeyFileUnreadableError      it is not there, or cannot be written
+│   ├── KeyFileExistsError          a key stands there already, and is never overwritten
+│   ├── WrongPasswordError          the password does not open it
+│   ├── WeakPasswordError           the password is too short
+│   ├── PasswordNeededError         it is sealed, and nothing says where its password is
+│   └── PlainKeyRefusedError        it is not encrypted where it has to be
+├── TransferError                   about a transfer that somebody asked for
+│   ├── BadAddressError             no address, or one of another network
+│   ├── BadAmountError              no amount that can be sent
+│   ├── BalanceTooLowError          the wallet holds less than amount and fees
+│   ├── BadRequestFileError         the request file is damaged, out of date, or for another wallet or network
+│   │   └── DeadRequestError        it was not executed, and never can be
+│   ├── PendingTransferError        an earlier transfer of this wallet has not been seen to its end
+│   └── TransferSkippedError        the wallet took the message, and did not make the transfer
 ├── ProofRejectedError              a chain answer whose proof does not hold
 ├── ChainsDisagreeError             two lite-servers show different blocks of one number
 ├── WrongContractError              the account is not the contract it should be
@@ -531,6 +548,185 @@ class StaleClaimError(SettlementError):
         return (
             f"the proof is for root {self.root}, the vault holds {self.in_force}: fetch a newer proof; "
             "what the old one promised was either paid out since or stands in the new one"
+        )
+
+
+class KeyFileError(BillingError):
+    """A key cannot be had from its file."""
+
+
+class MalformedKeyFileError(KeyFileError):
+    """The file is not of the format; the text never shows what it holds."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"not a key file of docs/KEYS.md: {self.why}"
+
+
+class ExposedKeyFileError(KeyFileError):
+    """Others can read the file."""
+
+    def __init__(self, path: str, mode: str) -> None:
+        super().__init__(path, mode)
+        self.path = path
+        self.mode = mode
+
+    def __str__(self) -> str:
+        return f"{self.path} has mode {self.mode}, others could read it: run chmod 600 {self.path}"
+
+
+class KeyFileUnreadableError(KeyFileError):
+    """The file is not there, or cannot be read or written."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(path, why)
+        self.path = path
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.why}"
+
+
+class KeyFileExistsError(KeyFileError):
+    """Something stands where a new key should go; keys are never overwritten."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path} exists, and keys are never overwritten: choose another name"
+
+
+class WrongPasswordError(KeyFileError):
+    """The password is another one, or the file was changed; the two cannot be told apart."""
+
+    def __str__(self) -> str:
+        return "the password does not open this key file (or the file is damaged): try again, or use a copy"
+
+
+class WeakPasswordError(KeyFileError):
+    """The password is too short."""
+
+    def __init__(self, size_min: int) -> None:
+        super().__init__(size_min)
+        self.size_min = size_min
+
+    def __str__(self) -> str:
+        return f"a password has at least {self.size_min} bytes: use several words"
+
+
+class PasswordNeededError(KeyFileError):
+    """The file is sealed, and nothing says where its password is."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path} is protected by a password: name its password_file (--password-file)"
+
+
+class PlainKeyRefusedError(KeyFileError):
+    """The file is not encrypted, where money is real or a password was named."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path} is not encrypted: run chrysalis wallet rotate-password {self.path}"
+
+
+class TransferError(BillingError):
+    """The transfer that was asked for cannot be made."""
+
+
+class BadAddressError(TransferError):
+    """The text is no address, or one of another network."""
+
+    def __init__(self, text: str, why: str) -> None:
+        super().__init__(text, why)
+        self.text = text
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.text[:80]!r} cannot be used as an address: {self.why}"
+
+
+class BadAmountError(TransferError):
+    """The text is no amount that can be sent."""
+
+    def __init__(self, text: str, why: str) -> None:
+        super().__init__(text, why)
+        self.text = text
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.text[:40]!r} cannot be used as an amount: {self.why}"
+
+
+class BalanceTooLowError(TransferError):
+    """The wallet holds less than amount and fees."""
+
+    def __init__(self, balance: int, amount: int, fee: int) -> None:
+        super().__init__(balance, amount, fee)
+        self.balance = balance
+        self.amount = amount
+        self.fee = fee
+
+    def __str__(self) -> str:
+        return (
+            f"the wallet holds {self.balance} nanoton, {self.amount} and fees of up to {self.fee} are needed: "
+            f"send at least {self.amount + self.fee - self.balance} more to it"
+        )
+
+
+class BadRequestFileError(TransferError):
+    """A request file is damaged, out of date, or for another wallet or network."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"the request file cannot be used: {self.why}"
+
+
+class DeadRequestError(BadRequestFileError):
+    """The request was not executed, and never can be; its money may be sent by a new one."""
+
+
+class PendingTransferError(TransferError):
+    """An earlier transfer of this wallet has not been seen to its end; another one might pay twice."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return (
+            f"an earlier transfer of this wallet is not finished: run chrysalis wallet send {self.path}, "
+            "which sends the same bytes again or finds what became of them"
+        )
+
+
+class TransferSkippedError(TransferError):
+    """The wallet took the message, and left out a transfer: it held too little by then."""
+
+    def __init__(self, transaction: str, made: int, asked: int) -> None:
+        super().__init__(transaction, made, asked)
+        self.transaction = transaction
+        self.made = made
+        self.asked = asked
+
+    def __str__(self) -> str:
+        return (
+            f"transaction {self.transaction} made {self.made} of {self.asked} transfers: "
+            "the rest of the money is still in the wallet; send what is missing again"
         )
 
 

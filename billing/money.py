@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NewType
 
+from billing.errors import BadAmountError
+
 Nanotons = NewType("Nanotons", int)
 
 NANOTONS_PER_TON = 1_000_000_000
@@ -38,3 +40,19 @@ def parse_ton(text: str) -> Nanotons:
     if not re.fullmatch(r"[0-9]+", whole) or not re.fullmatch(r"[0-9]{0,9}", fraction):
         raise ValueError(f"not an amount of TON: {text!r} (write for example 1.5)")
     return check_nanotons(int(whole) * NANOTONS_PER_TON + int(fraction.ljust(9, "0")), "amount")
+
+
+def parse_amount(text: str) -> Nanotons:
+    """Read an amount to send: TON in decimal (`1.5`), or whole nanotons with their unit (`1500000000nano`).
+
+    Raises:
+        BadAmountError: neither, zero, below zero, or more than exists.
+    """
+    try:
+        whole = re.fullmatch(r"([0-9]{1,19})nano", text)
+        amount = check_nanotons(int(whole[1]), "amount") if whole else parse_ton(text)
+    except ValueError as error:
+        raise BadAmountError(text, str(error)) from None
+    if amount == 0:
+        raise BadAmountError(text, "it is nothing")
+    return amount

@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from chrysalis import claim_cli, cluster_cli, devnet_cli, log_cli, settle_cli, statement_cli
+from chrysalis import (
+    channel_cli,
+    claim_cli,
+    cluster_cli,
+    deposit_cli,
+    devnet_cli,
+    log_cli,
+    owner_cli,
+    settle_cli,
+    statement_cli,
+    wallet_cli,
+)
 
 app = typer.Typer(
     name="chrysalis",
@@ -25,6 +36,10 @@ app.add_typer(settle_cli.app, name="settle")
 app.add_typer(claim_cli.app, name="claim")
 app.add_typer(cluster_cli.hosts_app, name="hosts")
 app.command()(cluster_cli.explain)
+app.add_typer(wallet_cli.app, name="wallet")
+app.add_typer(channel_cli.app, name="channel")
+app.command()(deposit_cli.deposit)
+app.command()(owner_cli.owner)
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 

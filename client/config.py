@@ -1,6 +1,7 @@
 """Settings of the sidecar: one YAML file, every key known, safe defaults.
 
-    wallet: wallet.key                     # made on first start, mode 0600
+    wallet: {file: wallet.key, password_file: wallet.password}   # made on first start, mode 0600; docs/KEYS.md.
+                                           # `wallet: wallet.key` is unencrypted, and the mainnet refuses it
     state: state                           # folder for receipts
     policy: policy.yaml                    # vendor roots and tier; reference values come from the registry
     registry:
@@ -22,9 +23,11 @@ from typing import Any
 import yaml
 
 from attestation.transparency.settings import LogSettings, parse_log_settings
+from billing.key_files import KeySource
 from billing.lease_request import LEASE_HOSTS_MAX
 from billing.money import Nanotons, check_nanotons
 from billing.tariff import COEFFICIENT_ONE, check_coefficient
+from billing.ton.client import DEVNET, TESTNET
 from client.errors import ConfigError
 
 BODY_LIMIT = (1 << 20) - (16 << 10)  # sealed to three hosts it still fits into the 1 MiB that an enclave reads
@@ -52,7 +55,7 @@ class LiteServer:
 class ClientConfig:
     """Settings of one client."""
 
-    wallet: Path
+    wallet: KeySource
     state: Path
     policy: Path
     registry: str  # address of the registry contract
@@ -115,7 +118,12 @@ def _read(values: dict[str, Any], folder: Path) -> ClientConfig:
     fields["lite_server"] = LiteServer(
         **_check_keys(registry["lite_server"], "registry.lite_server", _LITE_SERVER, _LITE_SERVER_TRUST)
     )
-    for name in ("wallet", "state", "policy"):
+    plain_allowed = fields["lite_server"].network_id in {DEVNET, TESTNET}
+    try:
+        fields["wallet"] = KeySource.parse(fields.get("wallet"), folder, plain_allowed=plain_allowed)
+    except ValueError as error:
+        raise ConfigError(f"wallet: {error}") from error
+    for name in ("state", "policy"):
         if not isinstance(fields.get(name), str):
             raise ConfigError(f"{name}: a path is expected")
         fields[name] = folder / fields[name]

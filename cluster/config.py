@@ -4,9 +4,9 @@ chain: {host: 127.0.0.1, port: 8080, public_key: <base64>, network_id: -777, ini
 registry: "0:<hex>"           # address of the registry contract
 policy: policy.yaml           # attestation policy without reference values, which come from the registry
 state: state                  # folder for journal and address book
-operator_key: operator.key    # Ed25519 seeds in hex, mode 0600
-treasury_key: treasury.key
-ticket_key: ticket.key        # 32 bytes in hex, mode 0600
+operator_key: {file: operator.key, password_file: operator.password}   # docs/KEYS.md; modes 0600
+treasury_key: treasury.key    # an unencrypted key, for development: the mainnet refuses it
+ticket_key: ticket.key
 relay: 127.0.0.1:8443         # where the relay listens, and clients send to
 transparency: {log: https://log.example.org, key: <log key>}   # optional, see attestation/transparency/settings.py
 books: postgresql://ledger@db.example/books   # optional; without it an SQLite file in `state`, see docs/LEDGER.md
@@ -17,7 +17,6 @@ settlement: {sender: highload, threshold: 500000000, period_s: 3600}   # optiona
 public network needs it.
 """
 
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +27,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attestation.policy import AppraisalPolicy, ReferenceValues
 from attestation.transparency.settings import LogSettings, parse_log_settings
-from billing.errors import JournalPlaceError
+from billing.errors import JournalPlaceError, KeyFileError
 from billing.journal_place import JournalPlace, PostgresPlace
+from billing.key_files import KeySource
 from billing.ton.client import DEVNET, MAINNET, TESTNET, ChainConfig, LiteServerConfig
 from cluster.errors import ConfigError
 from cluster.settlement_config import SettlementSettings, parse_settlement
 
-SECRET_SIZE = 32
 _KEYS = {"chain", "registry", "policy", "state", "operator_key", "treasury_key", "ticket_key", "relay"}
+_SECRETS = ("operator_key", "treasury_key", "ticket_key")
 _OPTIONAL = {"settlement", "transparency", "books", "books_password"}
 _CHAIN = {"host", "port", "public_key", "network_id"}
 _CHAIN_TRUST = {"init_block", "trust_level"}
@@ -45,15 +45,15 @@ _SECOND = {"host", "port", "public_key"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkConfig:
-    """Where everything is. Paths are absolute; secrets are read by `secret` where they are used."""
+    """Where everything is. Paths are absolute; secrets are read by `read_secret` where they are used."""
 
     chain: ChainConfig
     registry: str
     policy: AppraisalPolicy
     state: Path
-    operator_key: Path
-    treasury_key: Path
-    ticket_key: Path
+    operator_key: KeySource
+    treasury_key: KeySource
+    ticket_key: KeySource
     relay: str  # IP:PORT
     settlement: SettlementSettings
     books: JournalPlace  # by default an SQLite file in `state`
@@ -76,29 +76,21 @@ class NetworkConfig:
             raise ConfigError(f"{path}: {error}") from error
 
 
-def read_secret(path: Path) -> bytes:
-    """The 32 bytes in hex that a secret file holds.
+def read_secret(source: KeySource | Path) -> bytes:
+    """The 32 bytes that a secret's file holds, opened with the password that stands beside it in the settings.
 
     Raises:
-        ConfigError: missing, readable by others, or not 32 bytes of hex.
+        ConfigError: missing, readable by others, not 32 bytes, another password, or unencrypted on the mainnet.
     """
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            raise ConfigError(f"{path} has mode {mode:04o}, others could read it: chmod 600 {path}")
-        secret = bytes.fromhex(path.read_text().strip())
-    except OSError as error:
-        raise ConfigError(f"cannot read the secret {path}: {error.strerror}") from error
-    except ValueError:
-        raise ConfigError(f"{path} must hold {SECRET_SIZE} bytes in hexadecimal") from None
-    if len(secret) != SECRET_SIZE:
-        raise ConfigError(f"{path} must hold {SECRET_SIZE} bytes in hexadecimal")
-    return secret
+        return (source if isinstance(source, KeySource) else KeySource(file=source)).secret()
+    except KeyFileError as error:
+        raise ConfigError(str(error)) from None
 
 
-def read_signing_key(path: Path) -> Ed25519PrivateKey:
+def read_signing_key(source: KeySource | Path) -> Ed25519PrivateKey:
     """The Ed25519 key whose seed a secret file holds. Raises ConfigError as `read_secret`."""
-    return Ed25519PrivateKey.from_private_bytes(read_secret(path))
+    return Ed25519PrivateKey.from_private_bytes(read_secret(source))
 
 
 def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
@@ -106,7 +98,7 @@ def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
     settlement = values.get("settlement", {})
     if not isinstance(settlement, dict):
         raise ConfigError("settlement must hold settings as `key: value`")
-    for name in _KEYS - {"chain"}:
+    for name in _KEYS - {"chain", *_SECRETS}:
         if not isinstance(values[name], str) or not values[name]:
             raise ConfigError(f"{name} must be text (put hexadecimal numbers in quotes)")
     policy = AppraisalPolicy.from_yaml((base / values["policy"]).read_text(), reference=_NO_REFERENCE)
@@ -116,6 +108,7 @@ def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
             f"{chain.network_id} they would earn real money; write 'roots: production' (only the devnet, {DEVNET}, "
             "takes simulated ones)"
         )
+    secrets = {name: _key_source(values[name], name, base, chain.network_id) for name in _SECRETS}
     return NetworkConfig(
         chain=chain,
         registry=values["registry"],
@@ -124,7 +117,8 @@ def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
         settlement=parse_settlement(settlement),
         books=_books(values, base),
         transparency=parse_log_settings(values["transparency"], base) if "transparency" in values else None,
-        **{name: base / values[name] for name in ("state", "operator_key", "treasury_key", "ticket_key")},
+        state=base / values["state"],
+        **secrets,
     )
 
 
@@ -157,6 +151,13 @@ def parse_chain(value: object) -> ChainConfig:
         if chain["second"].public_key == chain["public_key"]:
             raise ConfigError("chain.second is the same lite-server: give another one, run by somebody else")
     return ChainConfig(**chain)
+
+
+def _key_source(value: object, name: str, base: Path, network_id: object) -> KeySource:
+    try:
+        return KeySource.parse(value, base, plain_allowed=network_id in {DEVNET, TESTNET})
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from error
 
 
 def _mapping(value: object, where: str, required: set[str], optional: set[str] | None = None) -> Mapping[str, Any]:

@@ -245,12 +245,13 @@ class ChainClient:
         Raises:
             TimeoutError: it did not come to hold in time.
         """
-        async with asyncio.timeout(timeout_s):
-            while True:
+        async with asyncio.timeout(timeout_s) as limit:
+            while not limit.expired():  # Python 3.11's `asyncio.wait_for`, which pytoniq uses, can swallow its signal
                 state = await self.account(address)
                 if condition(state):
                     return state
                 await asyncio.sleep(poll_s)
+            raise TimeoutError
 
     def _check_current(self, head: Head, seen: int) -> None:
         """Refuse a head that cannot be the newest: before one seen when it was asked for, or its time far from ours."""

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pytoniq.contract.wallets.wallet_v5 import WALLET_V5_R1_CODE, WalletV5WalletID
-from pytoniq_core import Address, Cell, begin_cell
+from pytoniq_core import Address, Builder, Cell, begin_cell
 from pytoniq_core.tlb.account import StateInit
 from pytoniq_core.tlb.custom.wallet import WalletV5R1Data
 
@@ -119,13 +119,18 @@ class Wallet:
             valid_until: unix seconds after which the wallet refuses the message.
             deploy: attach code and data, for the wallet's first message.
         """
+        order = self.order(transfers, seqno=seqno, valid_until=valid_until)
+        return self.external(order, key.sign(order.end_cell().hash), deploy=deploy)
+
+    def order(self, transfers: Sequence[Transfer], *, seqno: int, valid_until: int) -> Builder:
+        """What is signed: the hash of its cell. Arguments as in `sign`."""
         if not 0 < len(transfers) <= TRANSFERS_MAX:
             raise ValueError(f"a message makes 1 to {TRANSFERS_MAX} transfers, got {len(transfers)}")
         actions = Cell.empty()
         for transfer in transfers:
             action = begin_cell().store_ref(actions).store_uint(ACTION_SEND, 32).store_uint(SEND_MODE, 8)
             actions = action.store_ref(transfer.message()).end_cell()
-        order = (
+        return (
             begin_cell()
             .store_uint(OP_SIGNED_EXTERNAL, 32)
             .store_uint(self.wallet_id, 32)
@@ -135,7 +140,10 @@ class Wallet:
             .store_ref(actions)
             .store_bit(0)  # no extended actions
         )
-        body = order.store_bytes(key.sign(order.end_cell().hash)).end_cell()
+
+    def external(self, order: Builder, signature: bytes, *, deploy: bool) -> bytes:
+        """The external message of an order and its signature, 64 bytes, as a bag of cells."""
+        body = begin_cell().store_cell(order.end_cell()).store_bytes(signature).end_cell()
         external = begin_cell().store_uint(0b1000, 4).store_address(self.address).store_coins(0)
         if deploy:
             external.store_bit(1).store_bit(1).store_ref(self.state_init.serialize())

@@ -22,6 +22,7 @@ from attestation.collect import Attester
 from attestation.sealed_state import UnsafeFileKeySource
 from attestation.simulate import SimulatedHost, SimulatedVendors
 from billing.grant import Grant, HostSlice, sign_grant
+from billing.key_files import KeySource
 from billing.lease_request import LeaseRequest, verify_lease_request
 from billing.money import Nanotons
 from billing.tariff import Tariff
@@ -288,7 +289,7 @@ def write_policy(path: Path, vendors: SimulatedVendors) -> None:
 
 def make_config(folder: Path, **changes: Any) -> ClientConfig:
     fields: dict[str, Any] = {
-        "wallet": folder / "wallet.key",
+        "wallet": KeySource(file=folder / "wallet.key"),
         "state": folder / "state",
         "policy": folder / "policy.yaml",
         "registry": "0:" + "00" * 32,

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from attestation.verdict import Tier
+from billing.key_files import KeySource
 from client import errors
 from client.config import load_config
 from client.errors import ClientError, ConfigError, WalletError
@@ -37,7 +38,7 @@ def write(tmp_path: Path, **changes: Any) -> Path:
 
 def test_settings_are_read_with_safe_defaults(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, price_cap=5, listen="127.0.0.1:8080"))
-    assert config.wallet == tmp_path / "wallet.key"
+    assert config.wallet.file == tmp_path / "wallet.key"
     assert (config.price_cap, config.listen, config.hosts, config.direct) == (5, ("127.0.0.1", 8080), 3, False)
     assert load_config(write(tmp_path, listen="[::1]:0")).listen == ("::1", 0)
 
@@ -96,8 +97,23 @@ def test_a_wallet_is_made_once_and_read_again(tmp_path: Path) -> None:
     wallet = Wallet.open_or_create(tmp_path / "key")
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
     assert Wallet.open_or_create(tmp_path / "key").account == wallet.account
-    with pytest.raises(WalletError, match="File exists"):
+    with pytest.raises(WalletError, match="never overwritten"):
         Wallet.create(tmp_path / "key")
+
+
+def test_a_wallet_is_sealed_from_the_start_where_a_password_is_named_and_never_plain_on_the_mainnet(
+    tmp_path: Path,
+) -> None:
+    password = tmp_path / "password"
+    password.write_text("long enough\n")
+    password.chmod(0o600)
+    source = KeySource(file=tmp_path / "key", password_file=password, plain_allowed=False)
+    wallet = Wallet.open_or_create(source)
+    assert wallet.key.private_bytes_raw().hex() not in source.file.read_text()
+    assert Wallet.open_or_create(source).account == wallet.account
+    with pytest.raises(WalletError, match="chrysalis wallet new"):
+        Wallet.open_or_create(KeySource(file=tmp_path / "plain", plain_allowed=False))
+    assert not (tmp_path / "plain").exists()
 
 
 @pytest.mark.parametrize(("text", "mode", "words"), [("00" * 32, 0o644, "chmod 600"), ("short", 0o600, "64 hex")])

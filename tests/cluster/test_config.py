@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from billing.journal_place import PostgresPlace
+from billing.keys import KdfCost, seal_key
 from cluster.config import NetworkConfig, read_secret
 from cluster.errors import ConfigError
 from cluster.ray_nodes import FOLDER_LENGTH_MAX, Ports, RayCluster
@@ -136,6 +137,35 @@ def test_a_damaged_secret_is_refused_without_showing_it(tmp_path, text) -> None:
     with pytest.raises(ConfigError) as refusal:
         read_secret(path)
     assert not text or text not in str(refusal.value)
+
+
+@pytest.mark.parametrize(("network_id", "allowed"), [(-777, True), (-3, True), (-239, False), (0, False)])
+def test_an_unencrypted_key_is_for_test_networks_only(write, tmp_path, network_id, allowed) -> None:
+    (tmp_path / "policy.yaml").write_text("roots: production\n")
+    (tmp_path / "operator.key").write_text("ab" * 32)
+    (tmp_path / "operator.key").chmod(0o600)
+    chain = SETTINGS["chain"] | {"network_id": network_id, "trust_level": 1}
+    config = NetworkConfig.load(write(SETTINGS | {"chain": chain}))
+    if allowed:
+        assert read_secret(config.operator_key) == b"\xab" * 32
+    else:
+        with pytest.raises(ConfigError, match="rotate-password"):
+            read_secret(config.operator_key)
+
+
+def test_a_sealed_key_is_opened_by_the_password_file_beside_it(write, tmp_path) -> None:
+    cost = KdfCost(memory_kib=19_456, iterations=2, lanes=1)
+    for name, data in (
+        ("operator.key", seal_key(b"\xab" * 32, b"long enough", cost=cost).encode()),
+        ("pw", b"long enough"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        (tmp_path / name).chmod(0o600)
+    config = NetworkConfig.load(write(SETTINGS | {"operator_key": {"file": "operator.key", "password_file": "pw"}}))
+    assert read_secret(config.operator_key) == b"\xab" * 32
+    (tmp_path / "pw").write_bytes(b"another one")
+    with pytest.raises(ConfigError, match="does not open"):
+        read_secret(config.operator_key)
 
 
 @pytest.mark.parametrize("base", [80, 10002, 16379, 19999, 32000, 65000])
