@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from billing.errors import MalformedRecordError
+from billing.money import Nanotons, check_nanotons
 from billing.voucher import VOUCHER_SIZE
-from billing.wire import Reader, check_size, check_uint
+from billing.wire import SIGNATURE_SIZE, Reader, check_size, check_uint
 
 PAYMENT_FIELD = "payment"  # in the JSON object of POST /v1/leases
 PAYMENT_SIZE = 32 + 4 + 8 + VOUCHER_SIZE
+_CLOSE_FIELDS = frozenset({"account", PAYMENT_FIELD, "total", "valid_until", "signature"})
 _FIELDS = frozenset({"wallet", "delay_s", "nonce", "voucher"})
 
 
@@ -33,6 +35,23 @@ class Payment:
         check_uint("delay_s", self.delay_s, 32)
         check_uint("nonce", self.nonce, 64)
         check_size("voucher", self.voucher, VOUCHER_SIZE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseOrder:
+    """A client's order to close its channel at once: the operator has `total` in all, the client the rest."""
+
+    account: bytes  # 32, Ed25519 key
+    payment: Payment  # names the channel
+    total: Nanotons
+    valid_until: int  # unix seconds
+    signature: bytes  # 64, over `billing.voucher.close_bytes`; not verified yet
+
+    def __post_init__(self) -> None:
+        check_size("account", self.account, 32)
+        check_nanotons(self.total, "total")
+        check_uint("valid_until", self.valid_until, 32)
+        check_size("signature", self.signature, SIGNATURE_SIZE)
 
 
 def encode_payment(payment: Payment) -> bytes:
@@ -83,6 +102,38 @@ def parse_payment(value: object) -> Payment:
         )
     except ValueError as error:
         raise MalformedRecordError("payment", str(error)) from error
+
+
+def close_order_fields(order: CloseOrder) -> dict[str, object]:
+    """Return the JSON object of POST /v1/channels/close."""
+    return {
+        "account": order.account.hex(),
+        PAYMENT_FIELD: payment_fields(order.payment),
+        "total": order.total,
+        "valid_until": order.valid_until,
+        "signature": order.signature.hex(),
+    }
+
+
+def parse_close_order(body: Mapping[str, object]) -> CloseOrder:
+    """Return the order in a JSON object from a client.
+
+    Raises:
+        MalformedRecordError: a field is missing, unknown or out of range.
+    """
+    if set(body) != _CLOSE_FIELDS:
+        raise MalformedRecordError("close order", f"exactly {', '.join(sorted(_CLOSE_FIELDS))} are expected")
+    payment = parse_payment(body[PAYMENT_FIELD])
+    try:
+        return CloseOrder(
+            account=_unhex(body["account"], "account", 32),
+            payment=payment,
+            total=body["total"],  # type: ignore[arg-type]  # checked by the class
+            valid_until=body["valid_until"],  # type: ignore[arg-type]  # likewise
+            signature=_unhex(body["signature"], "signature", SIGNATURE_SIZE),
+        )
+    except ValueError as error:
+        raise MalformedRecordError("close order", str(error)) from error
 
 
 def _unhex(text: object, name: str, size: int) -> bytes:

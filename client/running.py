@@ -14,7 +14,9 @@ from starlette.applications import Starlette
 
 from attestation.errors import FloorFileError
 from attestation.floor_store import FloorStore
+from billing.ton.client import ChainClient
 from client.asking import Client, now_utc
+from client.channel import ChannelPayer
 from client.config import ClientConfig
 from client.errors import ConfigError
 from client.idempotency import IdempotencyCache
@@ -24,17 +26,24 @@ from client.registry import ChainRegistry, Registry, RegistrySource
 from client.sidecar import Sidecar, SidecarOptions
 from client.transport import Transport
 from client.verify import Verifier, load_policy
+from client.vouchers import VoucherStore
 from client.wallet import Wallet
 
 
 @asynccontextmanager
 async def open_client(
-    config: ClientConfig, wallet: Wallet, source: RegistrySource, *, clock: Callable[[], datetime] = now_utc
+    config: ClientConfig,
+    wallet: Wallet,
+    source: RegistrySource,
+    *,
+    chain: ChainClient | None = None,
+    clock: Callable[[], datetime] = now_utc,
 ) -> AsyncIterator[Sidecar]:
-    """Give a sidecar whose registry was read; closes everything at the end.
+    """Give a sidecar whose registry was read; closes everything at the end but `chain`, which reads the channel.
 
     Raises:
         ConfigError: the policy cannot be used.
+        ChannelUnusableError: leases are to be paid from a payment channel that is not open, or closed.
         RegistryUnavailableError: the registry cannot be read.
     """
     async with AsyncExitStack() as stack:
@@ -57,6 +66,14 @@ async def open_client(
         stack.push_async_callback(transport.close)
         receipts = ReceiptStore(config.state / "receipts.sqlite")
         stack.callback(receipts.close)
+        payer = None
+        if config.channel is not None:
+            if chain is None:
+                raise RuntimeError("a payment channel needs the chain")
+            vouchers = VoucherStore(config.state / "vouchers.sqlite")
+            stack.callback(vouchers.close)
+            payer = ChannelPayer(config.channel, wallet, chain, vouchers, receipts, clock=clock)
+            await payer.start(registry.view())
         leases = LeaseManager(
             LeaseTerms(
                 gateway=config.gateway,
@@ -73,6 +90,7 @@ async def open_client(
             transport,
             clock=clock,
             random=os.urandom,
+            payer=payer,
         )
         yield Sidecar(
             Client(leases, transport, receipts, clock=clock),
@@ -120,7 +138,7 @@ async def run_sidecar(config: ClientConfig, ready: Callable[[str, str], None]) -
     """Serve until SIGINT or SIGTERM; `ready(url, account)` is called once callers can connect."""
     wallet = Wallet.open_or_create(config.wallet)
     source = await ChainRegistry.connect(config.lite_server, config.registry)
-    async with open_client(config, wallet, source) as sidecar:
+    async with open_client(config, wallet, source, chain=source.chain) as sidecar:
         listener = bind(config.listen)
         host, port = listener.getsockname()[:2]
         listener.listen(128)

@@ -13,6 +13,7 @@ import aiohttp
 
 from attestation.evidence import EVIDENCE_SIZE_MAX
 from attestation.tls import AttestedContext, PeerRefusedError
+from billing.money import NANOTONS_MAX
 from client.errors import GatewayError, LeaseRefusedError
 from client.lease import Candidate
 
@@ -104,7 +105,7 @@ class Transport:
             return answer
         code, message = read_error(answer)
         if status in {400, 401, 402, 403, 404, 409, 413, 422, 429, 503}:
-            raise LeaseRefusedError(status, code, f"the gateway gives no lease: {message}")
+            raise LeaseRefusedError(status, code, f"the gateway gives no lease: {message}", _voucher_total(answer))
         raise GatewayError(f"the gateway answered {status}: {message}")
 
     async def find_attested(self, candidate: Candidate) -> Candidate:
@@ -198,6 +199,13 @@ class Transport:
                 connector=connector, auto_decompress=False, trust_env=False, cookie_jar=jar
             )
         return self._session
+
+
+def _voucher_total(answer: object) -> int | None:
+    """The voucher a gateway asks for, nanotons in all; whether it may is for the payer to say."""
+    error = answer.get("error") if isinstance(answer, dict) else None
+    total = error.get("voucher_total") if isinstance(error, dict) else None
+    return total if type(total) is int and 0 <= total <= NANOTONS_MAX else None
 
 
 def read_error(answer: object) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from billing.batch import Batch
 from billing.books import Books
-from billing.entries import Entry, EntryKind
+from billing.entries import Entry, EntryKind, settling_account
 from billing.errors import BillingError, UnknownLeaseError
 from billing.grant import Grant, sign_grant
 from billing.journal_place import JournalPlace, open_journal
@@ -206,6 +206,16 @@ class Cashier:
             await settler.tick()
             await settler.plan(policy)
             return await settler.settle(timeout_s=timeout_s)
+
+    def shortfall(self, *, force: bool = False) -> int:
+        """What the treasury lacks to pay everyone who is due (with `force`: owed anything), nanotons; 0 if nothing.
+
+        Claims on payment channels can be redeemed for it.
+        """
+        now, ledger = int(self._clock().timestamp()), self.books.ledger
+        due = sum(payable.amount for payable in ledger.payables() if force or self._policy.is_due(payable, now))
+        under_way = sum(ledger.balance(settling_account(batch.id)) for batch in self.books.open_batches())
+        return max(due + under_way - ledger.treasury(), 0)
 
     def statement(self) -> Statement:
         """The books now."""

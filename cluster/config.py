@@ -11,12 +11,13 @@ relay: 127.0.0.1:8443         # where the relay listens, and clients send to
 transparency: {log: https://log.example.org, key: <log key>}   # optional, see attestation/transparency/settings.py
 books: postgresql://ledger@db.example/books   # optional; without it an SQLite file in `state`, see docs/LEDGER.md
 books_password: books.password   # optional, mode 0600; without it PGPASSFILE counts
+channels: {accept: true, delay_min_s: 3600, threshold: 500000000, max_age_s: 86400}   # see ChannelPolicy
 settlement: {threshold: 500000000, max_age_s: 86400, dust: 10000000, period_s: 3600, treasury_timeout_s: 600}
 """
 
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from billing.errors import JournalPlaceError
 from billing.journal_place import JournalPlace, PostgresPlace
 from billing.money import Nanotons
 from billing.settlement import SettlementPolicy
+from billing.ton.channel_office import ChannelPolicy
 from billing.ton.client import DEVNET, ChainConfig
 from billing.ton.highload import TIMEOUT_S as TREASURY_TIMEOUT_S
 from cluster.errors import ConfigError
@@ -36,7 +38,8 @@ from cluster.errors import ConfigError
 SECRET_SIZE = 32
 SETTLEMENT_PERIOD_S = 3600  # between automatic settlements
 _KEYS = {"chain", "registry", "policy", "state", "operator_key", "treasury_key", "ticket_key", "relay"}
-_OPTIONAL = {"settlement", "transparency", "books", "books_password"}
+_OPTIONAL = {"settlement", "transparency", "books", "books_password", "channels"}
+_CHANNELS = {"accept", "delay_min_s", "threshold", "max_age_s"}
 _CHAIN = {"host", "port", "public_key", "network_id"}
 _CHAIN_TRUST = {"init_block", "trust_level"}
 _NO_REFERENCE = ReferenceValues(measurements=frozenset(), rims=frozenset(), models=frozenset())
@@ -60,6 +63,7 @@ class NetworkConfig:
     settlement_period_s: int = SETTLEMENT_PERIOD_S
     treasury_timeout_s: int = TREASURY_TIMEOUT_S
     transparency: LogSettings | None = None  # what admits hosts must also be in this log
+    channels: ChannelPolicy = field(default_factory=ChannelPolicy)  # from which payment channels clients may pay
 
     @classmethod
     def load(cls, path: Path) -> "NetworkConfig":
@@ -133,6 +137,7 @@ def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
         settlement_period_s=period_s,
         treasury_timeout_s=timeout_s,
         transparency=parse_log_settings(values["transparency"], base) if "transparency" in values else None,
+        channels=ChannelPolicy(**_mapping(values.get("channels", {}), "channels", set(), _CHANNELS)),
         **{name: base / values[name] for name in ("state", "operator_key", "treasury_key", "ticket_key")},
     )
 

@@ -28,7 +28,7 @@ from billing.errors import (
     VoucherNotLaterError,
 )
 from billing.money import Nanotons
-from billing.payment import Payment
+from billing.payment import CloseOrder, Payment
 from billing.ton.channel import (
     ChannelState,
     ChannelStatus,
@@ -164,20 +164,11 @@ class ChannelOffice:
 
     # --- closing together ---------------------------------------------------------------------------------------
 
-    async def close(
-        self, client: bytes, payment: Payment, *, total: Nanotons, valid_until: int, signature: bytes
-    ) -> AgreedClose:
-        """Close a channel at once as its client signed: the operator has `total` in all, the client the rest.
+    async def close(self, order: CloseOrder) -> AgreedClose:
+        """Close a channel at once as its client signed: the operator has the total, the client the rest.
 
-        The claim given up, and both signatures, are in the journal before anything is sent. The same again sends the
-        same bytes again.
-
-        Args:
-            client: its account, Ed25519 key.
-            payment: the channel's terms; its voucher is not looked at.
-            total: what the client owes in all, at least what it has spent and what is held for its leases.
-            valid_until: unix seconds, within CLOSE_VALID_MAX_S.
-            signature: the client's, over `billing.voucher.close_bytes`.
+        The total is at least what the client has spent and what is held for its leases. The claim given up, and both
+        signatures, are in the journal before anything is sent. The same order again sends the same bytes again.
 
         Raises:
             BadSignatureError: the client did not sign this close.
@@ -185,10 +176,11 @@ class ChannelOffice:
             ChannelEndingError: it is closed already, or being closed.
             WrongContractError, ChainError: the channel cannot be read.
         """
-        terms, now = self._states.terms(client, payment), self._now()
+        client, total, valid_until, now = order.account, order.total, order.valid_until, self._now()
+        terms = self._states.terms(client, order.payment)
         channel = terms.channel
         record = close_bytes(channel, total=total, valid_until=valid_until)
-        check_signature(record, signature, client, "channel close")
+        check_signature(record, order.signature, client, "channel close")
         known = self._books.ledger.channels.get(channel.account)
         if known is None:
             raise ChannelRefusesError("no voucher of it was taken: announce the close alone")
@@ -203,7 +195,7 @@ class ChannelOffice:
         agreed = AgreedClose(
             total=total,
             valid_until=valid_until,
-            client_signature=signature,
+            client_signature=order.signature,
             operator_signature=self._states.key.sign(record),
         )
         self._books.post(self._books.ledger.channels.plan_close(channel.account, agreed, now=now))

@@ -40,7 +40,7 @@ class WatchReport:
 
 
 class ChannelWatch:
-    """One round at a time, please; the books are those of the `ChannelOffice`."""
+    """The books are those of the `ChannelOffice`. Rounds may overlap: what they send twice pays once."""
 
     def __init__(
         self,

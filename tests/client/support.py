@@ -25,6 +25,7 @@ from billing.grant import Grant, HostSlice, sign_grant
 from billing.lease_request import LeaseRequest, verify_lease_request
 from billing.money import Nanotons
 from billing.tariff import Tariff
+from billing.ton.client import ChainClient
 from billing.ton.owner import Ownership
 from billing.ton.registry import Measurement, ModelTerms, OperatorTerms, RegistryState
 from client.config import ClientConfig, LiteServer
@@ -73,7 +74,9 @@ class StaticRegistry:
         pass
 
 
-def make_registry(hosts: list[SimulatedHost], operator: bytes, endpoint: str, **changes: Any) -> RegistryState:
+def make_registry(
+    hosts: list[SimulatedHost], operator: bytes, endpoint: str, *, wallet: Address | None = None, **changes: Any
+) -> RegistryState:
     fields: dict[str, Any] = {
         "network_id": -777,
         "seqno": 1,
@@ -82,7 +85,7 @@ def make_registry(hosts: list[SimulatedHost], operator: bytes, endpoint: str, **
         "rims": frozenset().union(*(host.rim_digests() for host in hosts)),
         "models": {MODEL: ModelTerms(name="echo", tariff=TARIFF, context=32768)},
         "operator": OperatorTerms(
-            public_key=operator, endpoint=endpoint, wallet=Address((0, bytes(32))), fee_permille=50
+            public_key=operator, endpoint=endpoint, wallet=wallet or Address((0, bytes(32))), fee_permille=50
         ),
         "anchor_epoch": 0,
         "anchor_root": bytes(32),
@@ -322,10 +325,14 @@ async def run_network(
     engine: Callable[[], Any] = EchoEngine,
     allowed: list[SimulatedHost] | None = None,
     enclave_changes: dict[str, Any] | None = None,
+    operator: Operator | None = None,
+    operator_wallet: Address | None = None,
+    chain: ChainClient | None = None,
+    wallet_key: Ed25519PrivateKey | None = None,
     **changes: Any,
 ) -> AsyncIterator[Network]:
     async with contextlib.AsyncExitStack() as stack:
-        operator = Operator()
+        operator = operator or Operator()
         for number, host in enumerate(hosts):
             payee = bytes([0]) + bytes([number + 1]) * 32
             enclave = await start_enclave(
@@ -335,9 +342,11 @@ async def run_network(
             operator.enclaves.append(enclave)
         await stack.enter_async_context(operator.serve())
         write_policy(folder / "policy.yaml", vendors)
-        registry = StaticRegistry(make_registry(allowed or hosts, operator.public_key, operator.url))
-        config, wallet, clock = make_config(folder, **changes), Wallet.create(folder / "wallet.key"), Clock()
-        sidecar = await stack.enter_async_context(open_client(config, wallet, registry, clock=clock))
+        state = make_registry(allowed or hosts, operator.public_key, operator.url, wallet=operator_wallet)
+        registry = StaticRegistry(state)
+        wallet = Wallet(wallet_key) if wallet_key else Wallet.create(folder / "wallet.key")
+        config, clock = make_config(folder, **changes), Clock()
+        sidecar = await stack.enter_async_context(open_client(config, wallet, registry, chain=chain, clock=clock))
         url = await stack.enter_async_context(serve_sidecar(sidecar))
         yield Network(
             operator=operator, registry=registry, sidecar=sidecar, wallet=wallet, clock=clock, url=url, config=config

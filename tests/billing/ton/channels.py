@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from billing.books import Books
 from billing.money import Nanotons
-from billing.payment import Payment
+from billing.payment import CloseOrder, Payment
 from billing.ton.channel import ChannelState, ChannelTerms, channel_address, read_channel
 from billing.ton.channel_desk import ClientDesk
 from billing.ton.channel_office import ChannelOffice, ChannelPolicy
@@ -108,9 +108,10 @@ class Office:
     async def close(self, total: int, *, valid_s: int = 300, key: Ed25519PrivateKey = CLIENT_KEY) -> Any:
         valid_until = self.devnet.node.clock.now() + valid_s
         signature = key.sign(close_bytes(TERMS.channel, total=Nanotons(total), valid_until=valid_until))
-        return await self.office.close(
-            CLIENT, payment(1), total=Nanotons(total), valid_until=valid_until, signature=signature
+        order = CloseOrder(
+            account=CLIENT, payment=payment(1), total=Nanotons(total), valid_until=valid_until, signature=signature
         )
+        return await self.office.close(order)
 
     async def fees(self) -> int:
         """All that the chain took from the client, the channel and the treasury."""

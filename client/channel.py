@@ -1,0 +1,213 @@
+"""Paying for leases out of the client's own payment channel: what is signed, and when not.
+
+A voucher covers the receipts of leases that have ended, what leases under way can cost, and the budget of the lease
+that is asked for. If the operator asks for more (answers that were cut cost something, and their receipts never came;
+a lease may be held whose answer was lost), it gets at most `advance` and such leases more; beyond that its bill has to
+be looked at. Nothing is signed beyond the deposit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+
+from billing.credit import check_asked
+from billing.errors import BillingError, ChainError, OverbilledError
+from billing.grant import Grant
+from billing.lease_request import LEASE_REQUEST_MAX_AGE_S, LeaseRequest
+from billing.money import Nanotons
+from billing.payment import PAYMENT_FIELD, CloseOrder, Payment, payment_fields
+from billing.ton.channel import (
+    ChannelState,
+    ChannelStatus,
+    ChannelTerms,
+    channel_account,
+    channel_address,
+    parse_channel,
+)
+from billing.ton.channel_desk import ClientDesk
+from billing.ton.channel_states import safe_deposit
+from billing.ton.client import ChainClient
+from billing.ton.proofs import AccountStatus
+from billing.ton.wallet import Wallet as TonWallet
+from billing.voucher import Voucher, close_bytes
+from client.config import ChannelSettings
+from client.errors import BillRefusedError, ChannelUnusableError, LeaseRefusedError
+from client.lease import LEASE_AGE_MAX_S
+from client.receipts import ReceiptStore
+from client.registry import RegistryView
+from client.vouchers import Account, VoucherStore
+from client.wallet import Wallet
+
+CLOSE_VALID_S = 300
+STATE_AGE_MAX = timedelta(minutes=10)  # an operator's own view is as old at times
+Send = Callable[[Mapping[str, object]], Awaitable[object]]  # posts a lease request with these fields more
+
+_log = logging.getLogger(__name__)
+
+
+class ChannelPayer:
+    """Signs vouchers for one wallet. The channel is that of the wallet, the registry's operator and the settings."""
+
+    def __init__(
+        self,
+        settings: ChannelSettings,
+        wallet: Wallet,
+        chain: ChainClient,
+        vouchers: VoucherStore,
+        receipts: ReceiptStore,
+        *,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._settings, self._wallet, self._chain = settings, wallet, chain
+        self._vouchers, self._receipts, self._clock = vouchers, receipts, clock
+        self._ton_wallet = TonWallet(public_key=wallet.account, network_id=chain.config.network_id)
+        self._state: ChannelState | None = None
+        self._read_at = datetime.min
+        self._signing = asyncio.Lock()  # a lower voucher must not arrive after a higher one
+
+    def terms(self, view: RegistryView) -> ChannelTerms:
+        """The terms of the channel with the registry's operator; its address follows from them."""
+        return ChannelTerms(
+            network_id=self._chain.config.network_id,
+            client=self._ton_wallet.address,
+            client_key=self._wallet.account,
+            operator=view.operator_wallet,
+            operator_key=view.operator_key,
+            delay_s=self._settings.delay_s,
+            nonce=self._settings.nonce,
+        )
+
+    async def start(self, view: RegistryView) -> ChannelState:
+        """Read the channel; open it with the deposit of the settings, if there is none yet.
+
+        Raises:
+            ChannelUnusableError: there is none and no deposit is set, it is closed, or the chain refuses.
+        """
+        terms = self.terms(view)
+        where = channel_address(terms).to_str(is_user_friendly=False)
+        try:
+            account = await channel_account(self._chain, terms)
+            if account.status in {AccountStatus.ABSENT, AccountStatus.UNINITIALISED}:
+                if not self._settings.deposit:
+                    raise ChannelUnusableError(
+                        f"payment channel {where} is not open: set channel.deposit, or write payment: treasury"
+                    )
+                _log.info("opening payment channel %s with %d nanoton", where, self._settings.deposit)
+                desk = ClientDesk(self._chain, terms, self._ton_wallet, self._wallet.key)
+                self._keep(await desk.open(self._settings.deposit, now=self._clock()))
+            else:
+                self._keep(parse_channel(account))
+        except (BillingError, ChainError, TimeoutError) as error:
+            raise ChannelUnusableError(f"payment channel {where}: {type(error).__name__}: {error}") from error
+        return self._usable(where)
+
+    def account(self, view: RegistryView) -> Account:
+        """What is owed out of the channel, by this client's own records."""
+        return self._vouchers.account(
+            self.terms(view).channel, spent=self._receipts.spent, now=int(self._clock().timestamp())
+        )
+
+    async def pay(self, view: RegistryView, request: LeaseRequest, send: Send) -> object:
+        """Send a lease request with the voucher that covers it; once more if the operator justly asks for more.
+
+        Raises:
+            ChannelUnusableError: the deposit does not reach, or the channel is closed or closing.
+            BillRefusedError: the operator asks for more than receipts, leases and advance justify; it was not signed.
+            GatewayError: as `send`.
+        """
+        async with self._signing:
+            account = self.account(view)
+            total = account.reach(request.budget)
+            payment = await self._sign(view, total)
+            latest = request.issued_at + LEASE_REQUEST_MAX_AGE_S + LEASE_AGE_MAX_S
+            channel = self.terms(view).channel
+            self._vouchers.ask(request.request_id, channel, request.budget, ends_at=latest)
+            try:
+                return await send({PAYMENT_FIELD: payment_fields(payment)})
+            except LeaseRefusedError as error:
+                if error.voucher_total is None or error.voucher_total <= total:
+                    self._vouchers.drop(request.request_id)
+                    raise
+                asked = Nanotons(error.voucher_total)
+            try:
+                leases = account.held + account.unanswered + request.budget
+                justified = Nanotons(leases + self._settings.advance)
+                payment = await self._sign(view, check_asked(asked, account.billed, advance=justified))
+                return await send({PAYMENT_FIELD: payment_fields(payment)})
+            except OverbilledError as error:
+                self._vouchers.drop(request.request_id)
+                raise BillRefusedError(error.asked, error.payable) from error
+            except LeaseRefusedError:
+                self._vouchers.drop(request.request_id)
+                raise
+
+    def granted(self, request: LeaseRequest, grant: Grant) -> None:
+        """Note the lease that came of a request."""
+        self._vouchers.grant(request.request_id, grant.lease, grant.amount, ends_at=grant.not_after)
+
+    async def close_order(self, view: RegistryView) -> CloseOrder:
+        """The order to close the channel at once at what is owed, for POST /v1/channels/close of the operator.
+
+        The operator signs too and sends it; it does not redeem what is beyond. Leases under way have to end first:
+        what they can cost still is owed until then.
+        """
+        async with self._signing:
+            terms, owed = self.terms(view), self.account(view).owed
+            voucher = self._vouchers.latest(terms.channel)
+            if voucher is None:
+                raise ChannelUnusableError(
+                    "no voucher was signed: announce the close on the chain, it costs no one more"
+                )
+            valid_until = int(self._clock().timestamp()) + CLOSE_VALID_S
+            record = close_bytes(terms.channel, total=owed, valid_until=valid_until)
+            return CloseOrder(
+                account=self._wallet.account,
+                payment=self._payment(terms, voucher),
+                total=owed,
+                valid_until=valid_until,
+                signature=self._wallet.key.sign(record),
+            )
+
+    async def _sign(self, view: RegistryView, total: Nanotons) -> Payment:
+        """The payment of `total` in all, if the deposit covers it; on disk before it is returned."""
+        terms = self.terms(view)
+        where = channel_address(terms).to_str(is_user_friendly=False)
+        state = self._state
+        fresh = state is not None and state.terms == terms and self._clock() - self._read_at < STATE_AGE_MAX
+        if state is None or not fresh or safe_deposit(state).covered < total:
+            state = await self._read(terms, where)
+        covered = safe_deposit(state).covered
+        if total > covered:
+            raise ChannelUnusableError(
+                f"payment channel {where} covers {covered} nanoton in all, {total} are needed: "
+                f"top it up by at least {total - covered}"
+            )
+        try:
+            voucher = self._vouchers.sign(Voucher(channel=terms.channel, total=total), self._wallet.key)
+        except ValueError as error:
+            raise ChannelUnusableError(f"payment channel {where}: {error}") from error
+        return self._payment(terms, voucher)
+
+    def _payment(self, terms: ChannelTerms, voucher: bytes) -> Payment:
+        return Payment(wallet=terms.client.hash_part, delay_s=terms.delay_s, nonce=terms.nonce, voucher=voucher)
+
+    async def _read(self, terms: ChannelTerms, where: str) -> ChannelState:
+        try:
+            self._keep(parse_channel(await channel_account(self._chain, terms)))
+        except (BillingError, ChainError) as error:
+            raise ChannelUnusableError(f"payment channel {where}: {type(error).__name__}: {error}") from error
+        return self._usable(where)
+
+    def _keep(self, state: ChannelState) -> None:
+        self._state, self._read_at = state, self._clock()
+
+    def _usable(self, where: str) -> ChannelState:
+        state = self._state
+        if state is None or state.status in {ChannelStatus.CLOSING, ChannelStatus.CLOSED}:
+            raise ChannelUnusableError(
+                f"payment channel {where} is closing or closed: cancel that, or choose another channel.nonce"
+            )
+        return state
