@@ -18,7 +18,7 @@ from billing.errors import BillingError, ChainError, OverbilledError
 from billing.grant import Grant
 from billing.lease_request import LEASE_REQUEST_MAX_AGE_S, LeaseRequest
 from billing.money import Nanotons
-from billing.payment import PAYMENT_FIELD, CloseOrder, Payment, payment_fields
+from billing.payment import PAYMENT_FIELD, CloseOrder, Payment, close_order_fields, payment_fields
 from billing.ton.channel import (
     ChannelState,
     ChannelStatus,
@@ -43,7 +43,7 @@ from client.wallet import Wallet
 
 CLOSE_VALID_S = 300
 STATE_AGE_MAX = timedelta(minutes=10)  # an operator's own view is as old at times
-Send = Callable[[Mapping[str, object]], Awaitable[object]]  # posts a lease request with these fields more
+Send = Callable[[Mapping[str, object]], Awaitable[object]]  # posts a JSON object, or adds these fields to one
 
 _log = logging.getLogger(__name__)
 
@@ -148,28 +148,48 @@ class ChannelPayer:
         """Note the lease that came of a request."""
         self._vouchers.grant(request.request_id, grant.lease, grant.amount, ends_at=grant.not_after)
 
-    async def close_order(self, view: RegistryView) -> CloseOrder:
-        """The order to close the channel at once at what is owed, for POST /v1/channels/close of the operator.
+    async def close(
+        self, view: RegistryView, send: Callable[[Mapping[str, object]], Awaitable[object]]
+    ) -> ChannelState:
+        """Close the channel at once, together with the operator, at what is owed; returns its state when it is closed.
 
-        The operator signs too and sends it; it does not redeem what is beyond. Leases under way have to end first:
-        what they can cost still is owed until then.
+        What leases under way can cost is owed until they have ended. The operator signs too and sends the order.
+
+        Args:
+            view: the registry's operator.
+            send: posts the order to the operator's `/v1/channels/close`.
+
+        Raises:
+            ChannelUnusableError: no voucher was signed yet, or it was not closed in time: `announce_close` works alone.
+            GatewayError: as `send`; LeaseRefusedError says what the operator finds is owed.
         """
         async with self._signing:
             terms, owed = self.terms(view), self.account(view).owed
+            where = channel_address(terms).to_str(is_user_friendly=False)
             voucher = self._vouchers.latest(terms.channel)
             if voucher is None:
-                raise ChannelUnusableError(
-                    "no voucher was signed: announce the close on the chain, it costs no one more"
-                )
+                raise ChannelUnusableError(f"payment channel {where}: nothing was signed; announce its close alone")
             valid_until = int(self._clock().timestamp()) + CLOSE_VALID_S
             record = close_bytes(terms.channel, total=owed, valid_until=valid_until)
-            return CloseOrder(
+            order = CloseOrder(
                 account=self._wallet.account,
                 payment=self._payment(terms, voucher),
                 total=owed,
                 valid_until=valid_until,
                 signature=self._wallet.key.sign(record),
             )
+            await send(close_order_fields(order))
+            try:
+                closed = await self._chain.wait_for(
+                    channel_address(terms), lambda account: parse_channel(account).status is ChannelStatus.CLOSED
+                )
+            except (BillingError, ChainError, TimeoutError) as error:
+                raise ChannelUnusableError(
+                    f"payment channel {where} is not closed yet ({type(error).__name__}); the operator may do it until "
+                    f"unix time {valid_until}, after that announce the close alone"
+                ) from error
+            self._keep(parse_channel(closed))
+            return parse_channel(closed)
 
     async def _sign(self, view: RegistryView, total: Nanotons) -> Payment:
         """The payment of `total` in all, if the deposit covers it; on disk before it is returned."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from attestation.verdict import Verdict
+from billing.bill import Bill
 from billing.errors import BillingError
 from billing.grant import Grant
 from billing.money import Nanotons
@@ -137,6 +138,11 @@ class ReceiptStore:
             (limit,),
         )
         return tuple(map(_kept, rows))
+
+    def bill(self, account: bytes) -> Bill:
+        """Return the account's bill by the receipts kept here, to compare with the operator's."""
+        receipts = (parse_receipt(row[0]) for row in self._database.execute("SELECT signed FROM receipts"))
+        return Bill(account=account, receipts={r.request_hash: r for r in receipts if r.account == account})
 
     def close(self) -> None:
         """Close the file."""

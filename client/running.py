@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 
 from attestation.errors import FloorFileError
 from attestation.floor_store import FloorStore
+from billing.ton.channel import ChannelState
 from billing.ton.client import ChainClient
 from client.asking import Client, now_utc
 from client.channel import ChannelPayer
@@ -28,6 +29,8 @@ from client.transport import Transport
 from client.verify import Verifier, load_policy
 from client.vouchers import VoucherStore
 from client.wallet import Wallet
+
+RECEIPTS, VOUCHERS = "receipts.sqlite", "vouchers.sqlite"  # in the state folder
 
 
 @asynccontextmanager
@@ -64,13 +67,13 @@ async def open_client(
         verifier = Verifier(policy, floors=_open_floors(config.state), clock=clock, random=os.urandom)
         transport = Transport(read_timeout_s=config.read_timeout_s, attested=verifier.tls_context)
         stack.push_async_callback(transport.close)
-        receipts = ReceiptStore(config.state / "receipts.sqlite")
+        receipts = ReceiptStore(config.state / RECEIPTS)
         stack.callback(receipts.close)
         payer = None
         if config.channel is not None:
             if chain is None:
                 raise RuntimeError("a payment channel needs the chain")
-            vouchers = VoucherStore(config.state / "vouchers.sqlite")
+            vouchers = VoucherStore(config.state / VOUCHERS)
             stack.callback(vouchers.close)
             payer = ChannelPayer(config.channel, wallet, chain, vouchers, receipts, clock=clock)
             await payer.start(registry.view())
@@ -101,6 +104,33 @@ async def open_client(
             kept=IdempotencyCache(clock),
             random=os.urandom,
         )
+
+
+async def close_channel(config: ClientConfig, *, clock: Callable[[], datetime] = now_utc) -> ChannelState:
+    """Close the payment channel of the settings at once, together with the operator; returns its last state.
+
+    Raises:
+        ConfigError: the settings name none.
+        ClientError: as `ChannelPayer.close`; or the registry cannot be read.
+    """
+    if config.channel is None:
+        raise ConfigError("the settings name no payment channel: nothing to close")
+    wallet, source = Wallet.open(config.wallet), await ChainRegistry.connect(config.lite_server, config.registry)
+    async with AsyncExitStack() as stack:
+        registry = Registry(
+            source, clock=clock, refresh_s=config.registry_refresh_s, age_max_s=config.registry_age_max_s
+        )
+        stack.push_async_callback(registry.close)
+        view = await registry.refresh()
+        transport = Transport(read_timeout_s=config.read_timeout_s)
+        stack.push_async_callback(transport.close)
+        receipts = ReceiptStore(config.state / RECEIPTS)
+        stack.callback(receipts.close)
+        vouchers = VoucherStore(config.state / VOUCHERS)
+        stack.callback(vouchers.close)
+        payer = ChannelPayer(config.channel, wallet, source.chain, vouchers, receipts, clock=clock)
+        gateway = config.gateway or view.endpoint
+        return await payer.close(view, lambda order: transport.close_channel(gateway, order))
 
 
 def _open_floors(state: Path) -> FloorStore:

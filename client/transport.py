@@ -94,7 +94,14 @@ class Transport:
             LeaseRefusedError: the gateway says no.
             GatewayError: no usable answer.
         """
-        url, timeout = f"{gateway.rstrip('/')}/v1/leases", aiohttp.ClientTimeout(total=LEASE_S)
+        return await self._order(gateway, "/v1/leases", order, "gives no lease")
+
+    async def close_channel(self, gateway: str, order: Mapping[str, Any]) -> object:
+        """Post a signed order to close the payment channel and return the JSON that comes back; raises as above."""
+        return await self._order(gateway, "/v1/channels/close", order, "does not close the payment channel")
+
+    async def _order(self, gateway: str, path: str, order: Mapping[str, Any], refused: str) -> object:
+        url, timeout = f"{gateway.rstrip('/')}{path}", aiohttp.ClientTimeout(total=LEASE_S)
         try:
             async with self._http().post(url, json=order, timeout=timeout, allow_redirects=False) as response:
                 status, data = response.status, await _read(response, ANSWER_SIZE_MAX)
@@ -105,7 +112,7 @@ class Transport:
             return answer
         code, message = read_error(answer)
         if status in {400, 401, 402, 403, 404, 409, 413, 422, 429, 503}:
-            raise LeaseRefusedError(status, code, f"the gateway gives no lease: {message}", _voucher_total(answer))
+            raise LeaseRefusedError(status, code, f"the gateway {refused}: {message}", _voucher_total(answer))
         raise GatewayError(f"the gateway answered {status}: {message}")
 
     async def find_attested(self, candidate: Candidate) -> Candidate:

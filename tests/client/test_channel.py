@@ -12,9 +12,12 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI
 
 from attestation.simulate import SimulatedHost, SimulatedVendors
+from billing.bill import Bill, Difference, booked_bill, compare_bills
+from billing.entries import Entry
 from billing.ledger import RELEASE_GRACE_S
 from billing.money import Nanotons
-from billing.payment import parse_payment
+from billing.payment import CloseOrder, parse_close_order, parse_payment
+from billing.records import parse_record
 from billing.ton.cells import address_of
 from billing.ton.channel import ChannelStatus, channel_address, read_channel
 from billing.ton.channel_desk import ClientDesk
@@ -236,9 +239,14 @@ async def test_client_and_operator_close_at_what_the_receipts_say(paid: PaidNetw
     await paid.operator.cashier.post([kept.signed for kept in receipts(paid)])
     await end_leases(paid)
     before = (await paid.chain.account(WALLET.address)).balance
-    order = await payer(paid).close_order(paid.network.sidecar._registry.view())
-    assert order.total == cost
-    await paid.operator.counter.office.close(order)
+    sent: list[CloseOrder] = []
+
+    async def send(fields: Any) -> None:
+        sent.append(parse_close_order(fields))
+        await paid.operator.counter.office.close(sent[0])
+
+    state = await payer(paid).close(paid.network.sidecar._registry.view(), send)
+    assert (state.status, sent[0].total) == (ChannelStatus.CLOSED, cost)
     account = await paid.chain.account(channel_address(paid.terms))
     assert account.balance == 0
     assert (await paid.chain.account(WALLET.address)).balance > before + DEPOSIT - cost
@@ -247,3 +255,21 @@ async def test_client_and_operator_close_at_what_the_receipts_say(paid: PaidNetw
     assert paid.operator.cashier.books.ledger.treasury() == cost - sum(
         [tx.cost for tx in await paid.chain.transactions(await paid.chain.account(treasury().address))]
     )
+
+
+async def test_both_sides_make_the_same_bill_and_a_receipt_that_one_lacks_is_named(paid: PaidNetwork) -> None:
+    await ask(paid)
+    await ask(paid)
+    first, second = receipts(paid)
+    await paid.operator.cashier.post([first.signed, second.signed])
+    store = ReceiptStore(paid.network.config.state / "receipts.sqlite")
+    here = store.bill(paid.operator.account)
+    store.close()
+    records = [parse_record(payload) for payload in paid.operator.cashier.books._journal]
+    there = booked_bill(paid.operator.account, [record for record in records if isinstance(record, Entry)])
+    assert here.root() == there.root()
+    assert compare_bills(here, there) == ()
+    short = Bill(account=here.account, receipts={second.receipt.request_hash: second.receipt})
+    (finding,) = compare_bills(short, there)
+    assert (finding.difference, finding.request_hash) == (Difference.MISSING_HERE, first.receipt.request_hash)
+    assert finding.amount == there.total - short.total
