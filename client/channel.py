@@ -20,6 +20,7 @@ from billing.lease_request import LEASE_REQUEST_MAX_AGE_S, LeaseRequest
 from billing.money import Nanotons
 from billing.payment import PAYMENT_FIELD, CloseOrder, Payment, close_order_fields, payment_fields
 from billing.ton.channel import (
+    RENT_RESERVE,
     ChannelState,
     ChannelStatus,
     ChannelTerms,
@@ -42,6 +43,7 @@ from client.vouchers import Account, VoucherStore
 from client.wallet import Wallet
 
 CLOSE_VALID_S = 300
+OPENING_COST = RENT_RESERVE + 20_000_000  # nanotons beyond the deposit: the reserve, which comes back, and fees
 STATE_AGE_MAX = timedelta(minutes=10)  # an operator's own view is as old at times
 Send = Callable[[Mapping[str, object]], Awaitable[object]]  # posts a JSON object, or adds these fields to one
 
@@ -95,14 +97,25 @@ class ChannelPayer:
                     raise ChannelUnusableError(
                         f"payment channel {where} is not open: set channel.deposit, or write payment: treasury"
                     )
-                _log.info("opening payment channel %s with %d nanoton", where, self._settings.deposit)
-                desk = ClientDesk(self._chain, terms, self._ton_wallet, self._wallet.key)
-                self._keep(await desk.open(self._settings.deposit, now=self._clock()))
+                self._keep(await self._open(terms, where))
             else:
                 self._keep(parse_channel(account))
         except (BillingError, ChainError, TimeoutError) as error:
             raise ChannelUnusableError(f"payment channel {where}: {type(error).__name__}: {error}") from error
         return self._usable(where)
+
+    async def _open(self, terms: ChannelTerms, where: str) -> ChannelState:
+        deposit, wallet = self._settings.deposit, self._ton_wallet.address
+        balance = (await self._chain.account(wallet)).balance
+        if balance < deposit + OPENING_COST:  # the wallet would send nothing, and say nothing
+            raise ChannelUnusableError(
+                f"payment channel {where} is to be opened with {deposit} nanoton and {OPENING_COST} for rent and fees: "
+                f"wallet {wallet.to_str(is_user_friendly=False)} has {balance}, send it at least "
+                f"{deposit + OPENING_COST - balance} more"
+            )
+        _log.info("opening payment channel %s with %d nanoton", where, deposit)
+        desk = ClientDesk(self._chain, terms, self._ton_wallet, self._wallet.key)
+        return await desk.open(deposit, now=self._clock())
 
     def account(self, view: RegistryView) -> Account:
         """What is owed out of the channel, by this client's own records."""
@@ -153,19 +166,25 @@ class ChannelPayer:
     ) -> ChannelState:
         """Close the channel at once, together with the operator, at what is owed; returns its state when it is closed.
 
-        What leases under way can cost is owed until they have ended. The operator signs too and sends the order.
+        The operator signs too and sends the order.
 
         Args:
             view: the registry's operator.
             send: posts the order to the operator's `/v1/channels/close`.
 
         Raises:
-            ChannelUnusableError: no voucher was signed yet, or it was not closed in time: `announce_close` works alone.
+            ChannelUnusableError: leases are under way, whose whole budgets would be lost; no voucher was signed yet, or
+                it was not closed in time: `announce_close` works alone.
             GatewayError: as `send`; LeaseRefusedError says what the operator finds is owed.
         """
         async with self._signing:
-            terms, owed = self.terms(view), self.account(view).owed
-            where = channel_address(terms).to_str(is_user_friendly=False)
+            terms, account = self.terms(view), self.account(view)
+            where, owed = channel_address(terms).to_str(is_user_friendly=False), account.owed
+            if account.held:
+                raise ChannelUnusableError(
+                    f"payment channel {where}: leases of {account.held} nanoton are under way, and what they do not "
+                    f"use would be the operator's: try again at unix time {account.held_until}"
+                )
             voucher = self._vouchers.latest(terms.channel)
             if voucher is None:
                 raise ChannelUnusableError(f"payment channel {where}: nothing was signed; announce its close alone")

@@ -36,6 +36,7 @@ class Account:
     billed: Nanotons  # by the receipts of leases that have ended
     held: Nanotons  # the most that leases can cost which have not
     unanswered: Nanotons = _ZERO  # the same of leases that were asked for, and no answer came
+    held_until: int = 0  # when the last lease counts by its receipts, unix seconds; 0 if none is under way
 
     @property
     def owed(self) -> Nanotons:
@@ -119,9 +120,11 @@ class VoucherStore:
             held = self._sum("SELECT SUM(amount) FROM leases WHERE channel = ? AND lease IS NOT NULL", name)
             unanswered = self._sum("SELECT SUM(amount) FROM leases WHERE channel = ? AND lease IS NULL", name)
             billed = self._sum("SELECT amount FROM billed WHERE channel = ?", name)
+            ends_at = self._sum("SELECT MAX(ends_at) FROM leases WHERE channel = ? AND lease IS NOT NULL", name)
             latest = self._latest(name)
         promised = Nanotons(latest[0] if latest else 0)
-        return Account(promised=promised, billed=billed, held=held, unanswered=unanswered)
+        held_until = ends_at + HOLD_END_S if held else 0
+        return Account(promised=promised, billed=billed, held=held, unanswered=unanswered, held_until=held_until)
 
     def close(self) -> None:
         """Close the file."""
@@ -134,6 +137,7 @@ class VoucherStore:
         return None if row is None else (row[0], row[1])
 
     def _sum(self, query: str, name: bytes) -> Nanotons:
+        """The one number that the query gives, 0 for none."""
         row = self._database.execute(query, (name,)).fetchone()
         return Nanotons(row[0] or 0 if row else 0)
 

@@ -74,6 +74,7 @@ def test_a_lease_counts_whole_until_it_has_ended_and_then_by_its_receipts(store:
     assert (account(store).held, account(store).unanswered) == (0, 100)
     store.grant(b"r" * 16, b"l" * 16, Nanotons(90), ends_at=NOW + 600)
     assert (account(store).held, account(store).unanswered) == (90, 0)
+    assert account(store).held_until == NOW + 600 + HOLD_END_S
     assert account(store, now=NOW + 600 + HOLD_END_S - 1, spent=40).held == 90
     ended = account(store, now=NOW + 600 + HOLD_END_S, spent=40)
     assert (ended.held, ended.billed, ended.owed) == (0, 40, 40)
