@@ -2,8 +2,8 @@
 
 A voucher covers the receipts of leases that have ended, what leases under way can cost, and the budget of the lease
 that is asked for. If the operator asks for more (answers that were cut cost something, and their receipts never came;
-a lease may be held whose answer was lost), it gets at most `advance` and such leases more; beyond that its bill has to
-be looked at. Nothing is signed beyond the deposit.
+a lease may be held whose answer was lost), it gets at most `advance` and one such lease more; beyond that its bill has
+to be looked at. Nothing is signed beyond the deposit, nor for more than `leases_max` leases at a time.
 """
 
 from __future__ import annotations
@@ -82,11 +82,17 @@ class ChannelPayer:
             nonce=self._settings.nonce,
         )
 
-    async def start(self, view: RegistryView) -> ChannelState:
+    async def start(self, view: RegistryView, offered: Callable[[], Awaitable[object]]) -> ChannelState:
         """Read the channel; open it with the deposit of the settings, if there is none yet.
 
+        Args:
+            view: the registry's operator.
+            offered: asks it how leases may be paid (`GET /v1/payment`), before money goes into a new channel.
+
         Raises:
-            ChannelUnusableError: there is none and no deposit is set, it is closed, or the chain refuses.
+            ChannelUnusableError: there is none and no deposit is set, the operator takes none, it is closed, or the
+                chain refuses.
+            GatewayError: as `offered`.
         """
         terms = self.terms(view)
         where = channel_address(terms).to_str(is_user_friendly=False)
@@ -97,6 +103,7 @@ class ChannelPayer:
                     raise ChannelUnusableError(
                         f"payment channel {where} is not open: set channel.deposit, or write payment: treasury"
                     )
+                check_offer(await offered(), terms)
                 self._keep(await self._open(terms, where))
             else:
                 self._keep(parse_channel(account))
@@ -127,12 +134,17 @@ class ChannelPayer:
         """Send a lease request with the voucher that covers it; once more if the operator justly asks for more.
 
         Raises:
-            ChannelUnusableError: the deposit does not reach, or the channel is closed or closing.
+            ChannelUnusableError: the deposit does not reach, the channel is closed or closing, too much is paid ahead.
             BillRefusedError: the operator asks for more than receipts, leases and advance justify; it was not signed.
             GatewayError: as `send`.
         """
         async with self._signing:
             account = self.account(view)
+            if account.leases >= self._settings.leases_max:
+                raise ChannelUnusableError(
+                    f"{account.leases} leases of {account.held} nanoton are paid ahead and under way: nothing more is "
+                    f"signed before some have ended, all have by unix time {account.held_until}"
+                )
             total = account.reach(request.budget)
             payment = await self._sign(view, total)
             latest = request.issued_at + LEASE_REQUEST_MAX_AGE_S + LEASE_AGE_MAX_S
@@ -161,9 +173,7 @@ class ChannelPayer:
         """Note the lease that came of a request."""
         self._vouchers.grant(request.request_id, grant.lease, grant.amount, ends_at=grant.not_after)
 
-    async def close(
-        self, view: RegistryView, send: Callable[[Mapping[str, object]], Awaitable[object]]
-    ) -> ChannelState:
+    async def close(self, view: RegistryView, send: Send) -> ChannelState:
         """Close the channel at once, together with the operator, at what is owed; returns its state when it is closed.
 
         The operator signs too and sends the order.
@@ -250,3 +260,13 @@ class ChannelPayer:
                 f"payment channel {where} is closing or closed: cancel that, or choose another channel.nonce"
             )
         return state
+
+
+def check_offer(answer: object, terms: ChannelTerms) -> None:
+    """Raise ChannelUnusableError unless the operator says that it takes a channel of these terms."""
+    channel = answer.get("channel") if isinstance(answer, dict) else None
+    least = channel.get("delay_min_s") if isinstance(channel, dict) else None
+    if type(least) is not int:
+        raise ChannelUnusableError("the operator takes no payment channels: write payment: treasury, or ask another")
+    if terms.delay_s < least:
+        raise ChannelUnusableError(f"the operator asks for a channel.delay_s of {least} s or more, not {terms.delay_s}")

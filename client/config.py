@@ -62,11 +62,14 @@ class ChannelSettings:
     delay_s: int = 86_400  # from an announcement until the client may take its money out
     nonce: int = 0  # another one for another channel with the same operator
     advance: Nanotons = DEFAULT_BUDGET  # signed at most beyond receipts and leases under way
+    leases_max: int = 8  # leases under way; each is paid ahead with its budget
 
     def __post_init__(self) -> None:
         check_nanotons(self.deposit, "channel.deposit")
         check_nanotons(self.advance, "channel.advance")
         check_uint("channel.nonce", self.nonce, 64)
+        if type(self.leases_max) is not int or self.leases_max < 1:
+            raise ValueError(f"channel.leases_max must be a whole number above 0, got {self.leases_max!r}")
         if type(self.delay_s) is not int or not DELAY_MIN_S <= self.delay_s <= DELAY_MAX_S:
             raise ValueError(f"channel.delay_s must be {DELAY_MIN_S} to {DELAY_MAX_S} seconds, got {self.delay_s!r}")
 

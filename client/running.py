@@ -76,7 +76,8 @@ async def open_client(
             vouchers = VoucherStore(config.state / VOUCHERS)
             stack.callback(vouchers.close)
             payer = ChannelPayer(config.channel, wallet, chain, vouchers, receipts, clock=clock)
-            await payer.start(registry.view())
+            gateway = config.gateway or registry.view().endpoint
+            await payer.start(registry.view(), lambda: transport.payment_terms(gateway))
         leases = LeaseManager(
             LeaseTerms(
                 gateway=config.gateway,

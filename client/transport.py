@@ -94,19 +94,25 @@ class Transport:
             LeaseRefusedError: the gateway says no.
             GatewayError: no usable answer.
         """
-        return await self._order(gateway, "/v1/leases", order, "gives no lease")
+        return await self._ask("POST", f"{gateway.rstrip('/')}/v1/leases", order, "gives no lease")
 
     async def close_channel(self, gateway: str, order: Mapping[str, Any]) -> object:
         """Post a signed order to close the payment channel and return the JSON that comes back; raises as above."""
-        return await self._order(gateway, "/v1/channels/close", order, "does not close the payment channel")
+        return await self._ask("POST", f"{gateway.rstrip('/')}/v1/channels/close", order, "does not close the channel")
 
-    async def _order(self, gateway: str, path: str, order: Mapping[str, Any], refused: str) -> object:
-        url, timeout = f"{gateway.rstrip('/')}{path}", aiohttp.ClientTimeout(total=LEASE_S)
+    async def payment_terms(self, gateway: str) -> object:
+        """Return the JSON that says how leases may be paid; raises as above."""
+        return await self._ask("GET", f"{gateway.rstrip('/')}/v1/payment", None, "does not say how to pay")
+
+    async def _ask(self, method: str, url: str, order: Mapping[str, Any] | None, refused: str) -> object:
+        timeout = aiohttp.ClientTimeout(total=LEASE_S)
         try:
-            async with self._http().post(url, json=order, timeout=timeout, allow_redirects=False) as response:
+            async with self._http().request(
+                method, url, json=order, timeout=timeout, allow_redirects=False
+            ) as response:
                 status, data = response.status, await _read(response, ANSWER_SIZE_MAX)
         except (TimeoutError, *_LOST) as error:
-            raise GatewayError(f"the gateway {gateway} cannot be reached: {type(error).__name__}") from error
+            raise GatewayError(f"the gateway cannot be reached at {url}: {type(error).__name__}") from error
         answer = _parse_json(data)
         if status == 200:
             return answer

@@ -35,7 +35,8 @@ class Account:
     promised: Nanotons  # the latest voucher's total
     billed: Nanotons  # by the receipts of leases that have ended
     held: Nanotons  # the most that leases can cost which have not
-    unanswered: Nanotons = _ZERO  # the same of leases that were asked for, and no answer came
+    leases: int = 0  # how many those are
+    unanswered: Nanotons = _ZERO  # the dearest lease that was asked for without any answer; more are not believed
     held_until: int = 0  # when the last lease counts by its receipts, unix seconds; 0 if none is under way
 
     @property
@@ -118,13 +119,16 @@ class VoucherStore:
                 )
                 self._database.execute("DELETE FROM leases WHERE request = ?", (request_id,))
             held = self._sum("SELECT SUM(amount) FROM leases WHERE channel = ? AND lease IS NOT NULL", name)
-            unanswered = self._sum("SELECT SUM(amount) FROM leases WHERE channel = ? AND lease IS NULL", name)
+            leases = self._sum("SELECT COUNT(*) FROM leases WHERE channel = ? AND lease IS NOT NULL", name)
+            unanswered = self._sum("SELECT MAX(amount) FROM leases WHERE channel = ? AND lease IS NULL", name)
             billed = self._sum("SELECT amount FROM billed WHERE channel = ?", name)
             ends_at = self._sum("SELECT MAX(ends_at) FROM leases WHERE channel = ? AND lease IS NOT NULL", name)
             latest = self._latest(name)
         promised = Nanotons(latest[0] if latest else 0)
         held_until = ends_at + HOLD_END_S if held else 0
-        return Account(promised=promised, billed=billed, held=held, unanswered=unanswered, held_until=held_until)
+        return Account(
+            promised=promised, billed=billed, held=held, leases=leases, unanswered=unanswered, held_until=held_until
+        )
 
     def close(self) -> None:
         """Close the file."""

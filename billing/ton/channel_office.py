@@ -133,13 +133,14 @@ class ChannelOffice:
         Raises:
             ChannelEndingError, VoucherNotCoveredError: the client is taking its deposit out. What it has paid can be
                 used again as soon as it was redeemed.
+            ChannelTermsError: the operator's treasury or key has changed since.
             ChainError: the channel was not read lately, and cannot be read now.
         """
         for channel in self._books.ledger.channels.of_client(client):
             known = self._books.ledger.channels.get(channel)
             if known is None or not known.claim:
                 continue
-            terms = self._states.terms(client, known.payment)
+            terms = self._states.booked_terms(channel, client, known.payment)
             state = await self._look(channel, terms, known, covering=known.promised)
             _check_open(state, known)
             covered = safe_deposit(state).covered

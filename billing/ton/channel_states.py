@@ -73,6 +73,19 @@ class ChannelStates:
         except ValueError as error:
             raise ChannelTermsError(str(error)) from error
 
+    def booked_terms(self, channel: bytes, client: bytes, payment: Payment) -> ChannelTerms:
+        """The terms of a channel in the books.
+
+        Raises:
+            ChannelTermsError: it was made for another treasury or key than the operator has now.
+        """
+        terms = self.terms(client, payment)
+        if terms.channel.account != channel:
+            raise ChannelTermsError(
+                "it was made for an earlier treasury or key of this operator: redeem it with those, before they change"
+            )
+        return terms
+
     def known(self, channel: bytes) -> ChannelState | None:
         """The state last read of the channel with this account id."""
         return self._states.get(channel)

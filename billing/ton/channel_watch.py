@@ -72,7 +72,8 @@ class ChannelWatch:
             if not (self._is_worthwhile(channel, known, least) or self._is_due(channel, known)):
                 continue
             try:
-                state = await self._states.read(channel, self._states.terms(known.client, known.payment))
+                terms = self._states.booked_terms(channel, known.client, known.payment)
+                state = await self._states.read(channel, terms)
                 read += 1
                 lost += self._write_off(channel, known, state)
                 amount = await self._redeem(channel, known, state, least)

@@ -153,12 +153,15 @@ class PaidNetwork:
 
 
 @contextlib.asynccontextmanager
-async def paid_world(folder: Path) -> AsyncIterator[tuple[Devnet, ChainClient, PayingOperator]]:
+async def paid_world(
+    folder: Path, *, offer: object = None
+) -> AsyncIterator[tuple[Devnet, ChainClient, PayingOperator]]:
     """A devnet on which the client has money, and an operator."""
     async with running_devnet(folder / "net") as devnet:
         await fund(devnet, WALLET.address, FUNDS)
         async with await ChainClient.connect(config_of(devnet), clock=chain_clock(devnet)) as chain:
             operator = PayingOperator(devnet=devnet, chain=chain, folder=folder)
+            operator.payment = offer or operator.payment
             try:
                 yield devnet, chain, operator
             finally:
@@ -171,10 +174,11 @@ async def paid_network(
 ) -> AsyncIterator[PaidNetwork]:
     """A client that opens its channel, hosts, and the operator between them."""
     settings = changes.pop("channel", ChannelSettings(deposit=DEPOSIT))
+    offer = changes.pop("offer", None)
     clients = folder / f"client-{os.urandom(4).hex()}"
     clients.mkdir()
     async with (
-        paid_world(folder) as (devnet, chain, operator),
+        paid_world(folder, offer=offer) as (devnet, chain, operator),
         run_network(
             clients,
             vendors,

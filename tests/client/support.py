@@ -143,6 +143,7 @@ class Operator:
     leases: list[Grant] = field(default_factory=list)
     orders: list[LeaseRequest] = field(default_factory=list)
     sealed: list[tuple[bytes, bytes]] = field(default_factory=list)  # host id, bytes
+    payment: object = field(default_factory=lambda: {"treasury": "0:00", "channel": {"delay_min_s": 3600}})
     url: str = ""
 
     @property
@@ -153,6 +154,7 @@ class Operator:
     async def serve(self) -> AsyncIterator[None]:
         app = web.Application(client_max_size=2 << 20)
         app.router.add_post("/v1/leases", self._lease)
+        app.router.add_get("/v1/payment", self._payment)
         app.router.add_post("/h/{host}/{what}", self._relay)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2, handler_cancellation=True)
         await runner.setup()
@@ -198,6 +200,9 @@ class Operator:
             ],
         }
         return web.json_response(answer | self.answer_changes)
+
+    async def _payment(self, _: web.Request) -> web.Response:
+        return web.json_response(self.payment)
 
     async def _relay(self, request: web.Request) -> web.StreamResponse:
         host, body = bytes.fromhex(request.match_info["host"]), await request.read()

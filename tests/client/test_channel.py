@@ -204,6 +204,32 @@ async def test_a_client_without_channel_or_deposit_does_not_start(start: Start) 
             pass
 
 
+@pytest.mark.parametrize(
+    ("offer", "why"),
+    [
+        pytest.param({"channel": None}, "takes no payment channels", id="none"),
+        pytest.param(["channel"], "takes no payment channels", id="noise"),
+        pytest.param({"channel": {"delay_min_s": DELAY + 1}}, "asks for a channel.delay_s of 86401", id="longer-delay"),
+    ],
+)
+async def test_no_money_goes_into_a_channel_that_the_operator_does_not_take(
+    start: Start, offer: object, why: str
+) -> None:
+    with pytest.raises(ChannelUnusableError, match=why):
+        async with start(offer=offer):
+            pass
+
+
+async def test_no_more_is_paid_ahead_than_the_settings_say(start: Start) -> None:
+    async with start(channel=ChannelSettings(deposit=DEPOSIT, leases_max=2)) as paid:
+        await ask(paid)
+        leases = paid.network.sidecar._client._leases
+        await leases.current("echo", instead_of=leases._leases["echo"])
+        with pytest.raises(ChannelUnusableError, match="2 leases of 180000000 nanoton are paid ahead"):
+            await leases.current("echo", instead_of=leases._leases["echo"])
+        assert promised(paid) == [BUDGET, 2 * BUDGET]
+
+
 async def test_a_deposit_that_the_wallet_does_not_have_is_refused(start: Start) -> None:
     with pytest.raises(ChannelUnusableError, match="send it at least"):
         async with start(channel=ChannelSettings(deposit=Nanotons(2 * FUNDS))):

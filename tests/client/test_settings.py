@@ -74,6 +74,7 @@ def test_a_client_pays_from_its_channel_when_the_settings_say_so(tmp_path: Path)
         ({"payment": "channel", "channel": {"delay_s": 60}}, r"channel\.delay_s"),
         ({"payment": "channel", "channel": {"nonce": 1 << 64}}, r"channel\.nonce"),
         ({"payment": "channel", "channel": {"colour": "red"}}, "channel may hold"),
+        ({"payment": "channel", "channel": {"leases_max": 0}}, r"channel\.leases_max"),
         ({"payment": "channel", "channel": 7}, "channel may hold"),
         ({"gateway": 7}, "gateway"),
         ({"read_timeout_s": 0}, "read_timeout_s"),

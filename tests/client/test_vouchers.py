@@ -81,6 +81,12 @@ def test_a_lease_counts_whole_until_it_has_ended_and_then_by_its_receipts(store:
     assert account(store, now=NOW + 9000, spent=99).billed == 40, "a lease is counted once"
 
 
+def test_an_operator_that_never_answers_justifies_one_lease_and_no_more(store: VoucherStore) -> None:
+    for number in range(5):
+        store.ask(bytes([number]) * 16, CHANNEL, Nanotons(100 + number), ends_at=NOW + 9000)
+    assert account(store).unanswered == 104
+
+
 def test_a_refused_lease_holds_nothing(store: VoucherStore) -> None:
     store.ask(b"r" * 16, CHANNEL, Nanotons(100), ends_at=NOW + 9000)
     store.drop(b"r" * 16)

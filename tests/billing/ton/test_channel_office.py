@@ -276,6 +276,16 @@ async def test_an_old_claim_is_redeemed_below_the_threshold(office: Office) -> N
     assert office.claim == 0
 
 
+async def test_a_claim_on_an_earlier_treasury_is_named_and_nothing_is_sent(office: Office) -> None:
+    await office.take(TON)
+    office.states._payee = WALLET.address
+    report = await office.round()
+    assert (report.sent, len(report.trouble)) == (0, 1)
+    assert "an earlier treasury or key" in report.trouble[0]
+    with pytest.raises(ChannelTermsError, match="earlier treasury"):
+        await office.office.check_covered(CLIENT)
+
+
 async def test_a_claim_that_the_contract_cannot_pay_is_not_asked_for_all_the_time(office: Office) -> None:
     await office.take(9_999_999)
     assert (await office.round(needed=1)).read == 0, "the contract pays no less than 0.01 TON at once"
