@@ -71,16 +71,23 @@ class ChannelPayer:
         self._signing = asyncio.Lock()  # a lower voucher must not arrive after a higher one
 
     def terms(self, view: RegistryView) -> ChannelTerms:
-        """The terms of the channel with the registry's operator; its address follows from them."""
-        return ChannelTerms(
-            network_id=self._chain.config.network_id,
-            client=self._ton_wallet.address,
-            client_key=self._wallet.account,
-            operator=view.operator_wallet,
-            operator_key=view.operator_key,
-            delay_s=self._settings.delay_s,
-            nonce=self._settings.nonce,
-        )
+        """The terms of the channel with the registry's operator; its address follows from them.
+
+        Raises:
+            ChannelUnusableError: the contract cannot pay the operator's wallet.
+        """
+        try:
+            return ChannelTerms(
+                network_id=self._chain.config.network_id,
+                client=self._ton_wallet.address,
+                client_key=self._wallet.account,
+                operator=view.operator_wallet,
+                operator_key=view.operator_key,
+                delay_s=self._settings.delay_s,
+                nonce=self._settings.nonce,
+            )
+        except ValueError as error:
+            raise ChannelUnusableError(f"no payment channel with this operator: {error}") from error
 
     async def start(self, view: RegistryView, offered: Callable[[], Awaitable[object]]) -> ChannelState:
         """Read the channel; open it with the deposit of the settings, if there is none yet.

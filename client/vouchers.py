@@ -7,7 +7,8 @@ and never a lower one. So a crash between signing and sending, or a copy of the 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,14 +147,13 @@ class VoucherStore:
         return Nanotons(row[0] or 0 if row else 0)
 
 
-class _transaction:  # noqa: N801  (used as a function)
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
     """One writer at a time, among processes too; all of it or nothing."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-
-    def __enter__(self) -> None:
-        self._database.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._database.execute("COMMIT" if kind is None else "ROLLBACK")
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
