@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
+from billing.entries import Entry, EntryKind
 from billing.errors import (
     PriceMismatchError,
     ReceiptConflictError,
@@ -44,6 +46,50 @@ class Bill:
     def missing(self, other: Bill) -> tuple[bytes, ...]:
         """Request hashes of `other` that this bill lacks: the receipts to ask the other side for."""
         return tuple(sorted(set(other.receipts) - set(self.receipts)))
+
+
+class Difference(StrEnum):
+    """Why two bills are not the same. Receipts are signed by hosts, so who has one can prove it by showing it."""
+
+    MISSING_HERE = "missing here"  # the other side has a receipt that this one lacks: let it be shown
+    MISSING_THERE = "missing there"  # the other way round: show it
+    CONFLICT = "conflict"  # two receipts for one request: the host signed twice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One request about which two bills differ."""
+
+    difference: Difference
+    request_hash: bytes  # 32
+    amount: int  # what it adds to the other side's total over this one's, nanotons
+
+
+def compare_bills(here: Bill, there: Bill) -> tuple[Finding, ...]:
+    """Return every request about which two bills of one account differ, in the order of request hashes; none if equal.
+
+    The findings' amounts sum to the difference of the totals.
+    """
+    if here.account != there.account:
+        raise ValueError("the bills are of two accounts")
+    findings = []
+    for name in sorted(set(here.receipts) | set(there.receipts)):
+        mine, theirs = here.receipts.get(name), there.receipts.get(name)
+        if mine == theirs:
+            continue
+        if mine is None:
+            difference = Difference.MISSING_HERE
+        else:
+            difference = Difference.MISSING_THERE if theirs is None else Difference.CONFLICT
+        amount = (theirs.price if theirs else 0) - (mine.price if mine else 0)
+        findings.append(Finding(difference=difference, request_hash=name, amount=amount))
+    return tuple(findings)
+
+
+def booked_bill(account: bytes, entries: Iterable[Entry]) -> Bill:
+    """Return the bill that an operator's books make: the receipts it posted to this account, verified before that."""
+    receipts = (parse_receipt(entry.data) for entry in entries if entry.kind is EntryKind.RECEIPT)
+    return Bill(account=account, receipts={r.request_hash: r for r in receipts if r.account == account})
 
 
 def rebuild_bill(

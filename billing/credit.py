@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from billing.bill import Bill
 from billing.errors import (
     ChannelMismatchError,
     ChannelRefusesError,
@@ -154,18 +153,18 @@ def next_total(tab: Tab, amount: Nanotons) -> Nanotons | None:
     return total if total > tab.signed else None
 
 
-def check_asked(asked: Nanotons, bill: Bill, *, advance: Nanotons) -> Nanotons:
+def check_asked(asked: Nanotons, billed: Nanotons, *, advance: Nanotons) -> Nanotons:
     """What the client may sign when the operator asks for it: no more than its own bill and an advance.
 
     Args:
         asked: the voucher's total.
-        bill: rebuilt by the client from the receipts of this channel.
+        billed: what the receipts of this channel come to, by the client's own copies.
         advance: the most the client pays before it is served; what answers under way may cost, for example.
 
     Raises:
         OverbilledError: it is more.
     """
-    payable = bill.total + check_nanotons(advance, "advance")
+    payable = billed + check_nanotons(advance, "advance")
     if asked > payable:
         raise OverbilledError(asked, payable)
     return check_nanotons(asked, "asked")

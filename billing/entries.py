@@ -1,8 +1,8 @@
 """Entries of the double-entry ledger, the names of its accounts, and their canonical bytes.
 
 A posting adds a signed amount to an account; the postings of an entry sum to zero. Accounts that owe somebody (client,
-hold, payee, settling, operator) are positive. What the operator owns or has spent (treasury, chain:fees) is negative by
-the same amount, so that the sum over all accounts is always zero.
+hold, payee, settling, operator) are positive. What the operator owns or has spent (treasury, channel, chain:fees,
+losses:channels) is negative by the same amount, so that the sum over all accounts is always zero.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from billing.errors import MalformedRecordError, UnbalancedEntryError
 
 TREASURY = "treasury"  # minus the operator's proved balance on the chain
 CHAIN_FEES = "chain:fees"  # minus everything ever spent on chain fees
+CHANNEL_LOSSES = "losses:channels"  # minus what vouchers promised and closed payment channels can pay no more
 OPERATOR_FEES = "operator:fees"
 OPERATOR_CAPITAL = "operator:capital"  # money the operator put in; pays the chain fees
 POSTINGS_MAX = 1024
@@ -34,6 +35,10 @@ class EntryKind(StrEnum):
     REQUEUE = "requeue"
     CLAIM = "claim"
     FEE = "fee"
+    VOUCHER = "voucher"  # a client's promise out of its payment channel
+    REDEMPTION = "redemption"  # what the channel's contract paid on it
+    CLOSE = "close"  # the promise that the operator gave up when both closed the channel
+    LOSS = "loss"  # the promise that a closed channel can pay no more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +92,11 @@ def hold_account(lease: bytes) -> str:
 def payee_account(payee: bytes) -> str:
     """Name the account of what a TON address has earned and was not yet paid; 33 bytes, 66 hex digits."""
     return f"payee:{payee.hex()}"
+
+
+def channel_account(channel: bytes) -> str:
+    """Name the account of what a payment channel still owes on vouchers, by its account id (32 bytes)."""
+    return f"channel:{channel.hex()}"
 
 
 def settling_account(batch: str) -> str:

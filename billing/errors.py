@@ -24,6 +24,9 @@ BillingError                        asked, and the answer is no; asking again ch
 │   ├── CreditExceededError         neither vouchers nor credit cover what is asked
 │   ├── OverbilledError             the operator asks for more than the bill and what may be paid ahead
 │   ├── StaleDepositError           the deposit was proved too long ago: the client may have taken it since
+│   ├── VoucherNeededError          served up to the last voucher; a higher one has to be signed
+│   ├── ChannelEndingError          the payment channel is being closed, or is closed
+│   ├── ChannelTermsError           the operator takes no payment channel of these terms
 │   └── ChannelRefusesError         the contract would refuse what is asked; nothing was sent
 ├── JournalError
 │   ├── JournalBusyError            another process has the journal open
@@ -353,6 +356,41 @@ class StaleDepositError(ChannelError):
         return (
             f"the deposit was safe until unix time {self.good_until}, it is {self.now}: read the payment channel again"
         )
+
+
+class VoucherNeededError(ChannelError):
+    """The client was served up to its last voucher."""
+
+    def __init__(self, asked: int, signed: int) -> None:
+        super().__init__(asked, signed)
+        self.asked = asked
+        self.signed = signed
+
+    def __str__(self) -> str:
+        return f"vouchers of {self.signed} nanoton in all are used up or held: sign one of at least {self.asked} in all"
+
+
+class ChannelEndingError(ChannelError):
+    """The client has announced to close the payment channel, or it is closed."""
+
+    def __init__(self, channel: str, status: str) -> None:
+        super().__init__(channel, status)
+        self.channel = channel
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"payment channel {self.channel} is {self.status}: cancel that, or open another one with a new nonce"
+
+
+class ChannelTermsError(ChannelError):
+    """The operator does not take this payment channel, whatever is deposited in it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"the operator takes no voucher of this payment channel: {self.why}"
 
 
 class ChannelRefusesError(ChannelError):

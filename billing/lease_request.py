@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from billing.errors import MalformedRecordError
 from billing.money import Nanotons, check_nanotons
+from billing.payment import PAYMENT_FIELD
 from billing.wire import SIGNATURE_SIZE, check_signature, check_size, check_uint
 
 LEASE_REQUEST_TAG = b"chrysalis/1 lease request"
@@ -85,6 +86,8 @@ def sign_lease_request(request: LeaseRequest, key: Ed25519PrivateKey) -> dict[st
 def verify_lease_request(body: Mapping[str, object], *, operator: bytes) -> LeaseRequest:
     """Return the request that its account signed for this operator. Age is the caller's to check.
 
+    A payment beside it (`billing.payment`) is no part of it, and the caller's to parse.
+
     Args:
         body: the parsed JSON object of POST /v1/leases.
         operator: the verifying operator's own Ed25519 public key, 32 bytes.
@@ -93,8 +96,8 @@ def verify_lease_request(body: Mapping[str, object], *, operator: bytes) -> Leas
         MalformedRecordError: a field is missing, unknown or out of range.
         BadSignatureError: the account did not sign this, or signed it for another operator.
     """
-    if set(body) != _FIELDS:
-        odd = ", ".join(sorted(map(str, set(body) ^ _FIELDS)))
+    if set(body) - {PAYMENT_FIELD} != _FIELDS:
+        odd = ", ".join(sorted(map(str, (set(body) - {PAYMENT_FIELD}) ^ _FIELDS)))
         raise MalformedRecordError("lease request", f"missing or unknown: {odd[:200]}")
     try:
         request = LeaseRequest(

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from billing.batch import Batch
 from billing.bill import check_terms
+from billing.channel_book import ChannelBook
 from billing.entries import (
     CHAIN_FEES,
     OPERATOR_CAPITAL,
@@ -81,6 +82,7 @@ class Ledger:
         self._earned: defaultdict[bytes, int] = defaultdict(int)
         self._paid: defaultdict[bytes, int] = defaultdict(int)
         self._planned: tuple[bytes, Receipt | None] = b"", None  # the last receipt planned: it is mostly applied next
+        self.channels = ChannelBook()
 
     @classmethod
     def replay(cls, entries: Iterable[Entry]) -> Ledger:
@@ -392,6 +394,9 @@ class Ledger:
     def _record_claim(self, entry: Entry) -> None:
         self._paid[entry.data] += sum(posting.amount for posting in entry.postings if posting.account == TREASURY)
 
+    def _record_channel(self, entry: Entry) -> None:
+        self.channels.record(entry)
+
     def _update_since(self, entry: Entry) -> None:
         for posting in entry.postings:
             if not posting.account.startswith("payee:"):
@@ -411,6 +416,10 @@ _RECORDERS = {
     EntryKind.PAYOUT: Ledger._record_outcome,
     EntryKind.REQUEUE: Ledger._record_outcome,
     EntryKind.CLAIM: Ledger._record_claim,
+    EntryKind.VOUCHER: Ledger._record_channel,
+    EntryKind.REDEMPTION: Ledger._record_channel,
+    EntryKind.CLOSE: Ledger._record_channel,
+    EntryKind.LOSS: Ledger._record_channel,
 }
 
 

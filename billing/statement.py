@@ -15,6 +15,7 @@ from enum import StrEnum
 
 from billing.entries import (
     CHAIN_FEES,
+    CHANNEL_LOSSES,
     OPERATOR_CAPITAL,
     OPERATOR_FEES,
     TREASURY,
@@ -30,7 +31,7 @@ from billing.receipt import Receipt, parse_receipt
 from billing.tariff import Usage
 from billing.wire import check_size
 
-_OPERATOR = frozenset({OPERATOR_FEES, OPERATOR_CAPITAL, CHAIN_FEES})
+_OPERATOR = frozenset({OPERATOR_FEES, OPERATOR_CAPITAL, CHAIN_FEES, CHANNEL_LOSSES})
 
 
 class Role(StrEnum):
@@ -115,7 +116,7 @@ class Attribution:
     _clients: dict[str, Party] = field(default_factory=dict)  # hold account -> client
 
     def shares(self, entry: Entry) -> dict[Party, Share]:
-        """Return what `entry` does to each party it touches. What leaves or enters the treasury is nobody's."""
+        """Return what `entry` does to each party it touches. The treasury, and what channels owe, are nobody's."""
         if entry.kind is EntryKind.HOLD:
             grant = parse_grant_body(entry.data)
             self._clients[hold_account(grant.lease)] = Party(Role.CLIENT, grant.account)
@@ -142,7 +143,7 @@ class Attribution:
                     yield payee, Posting(account=posting.account, amount=-other.amount)
         elif kind == "settling":  # a payout or a requeue names its payee
             yield Party(Role.PAYEE, entry.data), posting
-        elif posting.account != TREASURY:
+        elif posting.account != TREASURY and kind != "channel":
             raise MalformedRecordError("journal record", f"it moves money of nobody known: {posting.account}")
 
 

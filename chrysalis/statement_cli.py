@@ -89,7 +89,7 @@ def mine(
 
 @app.command()
 def balances(settings: Settings = None, books: Books = None, last: To = "", as_json: AsJson = False) -> None:
-    """What everybody has at the end of a day; the sum is what the treasury must hold."""
+    """What everybody has at the end of a day; the sum is treasury and claims on payment channels."""
     from billing.statement import balances as balances_of
 
     with _exit_codes():
@@ -100,10 +100,10 @@ def balances(settings: Settings = None, books: Books = None, last: To = "", as_j
         ]
         total = sum(share.amount for share in shares.values())
     if as_json:
-        typer.echo(json.dumps({"balances": rows, "treasury": total}))
+        typer.echo(json.dumps({"balances": rows, "treasury_and_claims": total}))
         return
     _table(("role", "name", "TON", "of it held or on its way"), [_balance_row(row) for row in rows])
-    typer.echo(f"treasury {_ton(total)} TON")
+    typer.echo(f"treasury and claims on payment channels {_ton(total)} TON")
 
 
 def _entries(settings: Path | None, books: Path | None) -> "Iterator[Entry]":

@@ -9,6 +9,8 @@
       lite_server: {host: 127.0.0.1, port: 4443, public_key: <base64>, network_id: -777}
                                            # and init_block or trust_level, see docs/DEVNET.md
     transparency: {log: https://log.example.org, key: <log key>}   # optional, see attestation/transparency/settings.py
+    payment: channel                       # or treasury, the default: deposits lie in the operator's wallet
+    channel: {deposit: 2000000000}         # with `payment: channel`, see ChannelSettings
 
 Relative paths are relative to the file. All amounts are nanotons.
 """
@@ -27,12 +29,16 @@ from billing.key_files import KeySource
 from billing.lease_request import LEASE_HOSTS_MAX
 from billing.money import Nanotons, check_nanotons
 from billing.tariff import COEFFICIENT_ONE, check_coefficient
+from billing.ton.channel import DELAY_MAX_S, DELAY_MIN_S
 from billing.ton.client import DEVNET, TESTNET
+from billing.wire import check_uint
 from client.errors import ConfigError
 
 BODY_LIMIT = (1 << 20) - (16 << 10)  # sealed to three hosts it still fits into the 1 MiB that an enclave reads
 DEFAULT_BUDGET = Nanotons(100_000_000)
 DEFAULT_PRICE_CAP = Nanotons(10_000_000)
+PAYMENTS = ("treasury", "channel")
+_ZERO = Nanotons(0)
 _LITE_SERVER = {"host": str, "port": int, "public_key": str, "network_id": int}
 _LITE_SERVER_TRUST = {"init_block": str, "trust_level": int}
 
@@ -49,6 +55,26 @@ class LiteServer:
         None  # a key block, number:root hash:file hash: validators' signatures are followed from it
     )
     trust_level: int | None = None  # 1 says that the server is one's own, and its word for the newest block is taken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelSettings:
+    """Which payment channel pays for leases, and how far the operator is trusted ahead of receipts."""
+
+    deposit: Nanotons = _ZERO  # put in when the channel is opened; 0: it is opened by other means
+    delay_s: int = 86_400  # from an announcement until the client may take its money out
+    nonce: int = 0  # another one for another channel with the same operator
+    advance: Nanotons = DEFAULT_BUDGET  # signed at most beyond receipts and leases under way
+    leases_max: int = 8  # leases under way; each is paid ahead with its budget
+
+    def __post_init__(self) -> None:
+        check_nanotons(self.deposit, "channel.deposit")
+        check_nanotons(self.advance, "channel.advance")
+        check_uint("channel.nonce", self.nonce, 64)
+        if type(self.leases_max) is not int or self.leases_max < 1:
+            raise ValueError(f"channel.leases_max must be a whole number above 0, got {self.leases_max!r}")
+        if type(self.delay_s) is not int or not DELAY_MIN_S <= self.delay_s <= DELAY_MAX_S:
+            raise ValueError(f"channel.delay_s must be {DELAY_MIN_S} to {DELAY_MAX_S} seconds, got {self.delay_s!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +101,17 @@ class ClientConfig:
     read_timeout_s: int = 120  # silence of a host that ends a request
     transparency: LogSettings | None = None  # what is used must also be in this log
     avoid_s: int = 300  # how long a host that cheated or failed verification is left out
+    payment: str = "treasury"  # or channel
+    channel: ChannelSettings | None = None  # with `payment: channel`, and only then
 
     def __post_init__(self) -> None:
         check_nanotons(self.budget, "budget")
         check_nanotons(self.price_cap, "price_cap")
         check_coefficient(self.coefficient_max)
+        if self.payment not in PAYMENTS:
+            raise ValueError(f"payment must be one of {', '.join(PAYMENTS)}, got {self.payment!r}")
+        if (self.payment == "channel") != (self.channel is not None):
+            raise ValueError("`payment: channel` and the settings under `channel` need each other")
         if self.tls and not self.direct:
             raise ValueError("tls needs direct: the relay ends TLS itself, and is not attested")
         if not 1 <= self.hosts <= LEASE_HOSTS_MAX:
@@ -129,6 +161,8 @@ def _read(values: dict[str, Any], folder: Path) -> ClientConfig:
         fields[name] = folder / fields[name]
     if "transparency" in fields:
         fields["transparency"] = parse_log_settings(fields["transparency"], folder)
+    if "channel" in fields:
+        fields["channel"] = _read_channel(fields["channel"])
     if "listen" in fields:
         fields["listen"] = _parse_address(fields["listen"])
     unknown = sorted(set(fields) - set(ClientConfig.__dataclass_fields__))
@@ -139,6 +173,13 @@ def _read(values: dict[str, Any], folder: Path) -> ClientConfig:
         if kind in {bool, int, str} and type(value) is not kind and name != "registry":
             raise ValueError(f"{name} must be {kind.__name__}")
     return ClientConfig(**fields)
+
+
+def _read_channel(value: object) -> ChannelSettings:
+    known = set(ChannelSettings.__dataclass_fields__)
+    if not isinstance(value, dict) or set(value) - known:
+        raise ValueError(f"channel may hold {', '.join(sorted(known))}")
+    return ChannelSettings(**value)
 
 
 def _check_keys(

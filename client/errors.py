@@ -10,6 +10,8 @@ ClientError
 ├── GatewayError                the gateway gave no usable answer
 │   ├── LeaseRefusedError       asked, and no (funds, model, signature)
 │   └── LeaseMismatchError      the lease is not what was asked for, or contradicts the registry
+├── ChannelUnusableError        the payment channel is not open, used up, or being closed
+├── BillRefusedError            the operator asks for a voucher that receipts and leases do not justify
 ├── NoHostError                 no host of the lease passed verification and takes work
 ├── HostRefusedError            a host (or the relay) refused the request before reading it
 ├── AnswerError                 the answer cannot be used
@@ -103,10 +105,10 @@ class GatewayError(ClientError):
 class LeaseRefusedError(GatewayError):
     """The gateway was asked for a lease, and said no."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, voucher_total: int | None = None) -> None:
         super().__init__(message)
-        self.args = (status, code, message)
-        self.status, self.code = status, code
+        self.args = (status, code, message, voucher_total)
+        self.status, self.code, self.voucher_total = status, code, voucher_total  # the voucher that would be enough
         self.kind = "invalid_request_error" if status < 500 else "server_error"
         self.should_retry = status in {429, 503}
         self.retry_after_ms = 1_000 if self.should_retry else None
@@ -118,6 +120,30 @@ class LeaseMismatchError(GatewayError):
     code = "lease_mismatch"
     should_retry = False
     retry_after_ms = None
+
+
+class ChannelUnusableError(ClientError):
+    """The payment channel cannot pay: not open, used up, or being closed. Nothing was signed."""
+
+    status = 402
+    code = "channel_unusable"
+    kind = "insufficient_quota"
+
+
+class BillRefusedError(ClientError):
+    """The operator asks for a voucher that receipts, leases and the advance do not justify. It was not signed."""
+
+    status = 402
+    code = "bill_refused"
+    kind = "insufficient_quota"
+
+    def __init__(self, asked: int, payable: int) -> None:
+        super().__init__(
+            f"the operator asks for a voucher of {asked} nanoton in all, receipts, leases and advance come to "
+            f"{payable}: wait until running leases have ended, compare the bills, or raise channel.advance"
+        )
+        self.args = (asked, payable)
+        self.asked, self.payable = asked, payable
 
 
 class NoHostError(ClientError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -15,6 +15,7 @@ from attestation.verdict import Verdict
 from attestation.xwing import Recipient
 from billing.lease_request import LeaseRequest, sign_lease_request
 from billing.money import Nanotons
+from client.channel import ChannelPayer
 from client.errors import NoHostError
 from client.lease import Candidate, LeaseOffer, check_lease
 from client.registry import ModelOffer, Registry, RegistryView
@@ -85,10 +86,12 @@ class LeaseManager:
         *,
         clock: Callable[[], datetime],
         random: Random,
+        payer: ChannelPayer | None = None,
     ) -> None:
+        """`payer` pays by vouchers; without one, leases are paid from what was deposited in the operator's treasury."""
         self._terms, self._wallet, self._registry = terms, wallet, registry
         self._verifier, self._transport = verifier, transport
-        self._clock, self._random = clock, random
+        self._clock, self._random, self._payer = clock, random, payer
         self._leases: dict[str, Lease] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._avoided: dict[bytes, datetime] = {}
@@ -182,10 +185,17 @@ class LeaseManager:
             issued_at=int(now.timestamp()),
         )
         order = sign_lease_request(request, self._wallet.key)
-        answer = await self._transport.take_lease(terms.gateway or view.endpoint, order)
-        return check_lease(
+
+        async def send(more: Mapping[str, object]) -> object:
+            return await self._transport.take_lease(terms.gateway or view.endpoint, {**order, **more})
+
+        answer = await (send({}) if self._payer is None else self._payer.pay(view, request, send))
+        lease = check_lease(
             answer, request, offer, coefficient_max=terms.coefficient_max, direct=terms.direct, now=self._clock()
         )
+        if self._payer is not None:
+            self._payer.granted(request, lease.grant)
+        return lease
 
     async def _verify_hosts(self, offer: LeaseOffer, taken_at: datetime) -> Lease:
         """Verify every candidate and make a sender for those that hold, with new sessions."""

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from attestation.verdict import Verdict
+from billing.bill import Bill
 from billing.errors import BillingError
 from billing.grant import Grant
 from billing.money import Nanotons
@@ -20,6 +21,7 @@ from client.errors import ReceiptInvalidError
 _SCHEMA = """CREATE TABLE IF NOT EXISTS receipts (
     request_hash BLOB PRIMARY KEY, request_id TEXT NOT NULL, model TEXT NOT NULL, signed BLOB NOT NULL,
     receipt_key BLOB NOT NULL, kept_at INTEGER NOT NULL)"""
+_SPENT = "CREATE TABLE IF NOT EXISTS spent (lease BLOB PRIMARY KEY, amount INTEGER NOT NULL)"
 _BY_REQUEST_ID = "CREATE INDEX IF NOT EXISTS receipts_by_request_id ON receipts (request_id)"
 
 
@@ -99,12 +101,23 @@ class ReceiptStore:
         with self._database:
             self._database.execute(_SCHEMA)
             self._database.execute(_BY_REQUEST_ID)
+            self._database.execute(_SPENT)
 
     def keep(self, signed: bytes, *, request_id: str, model: str, receipt_key: bytes, now: datetime) -> None:
         """Keep a verified receipt; the same request hash again changes nothing."""
-        row = (parse_receipt(signed).request_hash, request_id, model, signed, receipt_key, int(now.timestamp()))
+        receipt = parse_receipt(signed)
+        row = (receipt.request_hash, request_id, model, signed, receipt_key, int(now.timestamp()))
         with self._database:
-            self._database.execute("INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?, ?, ?)", row)
+            if self._database.execute("INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?, ?, ?)", row).rowcount:
+                self._database.execute(
+                    "INSERT INTO spent VALUES (?, ?) ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
+                    (receipt.lease, receipt.price),
+                )
+
+    def spent(self, lease: bytes) -> Nanotons:
+        """Return what the verified receipts of a lease come to."""
+        row = self._database.execute("SELECT amount FROM spent WHERE lease = ?", (lease,)).fetchone()
+        return Nanotons(row[0] if row else 0)
 
     def find(self, name: str) -> KeptReceipt | None:
         """Return the receipt of a request hash (hex) or request id."""
@@ -127,6 +140,11 @@ class ReceiptStore:
             (limit,),
         )
         return tuple(map(_kept, rows))
+
+    def bill(self, account: bytes) -> Bill:
+        """Return the account's bill by the receipts kept here, to compare with the operator's."""
+        receipts = (parse_receipt(row[0]) for row in self._database.execute("SELECT signed FROM receipts"))
+        return Bill(account=account, receipts={r.request_hash: r for r in receipts if r.account == account})
 
     def close(self) -> None:
         """Close the file."""

@@ -43,6 +43,7 @@ class RegistryView:
 
     seqno: int  # how often the owner changed something
     operator_key: bytes  # 32
+    operator_wallet: Address  # where it is paid
     endpoint: str
     models: Mapping[str, ModelOffer]
     reference: ReferenceValues
@@ -74,6 +75,7 @@ def view_registry(state: RegistryState, *, now: datetime, log: LoggedValues | No
     return RegistryView(
         seqno=state.seqno,
         operator_key=state.operator.public_key,
+        operator_wallet=state.operator.wallet,
         endpoint=state.operator.endpoint,
         models={offer.name: offer for offer in offers},
         reference=ReferenceValues(
@@ -119,6 +121,11 @@ class ChainRegistry:
             return cls(await ChainClient.connect(config), contract)
         except (ChainError, BillingError) as error:
             raise RegistryUnavailableError(f"the chain cannot be read: {error}") from error
+
+    @property
+    def chain(self) -> ChainClient:
+        """The connection, to read other accounts with; closed by `close`."""
+        return self._chain
 
     async def read(self) -> RegistryState:
         """Return the state parsed from the proved account."""

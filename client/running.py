@@ -14,7 +14,10 @@ from starlette.applications import Starlette
 
 from attestation.errors import FloorFileError
 from attestation.floor_store import FloorStore
+from billing.ton.channel import ChannelState
+from billing.ton.client import ChainClient
 from client.asking import Client, now_utc
+from client.channel import ChannelPayer
 from client.config import ClientConfig
 from client.errors import ConfigError
 from client.idempotency import IdempotencyCache
@@ -24,17 +27,26 @@ from client.registry import ChainRegistry, Registry, RegistrySource
 from client.sidecar import Sidecar, SidecarOptions
 from client.transport import Transport
 from client.verify import Verifier, load_policy
+from client.vouchers import VoucherStore
 from client.wallet import Wallet
+
+RECEIPTS, VOUCHERS = "receipts.sqlite", "vouchers.sqlite"  # in the state folder
 
 
 @asynccontextmanager
 async def open_client(
-    config: ClientConfig, wallet: Wallet, source: RegistrySource, *, clock: Callable[[], datetime] = now_utc
+    config: ClientConfig,
+    wallet: Wallet,
+    source: RegistrySource,
+    *,
+    chain: ChainClient | None = None,
+    clock: Callable[[], datetime] = now_utc,
 ) -> AsyncIterator[Sidecar]:
-    """Give a sidecar whose registry was read; closes everything at the end.
+    """Give a sidecar whose registry was read; closes everything at the end but `chain`, which reads the channel.
 
     Raises:
         ConfigError: the policy cannot be used.
+        ChannelUnusableError: leases are to be paid from a payment channel that is not open, or closed.
         RegistryUnavailableError: the registry cannot be read.
     """
     async with AsyncExitStack() as stack:
@@ -55,8 +67,17 @@ async def open_client(
         verifier = Verifier(policy, floors=_open_floors(config.state), clock=clock, random=os.urandom)
         transport = Transport(read_timeout_s=config.read_timeout_s, attested=verifier.tls_context)
         stack.push_async_callback(transport.close)
-        receipts = ReceiptStore(config.state / "receipts.sqlite")
+        receipts = ReceiptStore(config.state / RECEIPTS)
         stack.callback(receipts.close)
+        payer = None
+        if config.channel is not None:
+            if chain is None:
+                raise RuntimeError("a payment channel needs the chain")
+            vouchers = VoucherStore(config.state / VOUCHERS)
+            stack.callback(vouchers.close)
+            payer = ChannelPayer(config.channel, wallet, chain, vouchers, receipts, clock=clock)
+            gateway = config.gateway or registry.view().endpoint
+            await payer.start(registry.view(), lambda: transport.payment_terms(gateway))
         leases = LeaseManager(
             LeaseTerms(
                 gateway=config.gateway,
@@ -73,6 +94,7 @@ async def open_client(
             transport,
             clock=clock,
             random=os.urandom,
+            payer=payer,
         )
         yield Sidecar(
             Client(leases, transport, receipts, clock=clock),
@@ -83,6 +105,33 @@ async def open_client(
             kept=IdempotencyCache(clock),
             random=os.urandom,
         )
+
+
+async def close_channel(config: ClientConfig, *, clock: Callable[[], datetime] = now_utc) -> ChannelState:
+    """Close the payment channel of the settings at once, together with the operator; returns its last state.
+
+    Raises:
+        ConfigError: the settings name none.
+        ClientError: as `ChannelPayer.close`; or the registry cannot be read.
+    """
+    if config.channel is None:
+        raise ConfigError("the settings name no payment channel: nothing to close")
+    wallet, source = Wallet.open(config.wallet), await ChainRegistry.connect(config.lite_server, config.registry)
+    async with AsyncExitStack() as stack:
+        registry = Registry(
+            source, clock=clock, refresh_s=config.registry_refresh_s, age_max_s=config.registry_age_max_s
+        )
+        stack.push_async_callback(registry.close)
+        view = await registry.refresh()
+        transport = Transport(read_timeout_s=config.read_timeout_s)
+        stack.push_async_callback(transport.close)
+        receipts = ReceiptStore(config.state / RECEIPTS)
+        stack.callback(receipts.close)
+        vouchers = VoucherStore(config.state / VOUCHERS)
+        stack.callback(vouchers.close)
+        payer = ChannelPayer(config.channel, wallet, source.chain, vouchers, receipts, clock=clock)
+        gateway = config.gateway or view.endpoint
+        return await payer.close(view, lambda order: transport.close_channel(gateway, order))
 
 
 def _open_floors(state: Path) -> FloorStore:
@@ -120,7 +169,7 @@ async def run_sidecar(config: ClientConfig, ready: Callable[[str, str], None]) -
     """Serve until SIGINT or SIGTERM; `ready(url, account)` is called once callers can connect."""
     wallet = Wallet.open_or_create(config.wallet)
     source = await ChainRegistry.connect(config.lite_server, config.registry)
-    async with open_client(config, wallet, source) as sidecar:
+    async with open_client(config, wallet, source, chain=source.chain) as sidecar:
         listener = bind(config.listen)
         host, port = listener.getsockname()[:2]
         listener.listen(128)

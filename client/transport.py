@@ -13,6 +13,7 @@ import aiohttp
 
 from attestation.evidence import EVIDENCE_SIZE_MAX
 from attestation.tls import AttestedContext, PeerRefusedError
+from billing.money import NANOTONS_MAX
 from client.errors import GatewayError, LeaseRefusedError
 from client.lease import Candidate
 
@@ -93,18 +94,31 @@ class Transport:
             LeaseRefusedError: the gateway says no.
             GatewayError: no usable answer.
         """
-        url, timeout = f"{gateway.rstrip('/')}/v1/leases", aiohttp.ClientTimeout(total=LEASE_S)
+        return await self._ask("POST", f"{gateway.rstrip('/')}/v1/leases", order, "gives no lease")
+
+    async def close_channel(self, gateway: str, order: Mapping[str, Any]) -> object:
+        """Post a signed order to close the payment channel and return the JSON that comes back; raises as above."""
+        return await self._ask("POST", f"{gateway.rstrip('/')}/v1/channels/close", order, "does not close the channel")
+
+    async def payment_terms(self, gateway: str) -> object:
+        """Return the JSON that says how leases may be paid; raises as above."""
+        return await self._ask("GET", f"{gateway.rstrip('/')}/v1/payment", None, "does not say how to pay")
+
+    async def _ask(self, method: str, url: str, order: Mapping[str, Any] | None, refused: str) -> object:
+        timeout = aiohttp.ClientTimeout(total=LEASE_S)
         try:
-            async with self._http().post(url, json=order, timeout=timeout, allow_redirects=False) as response:
+            async with self._http().request(
+                method, url, json=order, timeout=timeout, allow_redirects=False
+            ) as response:
                 status, data = response.status, await _read(response, ANSWER_SIZE_MAX)
         except (TimeoutError, *_LOST) as error:
-            raise GatewayError(f"the gateway {gateway} cannot be reached: {type(error).__name__}") from error
+            raise GatewayError(f"the gateway cannot be reached at {url}: {type(error).__name__}") from error
         answer = _parse_json(data)
         if status == 200:
             return answer
         code, message = read_error(answer)
         if status in {400, 401, 402, 403, 404, 409, 413, 422, 429, 503}:
-            raise LeaseRefusedError(status, code, f"the gateway gives no lease: {message}")
+            raise LeaseRefusedError(status, code, f"the gateway {refused}: {message}", _voucher_total(answer))
         raise GatewayError(f"the gateway answered {status}: {message}")
 
     async def find_attested(self, candidate: Candidate) -> Candidate:
@@ -198,6 +212,13 @@ class Transport:
                 connector=connector, auto_decompress=False, trust_env=False, cookie_jar=jar
             )
         return self._session
+
+
+def _voucher_total(answer: object) -> int | None:
+    """The voucher a gateway asks for, nanotons in all; whether it may is for the payer to say."""
+    error = answer.get("error") if isinstance(answer, dict) else None
+    total = error.get("voucher_total") if isinstance(error, dict) else None
+    return total if type(total) is int and 0 <= total <= NANOTONS_MAX else None
 
 
 def read_error(answer: object) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from billing.batch import Batch
 from billing.books import Books
 from billing.claim_proof import ClaimProof
-from billing.entries import Entry, EntryKind
+from billing.entries import Entry, EntryKind, settling_account
 from billing.errors import BillingError, UnknownLeaseError
 from billing.grant import Grant, sign_grant
 from billing.hot_float import FloatReport
@@ -220,6 +220,16 @@ class Cashier:
         if self._settler is None or self._settler.float is None:
             raise TroubleError("the treasury was not read on the chain yet: ask again in a few seconds")
         return self._settler.claim_proof(payee)
+
+    def shortfall(self, *, force: bool = False) -> int:
+        """What the treasury lacks to pay everyone who is due (with `force`: owed anything), nanotons; 0 if nothing.
+
+        Claims on payment channels can be redeemed for it.
+        """
+        now, ledger = int(self._clock().timestamp()), self.books.ledger
+        due = sum(payable.amount for payable in ledger.payables() if force or self._policy.is_due(payable, now))
+        under_way = sum(ledger.balance(settling_account(batch.id)) for batch in self.books.open_batches())
+        return max(due + under_way - ledger.treasury(), 0)
 
     def statement(self) -> Statement:
         """The books now."""

@@ -11,6 +11,7 @@ relay: 127.0.0.1:8443         # where the relay listens, and clients send to
 transparency: {log: https://log.example.org, key: <log key>}   # optional, see attestation/transparency/settings.py
 books: postgresql://ledger@db.example/books   # optional; without it an SQLite file in `state`, see docs/LEDGER.md
 books_password: books.password   # optional, mode 0600; without it PGPASSFILE counts
+channels: {accept: true, delay_min_s: 3600, threshold: 500000000, max_age_s: 86400}   # see ChannelPolicy
 settlement: {sender: highload, threshold: 500000000, period_s: 3600}   # optional, see cluster/settlement_config.py
 
 `chain.second: {host, port, public_key}` is another lite-server, run by somebody else: both must show the same blocks. A
@@ -18,7 +19,7 @@ public network needs it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,15 @@ from attestation.transparency.settings import LogSettings, parse_log_settings
 from billing.errors import JournalPlaceError, KeyFileError
 from billing.journal_place import JournalPlace, PostgresPlace
 from billing.key_files import KeySource
+from billing.ton.channel_office import ChannelPolicy
 from billing.ton.client import DEVNET, MAINNET, TESTNET, ChainConfig, LiteServerConfig
 from cluster.errors import ConfigError
 from cluster.settlement_config import SettlementSettings, parse_settlement
 
 _KEYS = {"chain", "registry", "policy", "state", "operator_key", "treasury_key", "ticket_key", "relay"}
 _SECRETS = ("operator_key", "treasury_key", "ticket_key")
-_OPTIONAL = {"settlement", "transparency", "books", "books_password"}
+_OPTIONAL = {"settlement", "transparency", "books", "books_password", "channels"}
+_CHANNELS = {"accept", "delay_min_s", "threshold", "max_age_s"}
 _CHAIN = {"host", "port", "public_key", "network_id"}
 _CHAIN_TRUST = {"init_block", "trust_level"}
 _NO_REFERENCE = ReferenceValues(measurements=frozenset(), rims=frozenset(), models=frozenset())
@@ -58,6 +61,7 @@ class NetworkConfig:
     settlement: SettlementSettings
     books: JournalPlace  # by default an SQLite file in `state`
     transparency: LogSettings | None = None  # what admits hosts must also be in this log
+    channels: ChannelPolicy = field(default_factory=ChannelPolicy)  # from which payment channels clients may pay
 
     @classmethod
     def load(cls, path: Path) -> "NetworkConfig":
@@ -117,6 +121,7 @@ def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
         settlement=parse_settlement(settlement),
         books=_books(values, base),
         transparency=parse_log_settings(values["transparency"], base) if "transparency" in values else None,
+        channels=ChannelPolicy(**_mapping(values.get("channels", {}), "channels", set(), _CHANNELS)),
         state=base / values["state"],
         **secrets,
     )

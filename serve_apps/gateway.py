@@ -11,14 +11,17 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 
+from billing.channel_book import AgreedClose
 from billing.claim_proof import ClaimProof
 from billing.grant import Grant
+from billing.payment import CloseOrder
+from billing.ton.channel_office import ChannelPolicy
 from cluster.actors.handles import BILLING, REGISTRY, find
 from cluster.actors.scheduler import follow_fleet
 from cluster.config import NetworkConfig, read_secret
 from cluster.errors import TroubleError
 from cluster.fleet import FleetSnapshot
-from serve_apps.lease_api import build_app
+from serve_apps.lease_api import build_app, describe_payment
 from serve_apps.loopback import keep_replica_on_loopback
 
 BILLING_TIMEOUT_S = 10.0
@@ -27,7 +30,9 @@ BILLING_TIMEOUT_S = 10.0
 class RayDesk:
     """The lease desk of one gateway replica."""
 
-    def __init__(self, *, fleet: FleetSnapshot, relay: str, ticket_key: bytes) -> None:
+    def __init__(self, *, fleet: FleetSnapshot, relay: str, ticket_key: bytes, channels: ChannelPolicy) -> None:
+        self._channels = channels
+        self._treasury: str | None = None
         self.fleet = fleet
         self.relay = relay
         self.ticket_key = ticket_key
@@ -46,6 +51,17 @@ class RayDesk:
         proof: ClaimProof = await _ask_billing("claim", payee)
         return proof
 
+    async def close_channel(self, order: CloseOrder) -> AgreedClose:
+        """See serve_apps.lease_api.LeaseDesk."""
+        agreed: AgreedClose = await _ask_billing("close_channel", order)
+        return agreed
+
+    async def payment_terms(self) -> dict[str, Any]:
+        """See serve_apps.lease_api.LeaseDesk."""
+        if self._treasury is None:
+            self._treasury = await _ask_billing("ready")
+        return describe_payment(self._treasury, self._channels)
+
 
 async def _ask_billing(method: str, *arguments: object) -> Any:  # noqa: ANN401 - whatever the method returns
     try:
@@ -63,7 +79,12 @@ class Gateway:
         keep_replica_on_loopback()
         config = NetworkConfig.load(Path(config_path))
         fleet: FleetSnapshot = await find(REGISTRY).snapshot.remote()
-        self._desk = RayDesk(fleet=fleet, relay=f"http://{config.relay}", ticket_key=read_secret(config.ticket_key))
+        self._desk = RayDesk(
+            fleet=fleet,
+            relay=f"http://{config.relay}",
+            ticket_key=read_secret(config.ticket_key),
+            channels=config.channels,
+        )
         self._following = asyncio.create_task(follow_fleet(self._desk.take, version=fleet.version))
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -3,6 +3,8 @@
 | request | answer |
 | --- | --- |
 | POST /v1/leases | a lease: signed grant, relay, and for each candidate host a ticket |
+| GET /v1/payment | how leases may be paid: the treasury's address, the payment channels that are taken |
+| POST /v1/channels/close | a payment channel closed at once, as its client signed |
 | GET /v1/models | models of the on-chain registry with their prices |
 | GET /v1/hosts | every host with its state, what it proved, or why it was refused |
 | GET /v1/claims/{payee} | what a payee may claim from the vault, with its proof; payee is 0:<hex> |
@@ -21,17 +23,24 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from billing.channel_book import AgreedClose
 from billing.claim_proof import ClaimProof, parse_address
 from billing.errors import (
     BadSignatureError,
     BillingError,
+    ChainError,
+    ChannelError,
     InsufficientFundsError,
     MalformedRecordError,
     NothingToClaimError,
     SettlementError,
+    VoucherNeededError,
+    WrongContractError,
 )
 from billing.grant import Grant, verify_grant
 from billing.lease_request import verify_lease_request
+from billing.payment import CloseOrder, parse_close_order
+from billing.ton.channel_office import ChannelPolicy
 from cluster.errors import (
     ClusterError,
     LeaseRequestError,
@@ -70,12 +79,21 @@ class LeaseDesk(Protocol):
     async def place_hold(self, grant: Grant, order: Mapping[str, object]) -> bytes:
         """Hold the money by the client's signed order, and return the signed grant.
 
-        Raises BillingError, LeaseRequestError or TroubleError when that fails.
+        A payment beside the order is taken first. Raises BillingError, ChainError, LeaseRequestError or TroubleError
+        when that fails.
         """
         ...
 
     async def claim(self, payee: bytes) -> ClaimProof:
         """What a payee (33 bytes) may claim, and the proof; BillingError or TroubleError when there is none now."""
+        ...
+
+    async def payment_terms(self) -> dict[str, Any]:
+        """What `GET /v1/payment` answers."""
+        ...
+
+    async def close_channel(self, order: CloseOrder) -> AgreedClose:
+        """Close a payment channel; raises as `ChannelOffice.close`, or TroubleError."""
         ...
 
 
@@ -93,11 +111,15 @@ _REFUSALS: tuple[tuple[type[Exception], _Refusal], ...] = (  # the first that fi
     (LeaseRequestError, _Refusal(status=400, kind="invalid_request_error", code="invalid_lease_request")),
     (UnknownModelError, _Refusal(status=404, kind="invalid_request_error", code="model_not_found")),
     (InsufficientFundsError, _Refusal(status=402, kind="insufficient_quota", code="insufficient_funds")),
+    (VoucherNeededError, _Refusal(status=402, kind="insufficient_quota", code="voucher_needed")),
+    (ChannelError, _Refusal(status=402, kind="insufficient_quota", code="voucher_refused")),
+    (WrongContractError, _Refusal(status=402, kind="insufficient_quota", code="voucher_refused")),
     (NothingToClaimError, _Refusal(status=404, kind="invalid_request_error", code="nothing_to_claim")),
     (SettlementError, _Refusal(status=409, kind="invalid_request_error", code="claim_refused")),
     (NoEligibleHostError, _Refusal(status=503, kind="service_unavailable", code="no_eligible_host")),
     (BillingError, _Refusal(status=409, kind="invalid_request_error", code="lease_refused")),
     (TroubleError, _Refusal(status=503, kind="service_unavailable", code="try_again")),
+    (ChainError, _Refusal(status=503, kind="service_unavailable", code="try_again")),
 )
 
 
@@ -109,6 +131,23 @@ def build_app(desk: LeaseDesk, *, clock: Callable[[], datetime] = lambda: dateti
     async def create_lease(request: Request) -> JSONResponse:
         body = await _read_object(request)
         return JSONResponse(await grant_lease(desk, body, now=clock()))
+
+    @app.get("/v1/payment")
+    async def payment_terms() -> JSONResponse:
+        return JSONResponse(await desk.payment_terms())
+
+    @app.post("/v1/channels/close")
+    async def close_channel(request: Request) -> JSONResponse:
+        order = parse_close_order(await _read_object(request))
+        agreed = await desk.close_channel(order)
+        return JSONResponse(
+            {
+                "total": agreed.total,
+                "valid_until": agreed.valid_until,
+                "client_signature": agreed.client_signature.hex(),
+                "operator_signature": agreed.operator_signature.hex(),
+            }
+        )
 
     @app.get("/v1/models")
     async def list_models() -> JSONResponse:
@@ -132,6 +171,7 @@ def build_app(desk: LeaseDesk, *, clock: Callable[[], datetime] = lambda: dateti
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(BillingError, _on_refusal)
     app.add_exception_handler(ClusterError, _on_refusal)
+    app.add_exception_handler(ChainError, _on_refusal)
     return app
 
 
@@ -159,6 +199,12 @@ async def grant_lease(desk: LeaseDesk, body: Mapping[str, object], *, now: datet
         "relay": desk.relay,
         "candidates": [_candidate(host, grant, coefficients, desk.ticket_key) for host in hosts],
     }
+
+
+def describe_payment(treasury: str, channels: ChannelPolicy) -> dict[str, Any]:
+    """How leases may be paid, as JSON. The keys and the wallet in a channel's terms are the registry's."""
+    taken = {"delay_min_s": channels.delay_min_s} if channels.accept else None
+    return {"treasury": treasury, "channel": taken}
 
 
 def describe_model(model: ModelOffer) -> dict[str, Any]:
@@ -260,10 +306,11 @@ async def _on_refusal(_: Request, error: Exception) -> JSONResponse:
     refusal = next((refusal for kind, refusal in _REFUSALS if isinstance(error, kind)), None)
     if refusal is None:
         raise error
-    return _error(refusal, str(error))
+    asked = {"voucher_total": error.asked} if isinstance(error, VoucherNeededError) else {}
+    return _error(refusal, str(error), **asked)
 
 
-def _error(refusal: _Refusal, message: str) -> JSONResponse:
-    body = {"error": {"message": message, "type": refusal.kind, "param": None, "code": refusal.code}}
+def _error(refusal: _Refusal, message: str, **more: int) -> JSONResponse:
+    body = {"error": {"message": message, "type": refusal.kind, "param": None, "code": refusal.code, **more}}
     headers = {"retry-after": str(RETRY_AFTER_S)} if refusal.status == 503 else None
     return JSONResponse(body, status_code=refusal.status, headers=headers)

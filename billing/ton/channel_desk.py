@@ -39,9 +39,9 @@ from billing.ton.wallet import Transfer, Wallet, pay
 from billing.voucher import redemption_bytes
 from billing.wire import SIGNATURE_SIZE
 
-__all__ = ["ClientDesk", "close_together", "redeem"]
+__all__ = ["ClientDesk", "close_together", "redeem", "redemption_order"]
 
-VALID_S = 120  # of a redemption
+VALID_S = 120  # of a redemption, at least; at most twice that
 DEPLOY_FEE = 1_000_000  # nanotons on top of the first deposit: what its transaction costs, twice over
 
 
@@ -132,17 +132,29 @@ async def redeem(chain: ChainClient, terms: ChannelTerms, voucher: bytes, key: E
     """
     before = await channel_account(chain, terms)
     state = parse_channel(before)
+    await chain.send(redeem_message(before.address, redemption_order(state, voucher, key)))
+    return await _wait(chain, before, lambda after: after.redeemed > state.redeemed)
+
+
+def redemption_order(state: ChannelState, voucher: bytes, key: Ed25519PrivateKey) -> SignedOrder:
+    """The operator's order to redeem a signed voucher from a channel in this state.
+
+    The same again for VALID_S seconds of the chain's time and more, as long as nothing was redeemed: what is sent
+    again after a crash are the same bytes, without a record of them.
+
+    Raises:
+        MalformedRecordError, BadSignatureError, ChannelMismatchError: it is no voucher for this channel.
+        ChannelRefusesError: the contract would refuse it.
+    """
     total = check_redeemable(state.deposit(), voucher).total
-    valid_until = state.proved_at + VALID_S
-    redemption = redemption_bytes(terms.channel, redeemed=state.redeemed, total=total, valid_until=valid_until)
-    order = SignedOrder(
+    valid_until = (state.proved_at // VALID_S + 2) * VALID_S
+    record = redemption_bytes(state.terms.channel, redeemed=state.redeemed, total=total, valid_until=valid_until)
+    return SignedOrder(
         total=total,
         valid_until=valid_until,
         client_signature=voucher[-SIGNATURE_SIZE:],
-        operator_signature=key.sign(redemption),
+        operator_signature=key.sign(record),
     )
-    await chain.send(redeem_message(before.address, order))
-    return await _wait(chain, before, lambda after: after.redeemed > state.redeemed)
 
 
 async def close_together(chain: ChainClient, terms: ChannelTerms, order: SignedOrder) -> ChannelState:

@@ -6,6 +6,7 @@ treasury equals the balance on the chain to the nanoton:
 | what came in | entries |
 | --- | --- |
 | transfer whose body is op "CHRY" and a client's public key | deposit to that client |
+| what a payment channel known to the books paid on a voucher | redemption: less claim, its fee a chain fee |
 | a claim the vault paid | payment to that payee, and a refund of what it attached beyond its gas |
 | the vault's owner taking its surplus | withdrawal |
 | any other transfer | funding by the operator |
@@ -25,6 +26,7 @@ from billing.entries import CHAIN_FEES, OPERATOR_CAPITAL, TREASURY, Entry, Entry
 from billing.ledger import Ledger
 from billing.money import Nanotons
 from billing.ton.cells import payee_of
+from billing.ton.channel import OP_PAYOUT
 from billing.ton.highload import OP_INTERNAL_TRANSFER
 from billing.ton.registry import OP_ANCHOR
 from billing.ton.transaction import Message, Transaction
@@ -45,6 +47,7 @@ __all__ = [
 OP_DEPOSIT = 0x43485259  # "CHRY"
 OP_EXCESSES = 0xD53276DB  # the customary operation of returned change
 DEPOSIT_BITS = 32 + 256
+PAYOUT_BITS = 32 + 64
 
 
 def deposit_body(account: bytes) -> Cell:
@@ -94,10 +97,20 @@ def _incoming(transaction: Transaction, message: Message, ledger: Ledger, now: i
         return (_withdrawal(name, -amount, now),)
     if message.bounced or message.operation == OP_EXCESSES:
         return (_refund(name, amount, now),)
+    return (_received(transaction, message, amount, ledger, now),)
+
+
+def _received(transaction: Transaction, message: Message, amount: int, ledger: Ledger, now: int) -> Entry:
+    """Whose the money is that somebody sent, and that stayed."""
+    name = _name(transaction)
+    channel = _paying_channel(message, ledger)
+    if channel is not None:
+        redeemed = message.body.begin_parse().skip_bits(32).load_uint(64)
+        return ledger.channels.plan_redemption(name, channel, redeemed, amount, now=now)
     account = _depositor(message)
     if account is not None and not transaction.outgoing:
-        return (ledger.plan_deposit(name, account, amount, now=now),)
-    return (ledger.plan_funding(name, amount, now=now),)
+        return ledger.plan_deposit(name, account, amount, now=now)
+    return ledger.plan_funding(name, amount, now=now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +163,14 @@ def _depositor(message: Message) -> bytes | None:
     if len(body.bits) != DEPOSIT_BITS or body.refs or message.operation != OP_DEPOSIT:
         return None
     return bytes(body.begin_parse().skip_bits(32).load_bytes(32))
+
+
+def _paying_channel(message: Message, ledger: Ledger) -> bytes | None:
+    """The account id of the channel that sent this payout; its code was proved when its first voucher was booked."""
+    if message.operation != OP_PAYOUT or len(message.body.bits) != PAYOUT_BITS or message.source is None:
+        return None
+    workchain, account = message.source[:1], message.source[1:]
+    return account if workchain == b"\x00" and ledger.channels.get(account) is not None else None
 
 
 def _withdrawal(name: str, amount: int, now: int) -> Entry:

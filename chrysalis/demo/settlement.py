@@ -4,8 +4,10 @@ import psutil
 from pytoniq_core import Address
 
 from billing.batch import BatchState, PayoutState
+from billing.entries import channel_account
 from billing.money import format_ton
 from billing.ton.cells import payee_of
+from billing.ton.channel import read_channel
 from billing.ton.client import ChainClient
 from billing.ton.registry import read_registry
 from billing.totals import PayeeTotal
@@ -19,6 +21,7 @@ async def show_settlement(story: Story) -> Statement:
     screen, network = story.screen, story.network
     screen.step("Settlement in one batch, read back from the chain with proofs")
     await until(lambda: charged(story) == story.verified, "not every receipt was posted to the ledger")
+    await show_redemption(story)
     report = network.billing("settle")
     statement: Statement = network.billing("statement")
     books = report.reconciliation
@@ -40,6 +43,20 @@ async def show_settlement(story: Story) -> Statement:
     screen.say(f"anchored in the registry: epoch {registry.anchor_epoch}, root {registry.anchor_root.hex()}")
     screen.done()
     return statement
+
+
+async def show_redemption(story: Story) -> None:
+    """What the client signed is in the treasury, and no more than that."""
+    screen, network = story.screen, story.network
+    terms = network.channel_terms()
+    owing = channel_account(terms.channel.account)
+    await until(lambda: owing not in network.billing("statement").balances, "the vouchers were not redeemed")
+    async with await ChainClient.connect(network.chain.config) as chain:
+        state = await read_channel(chain, terms)
+    expect(state.redeemed >= story.verified, f"{state.redeemed} redeemed, {story.verified} charged")
+    screen.say(
+        f"vouchers redeemed: {format_ton(state.redeemed)} TON; {format_ton(state.payable)} TON are the client's still"
+    )
 
 
 def show_privacy(story: Story) -> int:

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from attestation.simulate import Fault
 from attestation.verdict import TeeKind
 from billing.money import format_ton
+from billing.ton.channel import read_channel
+from billing.ton.client import ChainClient
 from chrysalis.demo.asking import Caller, Reply
 from chrysalis.demo.screen import Screen
 from chrysalis.local.hosts import HostSpec, RunningEnclave
-from chrysalis.local.network import TON, LocalNetwork
+from chrysalis.local.network import LocalNetwork
 from cluster.cashier import Statement
 from cluster.errors import ClusterError
 
-DEPOSIT = 5 * TON
 PATIENCE_S = 30.0
 HOSTS = (
     HostSpec(name="anna-tdx", title="Anna's host (TDX, one GPU)", tee=TeeKind.TDX, gpus=1),
@@ -132,13 +133,14 @@ def show_placement(story: Story) -> None:
 
 
 async def show_client(story: Story) -> None:
-    """Deposit, sidecar, one answer in one piece and one streamed."""
+    """Payment channel, sidecar, one answer in one piece and one streamed."""
     screen, network = story.screen, story.network
     screen.step("A client verifies the hosts itself and asks, with the OpenAI SDK")
-    await network.deposit(DEPOSIT)
     network.start_client()
-    await until(lambda: network.billing("available", network.account) == DEPOSIT, "the deposit was not booked")
-    screen.say(f"deposit of {format_ton(DEPOSIT)} TON seen on the chain with proofs and booked")
+    async with await ChainClient.connect(network.chain.config) as chain:
+        channel = await read_channel(chain, network.channel_terms())
+    screen.say(f"payment channel {channel.address.to_str()}: {format_ton(channel.payable)} TON, the client's until it")
+    screen.say("signs: each lease is paid by a cumulative voucher, which the operator redeems from the contract")
     caller = Caller(network.sidecar_url, network.plan.model_name)
     try:
         first = await caller.ask(SENTENCES[0])

@@ -18,6 +18,7 @@ from attestation.simulate import SimulatedVendors
 from attestation.verdict import TeeKind
 from billing.money import Nanotons
 from billing.tariff import Tariff
+from billing.ton.channel import ChannelTerms
 from billing.ton.client import ChainClient
 from billing.ton.deposits import deposit_transfer
 from billing.ton.registry import Measurement, ModelTerms, OperatorTerms
@@ -40,6 +41,7 @@ TON = 1_000_000_000
 FAUCET = 100 * TON
 TREASURY_CAPITAL = 2 * TON  # pays chain fees until the operator's share does
 FEE_PERMILLE = 50
+CHANNEL_DELAY_S = 3600
 CALL_TIMEOUT_S = 60.0
 SHORT_FOLDER = "/tmp"  # noqa: S108  below TMPDIR the paths of unix sockets may grow too long; mkdtemp makes it private
 KIND_NUMBERS = {TeeKind.TDX: 1, TeeKind.SEV_SNP: 2}
@@ -57,6 +59,7 @@ class NetworkPlan:
     engine: str = "torch"
     sender: SenderKind = SenderKind.HIGHLOAD  # the kind of treasury
     folder: Path | None = None  # kept; None: a temporary one that `stop` removes
+    channel: int = 5 * TON  # nanotons in the payment channel that the sidecar opens; 0: it pays from `deposit`
 
 
 @dataclass(slots=True)
@@ -171,6 +174,7 @@ class LocalNetwork:
             registry=self.registry,
             relay=self.relay_address,
             settlement=self.settlement,
+            channels={"threshold": 100_000_000},
             transparency=log,
         )
         write_client_settings(
@@ -180,6 +184,7 @@ class LocalNetwork:
             listen=f"{LOOPBACK}:{self.port(1)}",
             budget=300_000_000,
             price_cap=20_000_000,
+            channel={"deposit": self.plan.channel, "delay_s": CHANNEL_DELAY_S} if self.plan.channel else None,
             transparency=log,
         )
 
@@ -263,6 +268,19 @@ class LocalNetwork:
 
     # --- client ------------------------------------------------------------------------------------------------------
 
+    def channel_terms(self) -> ChannelTerms:
+        """The terms of the payment channel between the client and the operator."""
+        wallet = Wallet(public_key=self.account, network_id=self.chain.config.network_id)
+        return ChannelTerms(
+            network_id=self.chain.config.network_id,
+            client=wallet.address,
+            client_key=self.account,
+            operator=self.treasury.address,
+            operator_key=self._operator_key(),
+            delay_s=CHANNEL_DELAY_S,
+            nonce=0,
+        )
+
     async def deposit(self, amount: int) -> None:
         """Send money from the client's wallet to the operator's treasury, in the client's name."""
         key = read_signing_key(self.folder / "client" / "wallet.key")
@@ -271,7 +289,7 @@ class LocalNetwork:
             await pay(chain, self.chain_wallet(key), key, [transfer], now=datetime.now(UTC))
 
     def start_client(self) -> str:
-        """The sidecar; returns the base URL of its OpenAI interface."""
+        """The sidecar, which opens its payment channel; returns the base URL of its OpenAI interface."""
         argv = [sys.executable, "-m", "client", "--config", str(self.folder / "client" / "client.yaml")]
         program, ready = self.supervisor.start_reporting("client", argv, timeout_s=CALL_TIMEOUT_S)
         self.client_pid = program.pid

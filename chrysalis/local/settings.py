@@ -37,6 +37,7 @@ def write_operator_settings(
     registry: Address,
     relay: str,
     settlement: dict[str, Any],
+    channels: dict[str, int],
     transparency: dict[str, Any],
 ) -> Path:
     """The operator's settings file; key files and policy.yaml lie beside it."""
@@ -52,6 +53,7 @@ def write_operator_settings(
             "ticket_key": "ticket.key",
             "relay": relay,
             "settlement": settlement,
+            "channels": channels,
             "transparency": transparency,
         },
     )
@@ -65,9 +67,11 @@ def write_client_settings(
     listen: str,
     budget: int,
     price_cap: int,
+    channel: dict[str, int] | None,
     transparency: dict[str, Any],
 ) -> Path:
-    """The client's settings file; wallet.key and policy.yaml lie beside it."""
+    """The client's settings file; wallet.key and policy.yaml lie beside it. It pays from `channel`, if there is one."""
+    payment = {"payment": "treasury"} if channel is None else {"payment": "channel", "channel": channel}
     return _write(
         folder / "client.yaml",
         {
@@ -78,6 +82,7 @@ def write_client_settings(
             "listen": listen,
             "budget": budget,
             "price_cap": price_cap,
+            **payment,
             "transparency": transparency,
         },
     )

@@ -10,15 +10,19 @@ from pathlib import Path
 
 from pytoniq_core import Address
 
+from billing.channel_book import AgreedClose
 from billing.claim_proof import ClaimProof
 from billing.errors import BillingError, ChainError, JournalBusyError, JournalLostError
 from billing.grant import Grant
+from billing.payment import CloseOrder
+from billing.ton.channel_watch import WatchReport
 from billing.ton.client import ChainClient
 from billing.ton.settler import Settler, TickReport
 from cluster.actors.handles import REGISTRY, find
 from cluster.address_book import HostKey
 from cluster.cashier import Cashier, Posted, Statement
 from cluster.config import NetworkConfig, read_signing_key
+from cluster.counter import Counter
 from cluster.settlement_config import make_treasury
 
 TICK_S = 1.0
@@ -55,10 +59,19 @@ class BillingActor:
             state=config.state,
         )
         self._cashier = await _open_books(config)
+        self._counter = Counter(
+            self._cashier,
+            network_id=config.chain.network_id,
+            payee=self._wallet.address,
+            operator_key=read_signing_key(config.operator_key),
+            policy=config.channels,
+        )
         self._attaching = asyncio.Lock()
         self._attached = False
         self._report: TickReport | None = None
+        self._watch_report: WatchReport | None = None
         self._following = asyncio.create_task(self._follow_chain())
+        self._watching = asyncio.create_task(self._watch_channels())
 
     async def ready(self) -> str:
         """Returns (the treasury's address) once the books are open."""
@@ -66,8 +79,12 @@ class BillingActor:
         return address
 
     async def place_hold(self, grant: Grant, order: Mapping[str, object]) -> bytes:
-        """Hold a lease's money by the client's signed order, and sign its grant; asked again, the same."""
-        return self._cashier.place_hold(grant, order)
+        """Take the voucher beside a client's signed order, hold a lease's money, sign its grant; again, the same."""
+        return await self._counter.place_hold(grant, order)
+
+    async def close_channel(self, order: CloseOrder) -> AgreedClose:
+        """Close a client's payment channel at once, as it signed; see `ChannelOffice.close`."""
+        return await self._counter.office.close(order)
 
     async def post(self, receipts: Sequence[bytes]) -> tuple[Posted, ...]:
         """Pay for signed receipts, each once; refusals are final."""
@@ -80,6 +97,7 @@ class BillingActor:
     async def settle(self, force: bool = False, timeout_s: float = 60.0) -> TickReport:
         """Pay who is due (with `force`, everyone who is owed anything) and wait until the chain confirmed it."""
         await self._attach()
+        await self._counter.watch.round(needed=self._cashier.shortfall(force=force))
         return await self._cashier.settle(force=force, timeout_s=timeout_s)
 
     async def tick(self) -> TickReport:
@@ -103,6 +121,10 @@ class BillingActor:
         """What the last look at the chain found, None before the first."""
         return self._report
 
+    async def last_watch(self) -> WatchReport | None:
+        """What the last round over the payment channels did, None before the first."""
+        return self._watch_report
+
     async def _attach(self) -> None:
         """Reach the chain, unless it was reached before; ChainError when it does not answer."""
         async with self._attaching:
@@ -123,6 +145,7 @@ class BillingActor:
                     acknowledged=settings.acknowledged,
                 )
             )
+            self._counter.attach(chain)
             self._attached = True
 
     async def _follow_chain(self) -> None:
@@ -141,6 +164,20 @@ class BillingActor:
                 _log.warning("the treasury was not read at %s: %s", datetime.now(UTC), error)
             except Exception:  # noqa: BLE001  a full disk, for example: this loop must not end unseen
                 _log.exception("the treasury is not followed")
+            await asyncio.sleep(TICK_S)
+
+    async def _watch_channels(self) -> None:
+        """Redeem vouchers in time, apart from settlement: trouble there must not keep a client's deadline waiting."""
+        while True:
+            try:
+                await self._attach()
+                self._watch_report = await self._counter.watch.round(needed=self._cashier.shortfall())
+                for trouble in self._watch_report.trouble:
+                    _log.warning(trouble)
+            except (ChainError, BillingError) as error:
+                _log.warning("payment channels were not watched at %s: %s", datetime.now(UTC), error)
+            except Exception:  # noqa: BLE001  as above
+                _log.exception("payment channels are not watched")
             await asyncio.sleep(TICK_S)
 
 

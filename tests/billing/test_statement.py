@@ -16,12 +16,14 @@ from billing.entries import TREASURY, Entry, EntryKind, Posting, client_account,
 from billing.errors import MalformedRecordError, MissingPriceError, PriceFileError
 from billing.ledger import Ledger
 from billing.money import NANOTONS_PER_TON, Nanotons
+from billing.payment import Payment
 from billing.price_file import parse_prices
 from billing.receipt import sign_receipt
 from billing.settlement import Accepted, Delivered, Sent, SettlementPolicy, Signed, plan_batches, step
 from billing.statement import Party, Role, balances, daily_totals, make_statement
 from billing.statement_csv import statement_csv
 from billing.tariff import Usage
+from billing.voucher import VOUCHER_SIZE
 from tests.billing.support import ACCOUNT, HOST_KEY, NOW, PAYEES, THOUGHTFUL, make_grant, make_receipt
 from tests.billing.test_settlement import MESSAGE
 
@@ -147,6 +149,23 @@ def test_money_of_nobody_known_is_not_passed_over() -> None:
 def test_a_period_that_ends_before_it_begins_is_refused() -> None:
     with pytest.raises(ValueError, match="before it begins"):
         make_statement([], OPERATOR, start=5, end=4)
+
+
+def test_vouchers_credit_their_client_and_a_lost_channel_is_the_operators_loss() -> None:
+    life, channel = Life(), b"\x01" * 32
+    channels = life.ledger.channels
+    payment = Payment(wallet=bytes(32), delay_s=3600, nonce=0, voucher=bytes(VOUCHER_SIZE))
+    life.post(channels.plan_voucher(channel, ACCOUNT, payment, Nanotons(1000), now=life.now))
+    life.post(channels.plan_redemption("1", channel, 400, 390, now=life.now))
+    life.post(life.ledger.plan_hold(make_grant(1, slices=(900, 0, 0), not_after=life.now + DAY), now=life.now))
+    shares = balances(life.entries, end=NOW + DAY)
+    assert {party.role: share.amount for party, share in shares.items()} == {Role.CLIENT: 1000, Role.OPERATOR: -10}
+    assert sum(share.amount for share in shares.values()) == life.ledger.treasury() + 600
+    life.post(channels.plan_loss(channel, life.ledger.available(ACCOUNT), now=life.now))
+    shares = balances(life.entries, end=NOW + DAY)
+    assert {party.role: share.amount for party, share in shares.items()} == {Role.CLIENT: 900, Role.OPERATOR: -510}
+    statement = make_statement(life.entries, CLIENT, start=0, end=NOW + DAY)
+    assert [(m.kind, m.amount) for m in statement.movements] == [(EntryKind.VOUCHER, 1000), (EntryKind.LOSS, -100)]
 
 
 # --- csv and prices ---------------------------------------------------------------------------------------------------

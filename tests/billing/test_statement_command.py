@@ -62,7 +62,7 @@ def test_a_statement_is_printed_for_people(books: Books, run) -> None:
 
 def test_balances_sum_to_the_treasury(books: Books, run) -> None:
     described = json.loads(run("balances", "--json").stdout)
-    assert described["treasury"] == sum(row["amount"] for row in described["balances"]) == 200_000
+    assert described["treasury_and_claims"] == sum(row["amount"] for row in described["balances"]) == 200_000
     assert PAYEE in run("balances").stdout
 
 

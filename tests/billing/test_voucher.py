@@ -338,6 +338,6 @@ def test_a_bill_with_a_forged_or_second_receipt_or_beyond_a_slice_is_refused() -
 
 def test_a_client_signs_what_its_receipts_and_its_advance_come_to_and_no_more() -> None:
     own = bill(*SIGNED)
-    assert check_asked(Nanotons(own.total + 100), own, advance=Nanotons(100)) == own.total + 100
+    assert check_asked(Nanotons(own.total + 100), own.total, advance=Nanotons(100)) == own.total + 100
     with pytest.raises(OverbilledError):
-        check_asked(Nanotons(own.total + 101), own, advance=Nanotons(100))
+        check_asked(Nanotons(own.total + 101), own.total, advance=Nanotons(100))

@@ -26,6 +26,7 @@ from billing.key_files import KeySource
 from billing.lease_request import LeaseRequest, verify_lease_request
 from billing.money import Nanotons
 from billing.tariff import Tariff
+from billing.ton.client import ChainClient
 from billing.ton.owner import Ownership
 from billing.ton.registry import Measurement, ModelTerms, OperatorTerms, RegistryState
 from client.config import ClientConfig, LiteServer
@@ -74,7 +75,9 @@ class StaticRegistry:
         pass
 
 
-def make_registry(hosts: list[SimulatedHost], operator: bytes, endpoint: str, **changes: Any) -> RegistryState:
+def make_registry(
+    hosts: list[SimulatedHost], operator: bytes, endpoint: str, *, wallet: Address | None = None, **changes: Any
+) -> RegistryState:
     fields: dict[str, Any] = {
         "network_id": -777,
         "seqno": 1,
@@ -83,7 +86,7 @@ def make_registry(hosts: list[SimulatedHost], operator: bytes, endpoint: str, **
         "rims": frozenset().union(*(host.rim_digests() for host in hosts)),
         "models": {MODEL: ModelTerms(name="echo", tariff=TARIFF, context=32768)},
         "operator": OperatorTerms(
-            public_key=operator, endpoint=endpoint, wallet=Address((0, bytes(32))), fee_permille=50
+            public_key=operator, endpoint=endpoint, wallet=wallet or Address((0, bytes(32))), fee_permille=50
         ),
         "anchor_epoch": 0,
         "anchor_root": bytes(32),
@@ -141,6 +144,7 @@ class Operator:
     leases: list[Grant] = field(default_factory=list)
     orders: list[LeaseRequest] = field(default_factory=list)
     sealed: list[tuple[bytes, bytes]] = field(default_factory=list)  # host id, bytes
+    payment: object = field(default_factory=lambda: {"treasury": "0:00", "channel": {"delay_min_s": 3600}})
     url: str = ""
 
     @property
@@ -151,6 +155,7 @@ class Operator:
     async def serve(self) -> AsyncIterator[None]:
         app = web.Application(client_max_size=2 << 20)
         app.router.add_post("/v1/leases", self._lease)
+        app.router.add_get("/v1/payment", self._payment)
         app.router.add_post("/h/{host}/{what}", self._relay)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2, handler_cancellation=True)
         await runner.setup()
@@ -196,6 +201,9 @@ class Operator:
             ],
         }
         return web.json_response(answer | self.answer_changes)
+
+    async def _payment(self, _: web.Request) -> web.Response:
+        return web.json_response(self.payment)
 
     async def _relay(self, request: web.Request) -> web.StreamResponse:
         host, body = bytes.fromhex(request.match_info["host"]), await request.read()
@@ -323,10 +331,14 @@ async def run_network(
     engine: Callable[[], Any] = EchoEngine,
     allowed: list[SimulatedHost] | None = None,
     enclave_changes: dict[str, Any] | None = None,
+    operator: Operator | None = None,
+    operator_wallet: Address | None = None,
+    chain: ChainClient | None = None,
+    wallet_key: Ed25519PrivateKey | None = None,
     **changes: Any,
 ) -> AsyncIterator[Network]:
     async with contextlib.AsyncExitStack() as stack:
-        operator = Operator()
+        operator = operator or Operator()
         for number, host in enumerate(hosts):
             payee = bytes([0]) + bytes([number + 1]) * 32
             enclave = await start_enclave(
@@ -336,9 +348,11 @@ async def run_network(
             operator.enclaves.append(enclave)
         await stack.enter_async_context(operator.serve())
         write_policy(folder / "policy.yaml", vendors)
-        registry = StaticRegistry(make_registry(allowed or hosts, operator.public_key, operator.url))
-        config, wallet, clock = make_config(folder, **changes), Wallet.create(folder / "wallet.key"), Clock()
-        sidecar = await stack.enter_async_context(open_client(config, wallet, registry, clock=clock))
+        state = make_registry(allowed or hosts, operator.public_key, operator.url, wallet=operator_wallet)
+        registry = StaticRegistry(state)
+        wallet = Wallet(wallet_key) if wallet_key else Wallet.create(folder / "wallet.key")
+        config, clock = make_config(folder, **changes), Clock()
+        sidecar = await stack.enter_async_context(open_client(config, wallet, registry, chain=chain, clock=clock))
         url = await stack.enter_async_context(serve_sidecar(sidecar))
         yield Network(
             operator=operator, registry=registry, sidecar=sidecar, wallet=wallet, clock=clock, url=url, config=config

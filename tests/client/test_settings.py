@@ -12,8 +12,9 @@ import yaml
 
 from attestation.verdict import Tier
 from billing.key_files import KeySource
+from billing.money import Nanotons
 from client import errors
-from client.config import load_config
+from client.config import ChannelSettings, load_config
 from client.errors import ClientError, ConfigError, WalletError
 from client.running import bind
 from client.verify import load_policy
@@ -43,6 +44,12 @@ def test_settings_are_read_with_safe_defaults(tmp_path: Path) -> None:
     assert load_config(write(tmp_path, listen="[::1]:0")).listen == ("::1", 0)
 
 
+def test_a_client_pays_from_its_channel_when_the_settings_say_so(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, payment="channel", channel={"deposit": 5, "nonce": 7}))
+    assert config.channel == ChannelSettings(deposit=Nanotons(5), nonce=7)
+    assert load_config(write(tmp_path)).channel is None
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -59,6 +66,17 @@ def test_settings_are_read_with_safe_defaults(tmp_path: Path) -> None:
         ({"body_max": 1 << 20}, "body_max"),
         ({"direct": "yes"}, "direct"),
         ({"tls": True}, "tls needs direct"),
+        ({"payment": "cash"}, "payment must be one of treasury, channel"),
+        ({"payment": "channel"}, "need each other"),
+        ({"channel": {"deposit": 5}}, "need each other"),
+        ({"payment": "channel", "channel": {"deposit": -1}}, r"channel\.deposit"),
+        ({"payment": "channel", "channel": {"deposit": 1.5}}, r"channel\.deposit"),
+        ({"payment": "channel", "channel": {"advance": 1 << 63}}, r"channel\.advance"),
+        ({"payment": "channel", "channel": {"delay_s": 60}}, r"channel\.delay_s"),
+        ({"payment": "channel", "channel": {"nonce": 1 << 64}}, r"channel\.nonce"),
+        ({"payment": "channel", "channel": {"colour": "red"}}, "channel may hold"),
+        ({"payment": "channel", "channel": {"leases_max": 0}}, r"channel\.leases_max"),
+        ({"payment": "channel", "channel": 7}, "channel may hold"),
         ({"gateway": 7}, "gateway"),
         ({"read_timeout_s": 0}, "read_timeout_s"),
         ({"registry_age_max_s": 1}, "registry_age_max_s"),

@@ -3,24 +3,43 @@
 import asyncio
 import base64
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from billing.errors import ChainUnreachableError, JournalBusyError, JournalLostError, NothingToClaimError
+from billing.errors import (
+    BadSignatureError,
+    ChainUnreachableError,
+    InsufficientFundsError,
+    JournalBusyError,
+    JournalLostError,
+    MalformedRecordError,
+    NothingToClaimError,
+)
+from billing.grant import Grant, HostSlice
 from billing.journal import Journal
+from billing.lease_request import LeaseRequest, sign_lease_request
+from billing.money import Nanotons
+from billing.payment import Payment, payment_fields
 from billing.settlement import SettlementPolicy
+from billing.tariff import Tariff
 from billing.ton.devnet import running_devnet
+from billing.voucher import VOUCHER_SIZE, Voucher, sign_voucher
 from cluster.actors import billing
 from cluster.actors.billing import BillingActor
 from cluster.cashier import Cashier
 from cluster.errors import TroubleError
+from cluster.lease import lease_id
 from tests.billing.ton.world import payees
 from tests.cluster.operators import vault_operator
 
 ACCOUNT = b"\x0a" * 32
+OPERATOR = Ed25519PrivateKey.from_private_bytes(b"\xab" * 32)
+CLIENT = Ed25519PrivateKey.from_private_bytes(b"\xcd" * 32)
 
 
 @pytest.fixture
@@ -55,6 +74,7 @@ async def actors() -> AsyncIterator[list[BillingActor]]:
     yield started
     for actor in started:
         actor._following.cancel()
+        actor._watching.cancel()
         actor._cashier.close()
 
 
@@ -147,6 +167,48 @@ async def test_an_actor_waits_for_a_database_that_does_not_answer(settings, acto
     actor = await asyncio.wait_for(start(settings, actors), 5)
     assert await actor.imbalance() == 0
     assert answers == []
+
+
+async def test_without_the_chain_no_voucher_is_taken_and_the_watch_goes_on(settings, actors, monkeypatch) -> None:
+    monkeypatch.setattr(billing, "TICK_S", 0.01)
+    actor = await start(settings, actors)
+    request = LeaseRequest(
+        operator=OPERATOR.public_key().public_bytes_raw(),
+        account=CLIENT.public_key().public_bytes_raw(),
+        model="m",
+        tier="open",
+        hosts=1,
+        budget=Nanotons(5),
+        request_id=bytes(16),
+        issued_at=int(time.time()),
+    )
+    grant = Grant(
+        lease=lease_id(request),
+        account=request.account,
+        operator=request.operator,
+        model_root=bytes(32),
+        tariff=Tariff(prompt_price=1, completion_price=1),
+        hosts=(HostSlice(host_id=bytes(8), slice=Nanotons(5), coefficient=1000),),
+        not_after=request.issued_at + 600,
+    )
+    terms = actor._counter._states.terms(request.account, payment(b"\x00" * VOUCHER_SIZE))
+    voucher = sign_voucher(Voucher(channel=terms.channel, total=Nanotons(5)), CLIENT)
+    order = sign_lease_request(request, CLIENT)
+    with pytest.raises(ChainUnreachableError):
+        await actor.place_hold(grant, {**order, "payment": payment_fields(payment(voucher))})
+    with pytest.raises(BadSignatureError):
+        await actor.place_hold(grant, {**order, "payment": payment_fields(payment(voucher[:-64] + bytes(64)))})
+    with pytest.raises(MalformedRecordError):
+        await actor.place_hold(grant, {**order, "payment": {"voucher": ""}})
+    with pytest.raises(InsufficientFundsError):
+        await actor.place_hold(grant, order)
+    assert await actor.available(request.account) == 0
+    assert not actor._watching.done()
+    assert await actor.last_watch() is None
+
+
+def payment(voucher: bytes) -> Payment:
+    return Payment(wallet=bytes(32), delay_s=3600, nonce=0, voucher=voucher)
 
 
 async def test_a_new_actor_waits_until_its_predecessor_has_ended(settings, actors) -> None:

@@ -50,6 +50,7 @@ def test_settings_are_read_with_paths_relative_to_the_file(write, tmp_path) -> N
     assert config.state == tmp_path / "state"
     assert config.chain.network_id == -777
     assert config.settlement.policy.threshold == 5
+    assert (config.channels.accept, config.channels.threshold) == (True, 500_000_000)
     assert config.books == tmp_path / "state" / "books.sqlite"
 
 
@@ -74,6 +75,11 @@ def test_books_may_be_kept_in_postgresql(write, tmp_path) -> None:
         pytest.param({"books": "sqlite:///books"}, "postgresql://", id="books-nowhere"),
         pytest.param({"books": 7}, "books must be", id="books-of-another-kind"),
         pytest.param({"books_password": "x"}, "name the database", id="password-for-nothing"),
+        pytest.param({"channels": {"treshold": 1}}, "treshold", id="misspelt-channels"),
+        pytest.param({"channels": {"threshold": 9_999_999}}, "threshold must be at least", id="redeemed-at-a-loss"),
+        pytest.param({"channels": {"accept": "yes"}}, "accept must be true or false", id="perhaps-accepted"),
+        pytest.param({"channels": {"delay_min_s": -1}}, "delay_min_s", id="negative-delay"),
+        pytest.param({"channels": {"max_age_s": 1.5}}, "max_age_s", id="fraction-of-a-second"),
         pytest.param({"policy": "nowhere.yaml"}, "cannot read", id="no-policy"),
     ],
 )

@@ -6,18 +6,34 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attestation.verdict import Tier
+from billing.channel_book import AgreedClose
 from billing.claim_proof import ClaimProof, format_address, prove_claim
 from billing.entitlements import Entitlements
-from billing.errors import InsufficientFundsError, MissingEntitlementsError
+from billing.errors import (
+    ChainUnreachableError,
+    ChannelEndingError,
+    ChannelMismatchError,
+    ChannelRefusesError,
+    ChannelTermsError,
+    InsufficientFundsError,
+    MissingEntitlementsError,
+    VoucherNeededError,
+    VoucherNotCoveredError,
+    VoucherNotLaterError,
+    WrongContractError,
+)
 from billing.grant import Grant, sign_grant, verify_grant
 from billing.lease_request import LeaseRequest, sign_lease_request, verify_lease_request
 from billing.money import Nanotons
+from billing.payment import CloseOrder, Payment, close_order_fields, payment_fields
+from billing.ton.channel_office import ChannelPolicy
+from billing.voucher import VOUCHER_SIZE
 from cluster.errors import TroubleError
 from cluster.host_state import Refused, joining, step
 from cluster.lease import check_ordered
 from cluster.model import HostHints
 from cluster.ticket import check_ticket
-from serve_apps.lease_api import BODY_SIZE_MAX, build_app
+from serve_apps.lease_api import BODY_SIZE_MAX, build_app, describe_payment
 from tests.cluster.fleets import MODEL, NOW, active, fleet, name_bytes
 from tests.serve.asgi import Answer, Web
 
@@ -38,6 +54,7 @@ class Desk:
         self.relay = "http://127.0.0.1:8443"
         self.ticket_key = b"\x0f" * 32
         self.trouble: Exception | None = None
+        self.policy = ChannelPolicy(delay_min_s=7200)
         self.holds: dict[bytes, Grant] = {}
 
     async def place_hold(self, grant: Grant, order: Mapping[str, object]) -> bytes:
@@ -50,6 +67,19 @@ class Desk:
         if self.trouble:
             raise self.trouble
         return prove_claim(CLAIMS, payee, network_id=-777, vault=b"\x00" + b"v" * 32, seqno=7)
+
+    async def close_channel(self, order: CloseOrder) -> AgreedClose:
+        if self.trouble:
+            raise self.trouble
+        return AgreedClose(
+            total=order.total,
+            valid_until=order.valid_until,
+            client_signature=order.signature,
+            operator_signature=b"\x02" * 64,
+        )
+
+    async def payment_terms(self) -> dict[str, object]:
+        return describe_payment("0:ab", self.policy)
 
 
 def order(*, key: Ed25519PrivateKey = CLIENT, **changes) -> dict[str, str | int]:
@@ -154,6 +184,86 @@ async def test_billing_in_trouble_asks_to_try_again(web, desk) -> None:
     answer = await web.post("/v1/leases", order())
     check_error(answer, 503, "try_again")
     assert answer.headers["retry-after"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status", "code"),
+    [
+        pytest.param(ChannelTermsError("none"), 402, "voucher_refused", id="terms"),
+        pytest.param(ChannelEndingError("0:ab", "closed"), 402, "voucher_refused", id="closed"),
+        pytest.param(ChannelMismatchError("a", "b"), 402, "voucher_refused", id="another-channel"),
+        pytest.param(VoucherNotLaterError(1, 2), 402, "voucher_refused", id="not-later"),
+        pytest.param(VoucherNotCoveredError(2, 1), 402, "voucher_refused", id="not-covered"),
+        pytest.param(WrongContractError("0:ab", "absent"), 402, "voucher_refused", id="not-opened"),
+        pytest.param(ChainUnreachableError("a", "b"), 503, "try_again", id="chain-away"),
+    ],
+)
+async def test_each_refusal_of_a_voucher_has_its_code(web, desk, trouble, status, code) -> None:
+    desk.trouble = trouble
+    assert check_error(await web.post("/v1/leases", order()), status, code) == str(trouble)
+
+
+async def test_a_client_that_was_served_up_to_its_voucher_is_told_what_to_sign(web, desk) -> None:
+    desk.trouble = VoucherNeededError(1234, 1000)
+    answer = await web.post("/v1/leases", order())
+    error = answer.json()["error"]
+    assert (answer.status, error["code"], error["voucher_total"]) == (402, "voucher_needed", 1234)
+    assert "at least 1234 in all" in error["message"]
+
+
+CLOSE = CloseOrder(
+    account=CLIENT.public_key().public_bytes_raw(),
+    payment=Payment(wallet=bytes(32), delay_s=3600, nonce=(1 << 64) - 1, voucher=bytes(VOUCHER_SIZE)),
+    total=Nanotons(5),
+    valid_until=SECONDS + 60,
+    signature=b"\x01" * 64,
+)
+
+
+async def test_a_channel_is_closed_by_the_clients_order(web, desk) -> None:
+    answer = await web.post("/v1/channels/close", close_order_fields(CLOSE))
+    assert (answer.status, answer.json()) == (
+        200,
+        {
+            "total": 5,
+            "valid_until": SECONDS + 60,
+            "client_signature": "01" * 64,
+            "operator_signature": "02" * 64,
+        },
+    )
+    desk.trouble = ChannelRefusesError("leases are held")
+    check_error(await web.post("/v1/channels/close", close_order_fields(CLOSE)), 402, "voucher_refused")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"total": -1},
+        {"total": 1 << 63},
+        {"total": "5"},
+        {"total": True},
+        {"valid_until": 1 << 32},
+        {"account": "AB" * 32},
+        {"signature": "01" * 63},
+        {"payment": None},
+        {"payment": {**payment_fields(CLOSE.payment), "nonce": 7}},
+        {"payment": {**payment_fields(CLOSE.payment), "nonce": str(1 << 64)}},
+        {"payment": {**payment_fields(CLOSE.payment), "delay_s": 1.5}},
+        {"payment": {**payment_fields(CLOSE.payment), "more": 1}},
+        {"payment": {**payment_fields(CLOSE.payment), "voucher": "00" * (VOUCHER_SIZE + 1)}},
+        {"more": 1},
+    ],
+    ids=str,
+)
+async def test_a_close_order_that_is_none_is_refused(web, changes) -> None:
+    answer = await web.post("/v1/channels/close", close_order_fields(CLOSE) | changes)
+    check_error(answer, 400, "malformed_request")
+
+
+async def test_how_leases_may_be_paid(web, desk) -> None:
+    assert (await web.get("/v1/payment")).json() == {"treasury": "0:ab", "channel": {"delay_min_s": 7200}}
+    desk.policy = ChannelPolicy(accept=False)
+    assert (await web.get("/v1/payment")).json() == {"treasury": "0:ab", "channel": None}
 
 
 async def test_no_eligible_host_says_why_for_each(web, desk) -> None:
