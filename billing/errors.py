@@ -56,6 +56,7 @@ BillingError                        asked, and the answer is no; asking again ch
 │   └── TransferSkippedError        the wallet took the message, and did not make the transfer
 ├── ProofRejectedError              a chain answer whose proof does not hold
 ├── WrongContractError              the account is not the contract it should be
+├── UnknownOperatorError            the registry names no such operator
 ├── WrongNetworkError               the lite-server serves another network
 └── MessageRejectedError            the chain refused the message
 
@@ -728,6 +729,21 @@ class WrongContractError(BillingError):
 
     def __str__(self) -> str:
         return f"{self.address} is not the expected contract ({self.why}): check the configured address"
+
+
+class UnknownOperatorError(BillingError):
+    """The registry names no such operator, or cannot tell which of several is meant."""
+
+    def __init__(self, wanted: str, known: tuple[str, ...]) -> None:
+        super().__init__(wanted, known)
+        self.wanted = wanted
+        self.known = known
+
+    def __str__(self) -> str:
+        return (
+            f"the registry does not name exactly one operator {self.wanted}: ask its owner to enter it, or use one of "
+            f"{', '.join(self.known) or 'none'}"
+        )
 
 
 class WrongNetworkError(BillingError):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from attestation.sealing import Random
 from attestation.session import SessionSender
@@ -15,7 +16,7 @@ from attestation.verdict import Verdict
 from attestation.xwing import Recipient
 from billing.lease_request import LeaseRequest, sign_lease_request
 from billing.money import Nanotons
-from client.errors import NoHostError
+from client.errors import GatewayError, LeaseRefusedError, NoHostError
 from client.lease import Candidate, LeaseOffer, check_lease
 from client.registry import ModelOffer, Registry, RegistryView
 from client.transport import HostUnreachableError, Transport
@@ -63,7 +64,7 @@ class Lease:
 class LeaseTerms:
     """What the client asks for in every lease."""
 
-    gateway: str  # empty: the operator's endpoint in the registry
+    gateway: str  # empty: the operator's endpoints in the registry
     direct: bool
     tls: bool
     hosts: int
@@ -170,9 +171,9 @@ class LeaseManager:
         )
 
     async def _take(self, view: RegistryView, offer: ModelOffer) -> LeaseOffer:
-        now, terms = self._clock(), self._terms
+        now, terms, operator = self._clock(), self._terms, view.operator()
         request = LeaseRequest(
-            operator=view.operator_key,
+            operator=operator.key,
             account=self._wallet.account,
             model=offer.name,
             tier=self._verifier.policy.required_tier.value,
@@ -182,10 +183,21 @@ class LeaseManager:
             issued_at=int(now.timestamp()),
         )
         order = sign_lease_request(request, self._wallet.key)
-        answer = await self._transport.take_lease(terms.gateway or view.endpoint, order)
+        answer = await self._ask(operator.endpoints if not terms.gateway else (terms.gateway,), order)
         return check_lease(
             answer, request, offer, coefficient_max=terms.coefficient_max, direct=terms.direct, now=self._clock()
         )
+
+    async def _ask(self, gateways: Sequence[str], order: Mapping[str, Any]) -> object:
+        """Ask the first gateway that answers; a refusal is an answer, and the same order books one lease at most."""
+        for gateway in gateways[:-1]:
+            try:
+                return await self._transport.take_lease(gateway, order)
+            except LeaseRefusedError:
+                raise
+            except GatewayError as error:
+                _log.warning("%s; the operator's next gateway is asked", error)
+        return await self._transport.take_lease(gateways[-1], order)
 
     async def _verify_hosts(self, offer: LeaseOffer, taken_at: datetime) -> Lease:
         """Verify every candidate and make a sender for those that hold, with new sessions."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -20,9 +20,9 @@ from attestation.transparency.reader import LogReader
 from billing.errors import BillingError, ChainError
 from billing.tariff import Tariff
 from billing.ton.client import ChainClient, ChainConfig
-from billing.ton.registry import RegistryState, read_registry
+from billing.ton.registry import Operator, OperatorStatus, RegistryState, read_registry
 from client.config import LiteServer
-from client.errors import ConfigError, RegistryUnavailableError, UnknownModelError
+from client.errors import ConfigError, OperatorChoiceError, RegistryUnavailableError, UnknownModelError
 
 _log = logging.getLogger(__name__)
 
@@ -38,15 +38,31 @@ class ModelOffer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorOffer:
+    """One operator of the registry."""
+
+    id: int
+    name: str
+    key: bytes  # 32, signs grants
+    endpoints: tuple[str, ...]  # of its gateways, in the order to try them
+    status: OperatorStatus
+    tariffs: Mapping[bytes, Tariff]  # by manifest root, of every model
+
+    def __str__(self) -> str:
+        return f"{self.id} ({self.name}, {self.status.name.lower()}, key {self.key.hex()})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryView:
     """What governance says, at one moment."""
 
     seqno: int  # how often the owner changed something
-    operator_key: bytes  # 32
-    endpoint: str
-    models: Mapping[str, ModelOffer]
+    operators: tuple[OperatorOffer, ...]
+    wanted: str  # the operator in the client's settings; empty for the only one
+    models: Mapping[str, ModelOffer]  # at the prices of the operator that was chosen, or the models' own without one
     reference: ReferenceValues
     read_at: datetime
+    policy_digest: bytes  # SHA-256 of the policy file that governance published; zeros for none
     log: LoggedValues | None = None  # what the transparency log says, where one is configured
 
     @property
@@ -64,23 +80,70 @@ class RegistryView:
             raise UnknownModelError(name, tuple(sorted(self.models)))
         return self.models[name]
 
+    def operator(self) -> OperatorOffer:
+        """Return the operator to take leases from.
 
-def view_registry(state: RegistryState, *, now: datetime, log: LoggedValues | None = None) -> RegistryView:
+        Raises:
+            OperatorChoiceError: none or several are meant, or the one that is meant takes no leases.
+        """
+        return choose_operator(self.operators, self.wanted)
+
+
+def choose_operator(operators: Sequence[OperatorOffer], wanted: str) -> OperatorOffer:
+    """Return the operator that is meant by its id or public key in hex, or the only active one.
+
+    Raises:
+        OperatorChoiceError: none or several are meant, or the one that is meant takes no leases.
+    """
+    known = tuple(map(str, operators))
+    active = [each for each in operators if each.status is OperatorStatus.ACTIVE]
+    if not wanted:
+        if len(active) == 1:
+            return active[0]
+        raise OperatorChoiceError("no operator is active" if not active else "several operators are active", known)
+    found = [each for each in operators if wanted.lower() in (str(each.id), each.key.hex())]
+    if len(found) != 1:
+        raise OperatorChoiceError(f"{len(found) or 'no'} operators are called {wanted!r}", known)
+    if found[0] not in active:
+        raise OperatorChoiceError(f"operator {wanted} is {found[0].status.name.lower()}", known)
+    return found[0]
+
+
+def view_registry(
+    state: RegistryState, *, now: datetime, log: LoggedValues | None = None, wanted: str = ""
+) -> RegistryView:
     """Return the parts of a proved registry state that the client decides by."""
+    operators = tuple(_offer(operator, state) for _, operator in sorted(state.operators.items()))
+    try:
+        tariffs = choose_operator(operators, wanted).tariffs
+    except OperatorChoiceError:  # whoever asks for a lease is told; models are listed all the same
+        tariffs = {root: terms.tariff for root, terms in state.models.items()}
     offers = [
-        ModelOffer(name=terms.name, root=root, tariff=terms.tariff, context=terms.context)
+        ModelOffer(name=terms.name, root=root, tariff=tariffs[root], context=terms.context)
         for root, terms in sorted(state.models.items())
     ]
     return RegistryView(
         seqno=state.seqno,
-        operator_key=state.operator.public_key,
-        endpoint=state.operator.endpoint,
+        operators=operators,
+        wanted=wanted,
         models={offer.name: offer for offer in offers},
         reference=ReferenceValues(
             measurements=frozenset(state.measurements), rims=state.rims, models=frozenset(state.models)
         ),
         read_at=now,
+        policy_digest=state.policy.digest,
         log=log,
+    )
+
+
+def _offer(operator: Operator, state: RegistryState) -> OperatorOffer:
+    return OperatorOffer(
+        id=operator.id,
+        name=operator.terms.name,
+        key=operator.terms.public_key,
+        endpoints=operator.terms.endpoints,
+        status=operator.terms.status,
+        tariffs={root: operator.tariff(root, terms) for root, terms in state.models.items()},
     )
 
 
@@ -140,8 +203,9 @@ class Registry:
         refresh_s: int,
         age_max_s: int,
         log: LogReader | None = None,
+        operator: str = "",
     ) -> None:
-        self._source, self._clock, self._log = source, clock, log
+        self._source, self._clock, self._log, self._operator = source, clock, log, operator
         self._contradiction = ""  # why the log is not believed any more
         self._refresh_s, self._age_max_s = refresh_s, age_max_s
         self._view: RegistryView | None = None
@@ -178,7 +242,8 @@ class Registry:
             raise RegistryUnavailableError(
                 f"the lite-server shows registry change {state.seqno}, {self._view.seqno} was seen before: use another"
             )
-        before, self._view = self._view, view_registry(state, now=self._clock(), log=await self._read_log())
+        log = await self._read_log(state)
+        before, self._view = self._view, view_registry(state, now=self._clock(), log=log, wanted=self._operator)
         for missing in set(self._view.unlogged) - set(before.unlogged if before else ()):
             _log.warning("allowed by the registry, and not used: %s", missing)
         return self._view
@@ -200,11 +265,14 @@ class Registry:
             )
         return self._view
 
-    async def _read_log(self) -> LoggedValues | None:
+    async def _read_log(self, state: RegistryState) -> LoggedValues | None:
         if self._log is None:
             return None
         try:
-            return await asyncio.to_thread(self._log.read, now=self._clock())
+            logged = await asyncio.to_thread(self._log.read, now=self._clock())
+            if (seen := state.policy.checkpoint) is not None:
+                self._log.check_contains(seen.log, size=seen.size, root=seen.root)
+            return logged
         except LogSplitViewError as error:  # proof that the log lies: nothing is done by it any more
             self._contradiction = f"the transparency log cannot be believed: {error}"
             raise RegistryUnavailableError(self._contradiction) from error

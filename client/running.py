@@ -44,6 +44,7 @@ async def open_client(
             refresh_s=config.registry_refresh_s,
             age_max_s=config.registry_age_max_s,
             log=config.transparency.reader(config.state / "transparency") if config.transparency else None,
+            operator=config.operator,
         )
         stack.push_async_callback(registry.close)
         try:

@@ -107,8 +107,9 @@ class Settler:
             return self._books.plan_settlement(policy, now=now)
         registry = await read_registry(self._chain, self._registry)
         known = max((batch.anchor.epoch for batch in self._books.batches().values() if batch.anchor), default=0)
-        if registry.anchor_epoch > known:
-            raise BooksRolledBackError(registry.anchor_epoch, known)
+        anchored, _ = registry.anchor_of(self._wallet.address)
+        if anchored > known:
+            raise BooksRolledBackError(anchored, known)
         root = totals_root(self._books.ledger.totals())
         return self._books.plan_settlement(policy, now=now, anchor=Anchor(epoch=known + 1, root=root))
 
