@@ -18,7 +18,7 @@ from billing.lease_request import LeaseRequest, sign_lease_request
 from billing.money import Nanotons
 from client.errors import GatewayError, LeaseRefusedError, NoHostError
 from client.lease import Candidate, LeaseOffer, check_lease
-from client.registry import ModelOffer, Registry, RegistryView
+from client.registry import ModelOffer, OperatorOffer, Registry
 from client.transport import HostUnreachableError, Transport
 from client.verify import HostUnverifiedError, Verifier
 from client.wallet import Wallet
@@ -101,19 +101,20 @@ class LeaseManager:
         """Return a lease for the model; never `instead_of`, which the caller found used up.
 
         Raises:
-            ClientError: the registry is not readable, the gateway gives none, or no host of it holds.
+            ClientError: the registry is not readable or names no operator that is meant, the gateway gives no lease, or
+                no host of it holds.
         """
         view = self._registry.view()
-        offer = view.model(model)
+        offer, operator = view.model(model), view.operator()
         self._verifier.use_reference(view.reference, view.log)
         async with self._locks[model]:
             lease = self._leases.get(model)
-            if lease is not None and lease is not instead_of and self._is_fresh(lease, offer):
+            if lease is not None and lease is not instead_of and self._is_fresh(lease, offer, operator):
                 if self._is_usable(lease):
                     return lease
                 lease = await self._verify_hosts(lease.offer, lease.taken_at)
             else:
-                lease = await self._verify_hosts(await self._take(view, offer), self._clock())
+                lease = await self._verify_hosts(await self._take(operator, offer), self._clock())
             if not lease.hosts:
                 self._leases.pop(model, None)
                 raise NoHostError(model, lease.refused)
@@ -162,16 +163,17 @@ class LeaseManager:
     def _is_avoided(self, host_id: bytes) -> bool:
         return self._avoided.get(host_id, self._clock()) > self._clock()
 
-    def _is_fresh(self, lease: Lease, offer: ModelOffer) -> bool:
-        return lease.offer.model == offer and lease.offer.ends_at > self._clock() + RENEW_BEFORE
+    def _is_fresh(self, lease: Lease, offer: ModelOffer, operator: OperatorOffer) -> bool:
+        same = (lease.offer.model, lease.offer.grant.operator) == (offer, operator.key)
+        return same and lease.offer.ends_at > self._clock() + RENEW_BEFORE
 
     def _is_usable(self, lease: Lease) -> bool:
         return lease.ends_at > self._clock() + RENEW_BEFORE and all(
             not self._is_avoided(host.id) and self._verifier.held(host.id) is not None for host in lease.hosts
         )
 
-    async def _take(self, view: RegistryView, offer: ModelOffer) -> LeaseOffer:
-        now, terms, operator = self._clock(), self._terms, view.operator()
+    async def _take(self, operator: OperatorOffer, offer: ModelOffer) -> LeaseOffer:
+        now, terms = self._clock(), self._terms
         request = LeaseRequest(
             operator=operator.key,
             account=self._wallet.account,

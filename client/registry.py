@@ -21,6 +21,7 @@ from billing.errors import BillingError, ChainError
 from billing.tariff import Tariff
 from billing.ton.client import ChainClient, ChainConfig
 from billing.ton.registry import Operator, OperatorStatus, RegistryState, read_registry
+from billing.ton.registry_entries import NO_DIGEST
 from client.config import LiteServer
 from client.errors import ConfigError, OperatorChoiceError, RegistryUnavailableError, UnknownModelError
 
@@ -206,10 +207,19 @@ class Registry:
         operator: str = "",
     ) -> None:
         self._source, self._clock, self._log, self._operator = source, clock, log, operator
+        self._policy_digest: bytes | None = None  # of our own policy file
         self._contradiction = ""  # why the log is not believed any more
         self._refresh_s, self._age_max_s = refresh_s, age_max_s
         self._view: RegistryView | None = None
         self._task: asyncio.Task[None] | None = None
+
+    def compare_policy(self, digest: bytes) -> None:
+        """Warn, at the next reading and at each change, when governance names another policy file than ours.
+
+        Args:
+            digest: SHA-256 of our policy file.
+        """
+        self._policy_digest = digest
 
     async def start(self) -> None:
         """Read once, then keep reading.
@@ -244,9 +254,18 @@ class Registry:
             )
         log = await self._read_log(state)
         before, self._view = self._view, view_registry(state, now=self._clock(), log=log, wanted=self._operator)
+        if self._policy_digest is not None and (before is None or before.policy_digest != self._view.policy_digest):
+            self._warn_of_policy(self._view.policy_digest)
         for missing in set(self._view.unlogged) - set(before.unlogged if before else ()):
             _log.warning("allowed by the registry, and not used: %s", missing)
         return self._view
+
+    def _warn_of_policy(self, published: bytes) -> None:
+        if published not in (NO_DIGEST, self._policy_digest):
+            _log.warning(
+                "governance names the policy file with SHA-256 %s, and yours is another: compare the two",
+                published.hex(),
+            )
 
     def view(self) -> RegistryView:
         """Return the newest view.

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 
 import uvicorn
@@ -35,6 +36,7 @@ async def open_client(
 
     Raises:
         ConfigError: the policy cannot be used.
+        OperatorChoiceError: the settings mean no operator of the registry that takes leases.
         RegistryUnavailableError: the registry cannot be read.
     """
     async with AsyncExitStack() as stack:
@@ -48,10 +50,13 @@ async def open_client(
         )
         stack.push_async_callback(registry.close)
         try:
-            policy = load_policy(config.policy.read_text(encoding="utf-8"), network_id=config.lite_server.network_id)
+            text = config.policy.read_bytes()
+            policy = load_policy(text.decode(), network_id=config.lite_server.network_id)
         except OSError as error:
             raise ConfigError(f"cannot read the policy {config.policy}: {error.strerror}") from error
+        registry.compare_policy(sha256(text).digest())
         await registry.start()
+        registry.view().operator()  # settings that mean no operator are said now, not at the first request
         config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         verifier = Verifier(policy, floors=_open_floors(config.state), clock=clock, random=os.urandom)
         transport = Transport(read_timeout_s=config.read_timeout_s, attested=verifier.tls_context)

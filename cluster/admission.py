@@ -34,9 +34,7 @@ class NetworkTerms:
     log: LoggedValues | None = None  # what the transparency log says, where one is configured
 
     @classmethod
-    def from_registry(
-        cls, state: RegistryState, log: LoggedValues | None = None, *, operator: bytes
-    ) -> "NetworkTerms":
+    def from_registry(cls, state: RegistryState, log: LoggedValues | None = None, *, operator: bytes) -> "NetworkTerms":
         """The terms in a registry state that was read with proofs, and in a log that was verified.
 
         Args:

@@ -104,7 +104,7 @@ class Operator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryState:
-    """Everything the registry says. Keys of measurements, rims and models are 32 bytes, those of operators their ids."""
+    """Everything the registry says. Measurements, rims and models are under 32 bytes, operators under their ids."""
 
     network_id: int
     seqno: int  # how often the owner changed something
@@ -153,8 +153,8 @@ def registry_init(
     if len(anchors) != len(operators):
         raise ValueError("each operator must have a wallet of its own: anchors are told apart by it")
     entries = {
-        check_uint("operator id", id, ID_BITS): begin_cell().store_bit(0).store_ref(terms.cell())
-        for id, terms in operators.items()
+        check_uint("operator id", operator_id, ID_BITS): begin_cell().store_bit(0).store_ref(terms.cell())
+        for operator_id, terms in operators.items()
     }
     lists = begin_cell().store_uint(0, 3).store_dict(_dictionary(ID_BITS, entries)).end_cell()
     data = (
@@ -205,7 +205,7 @@ def parse_registry(account: AccountState) -> RegistryState:
         return _parse_state(data.begin_parse())
 
 
-def parse_operator(account: AccountState, id: int) -> Operator:
+def parse_operator(account: AccountState, operator_id: int) -> Operator:
     """One operator in a proved account; of the others, only the path to this one is looked at.
 
     Raises:
@@ -217,11 +217,11 @@ def parse_operator(account: AccountState, id: int) -> Operator:
         s = data.begin_parse()
         lists = [s.load_ref() for _ in range(3)][-1].begin_parse()
         operators = [lists.load_maybe_ref() for _ in range(4)][-1]
-        leaf = lookup(operators, id, ID_BITS) if operators else None
+        leaf = lookup(operators, operator_id, ID_BITS) if operators else None
         if leaf is not None:
             anchors = s.skip_bits(32 + 32).load_maybe_ref()
-            return _parse_operator(id, leaf, lambda wallet: _anchor_under(anchors, wallet))
-    raise UnknownOperatorError(str(id), ())
+            return _parse_operator(operator_id, leaf, lambda wallet: _anchor_under(anchors, wallet))
+    raise UnknownOperatorError(str(operator_id), ())
 
 
 def set_measurement_body(measurement_id: bytes, measurement: Measurement, *, query_id: int = 0) -> Cell:
@@ -255,25 +255,25 @@ def remove_model_body(root: bytes, *, query_id: int = 0) -> Cell:
     return order_body(OP_REMOVE_MODEL, query_id).store_bytes(_key(root)).end_cell()
 
 
-def set_operator_body(id: int, terms: OperatorTerms, *, query_id: int = 0) -> Cell:
+def set_operator_body(operator_id: int, terms: OperatorTerms, *, query_id: int = 0) -> Cell:
     """Name an operator, or change its terms. Its prices stay, and its anchor goes along to another wallet."""
-    return _operator_order(OP_SET_OPERATOR, id, query_id).store_ref(terms.cell()).end_cell()
+    return _operator_order(OP_SET_OPERATOR, operator_id, query_id).store_ref(terms.cell()).end_cell()
 
 
-def remove_operator_body(id: int, *, query_id: int = 0) -> Cell:
+def remove_operator_body(operator_id: int, *, query_id: int = 0) -> Cell:
     """Name an operator no longer; its prices and its anchor are forgotten."""
-    return _operator_order(OP_REMOVE_OPERATOR, id, query_id).end_cell()
+    return _operator_order(OP_REMOVE_OPERATOR, operator_id, query_id).end_cell()
 
 
-def set_price_body(id: int, root: bytes, tariff: Tariff, *, query_id: int = 0) -> Cell:
+def set_price_body(operator_id: int, root: bytes, tariff: Tariff, *, query_id: int = 0) -> Cell:
     """Let one operator charge its own prices for a model."""
-    body = _operator_order(OP_SET_PRICE, id, query_id).store_bytes(_key(root))
+    body = _operator_order(OP_SET_PRICE, operator_id, query_id).store_bytes(_key(root))
     return store_tariff(body, tariff).end_cell()
 
 
-def remove_price_body(id: int, root: bytes, *, query_id: int = 0) -> Cell:
+def remove_price_body(operator_id: int, root: bytes, *, query_id: int = 0) -> Cell:
     """Let one operator charge the model's own tariff again."""
-    return _operator_order(OP_REMOVE_PRICE, id, query_id).store_bytes(_key(root)).end_cell()
+    return _operator_order(OP_REMOVE_PRICE, operator_id, query_id).store_bytes(_key(root)).end_cell()
 
 
 def set_policy_body(digest: bytes, *, query_id: int = 0) -> Cell:
@@ -296,8 +296,8 @@ def anchor_body(epoch: int, root: bytes, *, query_id: int = 0) -> Cell:
     return order_body(OP_ANCHOR, query_id).store_uint(epoch, 64).store_bytes(_key(root)).end_cell()
 
 
-def _operator_order(operation: int, id: int, query_id: int) -> Builder:
-    return order_body(operation, query_id).store_uint(check_uint("operator id", id, ID_BITS), ID_BITS)
+def _operator_order(operation: int, operator_id: int, query_id: int) -> Builder:
+    return order_body(operation, query_id).store_uint(check_uint("operator id", operator_id, ID_BITS), ID_BITS)
 
 
 def _key(value: bytes) -> bytes:
@@ -315,7 +315,7 @@ def _parse_state(s: Slice) -> RegistryState:
     models = _parse_list(lists, 256, ModelTerms.parse)
     operators = _parse_list(lists, ID_BITS, lambda leaf: leaf)
     check_end(lists)
-    entries = {id: _parse_operator(id, leaf, anchors.pop) for id, leaf in operators.items()}
+    entries = {key: _parse_operator(key, leaf, anchors.pop) for key, leaf in operators.items()}
     if anchors:
         raise ValueError(f"{len(anchors)} anchors of wallets that are no operator's")
     return RegistryState(
@@ -345,12 +345,12 @@ def _parse_list(s: Slice, key_bits: int, parse: Callable[[Slice], T]) -> dict[in
     return entries
 
 
-def _parse_operator(id: int, leaf: Slice, anchor_of: Callable[[int], tuple[int, bytes]]) -> Operator:
+def _parse_operator(operator_id: int, leaf: Slice, anchor_of: Callable[[int], tuple[int, bytes]]) -> Operator:
     prices = _parse_list(leaf, 256, _parse_price)
     terms = OperatorTerms.parse(leaf.load_ref().begin_parse())
     check_end(leaf)
     anchor = anchor_of(int.from_bytes(terms.wallet.hash_part, "big"))
-    return Operator(id=id, terms=terms, prices=MappingProxyType(_by_bytes(prices)), anchor=anchor)
+    return Operator(id=operator_id, terms=terms, prices=MappingProxyType(_by_bytes(prices)), anchor=anchor)
 
 
 def _parse_price(leaf: Slice) -> Tariff:

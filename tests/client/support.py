@@ -27,7 +27,8 @@ from billing.lease_request import LeaseRequest, verify_lease_request
 from billing.money import Nanotons
 from billing.tariff import Tariff
 from billing.ton.owner import Ownership
-from billing.ton.registry import Measurement, ModelTerms, Operator, OperatorTerms, Policy, RegistryState
+from billing.ton.registry import Measurement, ModelTerms, OperatorTerms, Policy, RegistryState
+from billing.ton.registry import Operator as OperatorEntry
 from client.config import ClientConfig, LiteServer
 from client.running import make_server, open_client
 from client.sidecar import Sidecar
@@ -88,7 +89,7 @@ def make_registry(hosts: list[SimulatedHost], operator: bytes, endpoint: str, **
         "rims": frozenset().union(*(host.rim_digests() for host in hosts)),
         "models": {MODEL: ModelTerms(name="echo", tariff=TARIFF, context=32768)},
         "policy": Policy(),
-        "operators": {1: Operator(id=1, terms=operator_terms(operator, endpoint))},
+        "operators": {1: OperatorEntry(id=1, terms=operator_terms(operator, endpoint))},
     }
     return RegistryState(**(fields | changes))
 

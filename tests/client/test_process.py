@@ -22,9 +22,9 @@ from billing.ton.registry import (
     Measurement,
     ModelTerms,
     OperatorTerms,
-    set_operator_body,
     set_measurement_body,
     set_model_body,
+    set_operator_body,
     set_rim_body,
 )
 from billing.ton.wallet import Transfer

@@ -152,7 +152,10 @@ class RegistryInVm(ContractInVm):
     """A registry."""
 
     def __init__(
-        self, *, network_id: int = -777, operators: Mapping[int, OperatorTerms] = MappingProxyType({OPERATOR_ID: OPERATOR})
+        self,
+        *,
+        network_id: int = -777,
+        operators: Mapping[int, OperatorTerms] = MappingProxyType({OPERATOR_ID: OPERATOR}),
     ) -> None:
         super().__init__(registry_init(network_id=network_id, owner=OWNER, operators=operators))
 

@@ -67,7 +67,7 @@ def test_the_owner_names_several_operators_and_each_is_read_alone(registry: Regi
         assert registry.send(OWNER, set_operator_body(number, terms(number))).exit_code == 0
     assert registry.send(OWNER, remove_operator_body(2)).exit_code == 0
     state = registry.state()
-    assert {id: operator.terms for id, operator in state.operators.items()} == {
+    assert {key: operator.terms for key, operator in state.operators.items()} == {
         OPERATOR_ID: OPERATOR,
         1: terms(1),
         3: terms(3),
@@ -129,8 +129,8 @@ def test_a_removed_operator_leaves_nothing_behind(registry: RegistryInVm) -> Non
 def test_a_wallet_that_is_another_operators_is_refused(registry: RegistryInVm) -> None:
     registry.send(OWNER, set_operator_body(1, terms(1)))
     before = registry.state()
-    for id in (1, 2):
-        body = set_operator_body(id, replace(terms(id), wallet=TREASURY))
+    for number in (1, 2):
+        body = set_operator_body(number, replace(terms(number), wallet=TREASURY))
         assert registry.send(OWNER, body).exit_code == WALLET_TAKEN
     assert registry.state() == before
     with pytest.raises(ValueError, match="wallet of its own"):
