@@ -732,18 +732,15 @@ class WrongContractError(BillingError):
 
 
 class UnknownOperatorError(BillingError):
-    """The registry names no such operator, or cannot tell which of several is meant."""
+    """The registry names no such operator, or several, or one that does not do what is asked of it."""
 
-    def __init__(self, wanted: str, known: tuple[str, ...]) -> None:
-        super().__init__(wanted, known)
-        self.wanted = wanted
+    def __init__(self, why: str, known: tuple[str, ...]) -> None:
+        super().__init__(why, known)
+        self.why = why
         self.known = known
 
     def __str__(self) -> str:
-        return (
-            f"the registry does not name exactly one operator {self.wanted}: ask its owner to enter it, or use one of "
-            f"{', '.join(self.known) or 'none'}"
-        )
+        return f"{self.why}; the registry names: {'; '.join(self.known) or 'nobody'}"
 
 
 class WrongNetworkError(BillingError):

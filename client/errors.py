@@ -98,9 +98,9 @@ class OperatorChoiceError(ClientError):
     status = 503
     code = "operator_unavailable"
 
-    def __init__(self, why: str, known: tuple[str, ...]) -> None:
-        super().__init__(f"{why}: set `operator` to the id or the key of one of: {'; '.join(known) or 'none'}")
-        self.args = (why, known)
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why} (`operator` in the settings)")
+        self.args = (why,)
 
 
 class GatewayError(ClientError):

@@ -16,9 +16,10 @@ from attestation.verdict import Verdict
 from attestation.xwing import Recipient
 from billing.lease_request import LeaseRequest, sign_lease_request
 from billing.money import Nanotons
+from billing.ton.registry import Operator
 from client.errors import GatewayError, LeaseRefusedError, NoHostError
 from client.lease import Candidate, LeaseOffer, check_lease
-from client.registry import ModelOffer, OperatorOffer, Registry
+from client.registry import ModelOffer, Registry
 from client.transport import HostUnreachableError, Transport
 from client.verify import HostUnverifiedError, Verifier
 from client.wallet import Wallet
@@ -163,8 +164,8 @@ class LeaseManager:
     def _is_avoided(self, host_id: bytes) -> bool:
         return self._avoided.get(host_id, self._clock()) > self._clock()
 
-    def _is_fresh(self, lease: Lease, offer: ModelOffer, operator: OperatorOffer) -> bool:
-        same = (lease.offer.model, lease.offer.grant.operator) == (offer, operator.key)
+    def _is_fresh(self, lease: Lease, offer: ModelOffer, operator: Operator) -> bool:
+        same = (lease.offer.model, lease.offer.grant.operator) == (offer, operator.terms.public_key)
         return same and lease.offer.ends_at > self._clock() + RENEW_BEFORE
 
     def _is_usable(self, lease: Lease) -> bool:
@@ -172,10 +173,10 @@ class LeaseManager:
             not self._is_avoided(host.id) and self._verifier.held(host.id) is not None for host in lease.hosts
         )
 
-    async def _take(self, operator: OperatorOffer, offer: ModelOffer) -> LeaseOffer:
+    async def _take(self, operator: Operator, offer: ModelOffer) -> LeaseOffer:
         now, terms = self._clock(), self._terms
         request = LeaseRequest(
-            operator=operator.key,
+            operator=operator.terms.public_key,
             account=self._wallet.account,
             model=offer.name,
             tier=self._verifier.policy.required_tier.value,
@@ -185,7 +186,7 @@ class LeaseManager:
             issued_at=int(now.timestamp()),
         )
         order = sign_lease_request(request, self._wallet.key)
-        answer = await self._ask(operator.endpoints if not terms.gateway else (terms.gateway,), order)
+        answer = await self._ask(operator.terms.endpoints if not terms.gateway else (terms.gateway,), order)
         return check_lease(
             answer, request, offer, coefficient_max=terms.coefficient_max, direct=terms.direct, now=self._clock()
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -17,10 +17,10 @@ from attestation.errors import AttestationError, EndorsementFetchError, LogSplit
 from attestation.policy import ReferenceValues
 from attestation.transparency.logged import LoggedValues
 from attestation.transparency.reader import LogReader
-from billing.errors import BillingError, ChainError
+from billing.errors import BillingError, ChainError, UnknownOperatorError
 from billing.tariff import Tariff
 from billing.ton.client import ChainClient, ChainConfig
-from billing.ton.registry import Operator, OperatorStatus, RegistryState, read_registry
+from billing.ton.registry import Operator, RegistryState, choose_operator, read_registry
 from billing.ton.registry_entries import NO_DIGEST
 from client.config import LiteServer
 from client.errors import ConfigError, OperatorChoiceError, RegistryUnavailableError, UnknownModelError
@@ -39,26 +39,11 @@ class ModelOffer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OperatorOffer:
-    """One operator of the registry."""
-
-    id: int
-    name: str
-    key: bytes  # 32, signs grants
-    endpoints: tuple[str, ...]  # of its gateways, in the order to try them
-    status: OperatorStatus
-    tariffs: Mapping[bytes, Tariff]  # by manifest root, of every model
-
-    def __str__(self) -> str:
-        return f"{self.id} ({self.name}, {self.status.name.lower()}, key {self.key.hex()})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryView:
     """What governance says, at one moment."""
 
     seqno: int  # how often the owner changed something
-    operators: tuple[OperatorOffer, ...]
+    operators: Mapping[int, Operator]
     wanted: str  # the operator in the client's settings; empty for the only one
     models: Mapping[str, ModelOffer]  # at the prices of the operator that was chosen, or the models' own without one
     reference: ReferenceValues
@@ -81,51 +66,38 @@ class RegistryView:
             raise UnknownModelError(name, tuple(sorted(self.models)))
         return self.models[name]
 
-    def operator(self) -> OperatorOffer:
+    def operator(self) -> Operator:
         """Return the operator to take leases from.
 
         Raises:
             OperatorChoiceError: none or several are meant, or the one that is meant takes no leases.
         """
-        return choose_operator(self.operators, self.wanted)
-
-
-def choose_operator(operators: Sequence[OperatorOffer], wanted: str) -> OperatorOffer:
-    """Return the operator that is meant by its id or public key in hex, or the only active one.
-
-    Raises:
-        OperatorChoiceError: none or several are meant, or the one that is meant takes no leases.
-    """
-    known = tuple(map(str, operators))
-    active = [each for each in operators if each.status is OperatorStatus.ACTIVE]
-    if not wanted:
-        if len(active) == 1:
-            return active[0]
-        raise OperatorChoiceError("no operator is active" if not active else "several operators are active", known)
-    found = [each for each in operators if wanted.lower() in (str(each.id), each.key.hex())]
-    if len(found) != 1:
-        raise OperatorChoiceError(f"{len(found) or 'no'} operators are called {wanted!r}", known)
-    if found[0] not in active:
-        raise OperatorChoiceError(f"operator {wanted} is {found[0].status.name.lower()}", known)
-    return found[0]
+        try:
+            return choose_operator(self.operators, self.wanted)
+        except UnknownOperatorError as error:
+            raise OperatorChoiceError(str(error)) from error
 
 
 def view_registry(
     state: RegistryState, *, now: datetime, log: LoggedValues | None = None, wanted: str = ""
 ) -> RegistryView:
     """Return the parts of a proved registry state that the client decides by."""
-    operators = tuple(_offer(operator, state) for _, operator in sorted(state.operators.items()))
     try:
-        tariffs = choose_operator(operators, wanted).tariffs
-    except OperatorChoiceError:  # whoever asks for a lease is told; models are listed all the same
-        tariffs = {root: terms.tariff for root, terms in state.models.items()}
+        operator: Operator | None = choose_operator(state.operators, wanted)
+    except UnknownOperatorError:  # whoever asks for a lease is told; models are listed all the same
+        operator = None
     offers = [
-        ModelOffer(name=terms.name, root=root, tariff=tariffs[root], context=terms.context)
+        ModelOffer(
+            name=terms.name,
+            root=root,
+            tariff=operator.tariff(root, terms) if operator else terms.tariff,
+            context=terms.context,
+        )
         for root, terms in sorted(state.models.items())
     ]
     return RegistryView(
         seqno=state.seqno,
-        operators=operators,
+        operators=state.operators,
         wanted=wanted,
         models={offer.name: offer for offer in offers},
         reference=ReferenceValues(
@@ -134,17 +106,6 @@ def view_registry(
         read_at=now,
         policy_digest=state.policy.digest,
         log=log,
-    )
-
-
-def _offer(operator: Operator, state: RegistryState) -> OperatorOffer:
-    return OperatorOffer(
-        id=operator.id,
-        name=operator.terms.name,
-        key=operator.terms.public_key,
-        endpoints=operator.terms.endpoints,
-        status=operator.terms.status,
-        tariffs={root: operator.tariff(root, terms) for root, terms in state.models.items()},
     )
 
 

@@ -47,6 +47,7 @@ __all__ = [
     "Policy",
     "RegistryState",
     "anchor_body",
+    "choose_operator",
     "parse_operator",
     "parse_registry",
     "read_registry",
@@ -97,6 +98,10 @@ class Operator:
     prices: Mapping[bytes, Tariff] = field(default_factory=dict)
     anchor: tuple[int, bytes] = NOT_ANCHORED
 
+    def __str__(self) -> str:
+        terms = self.terms
+        return f"{self.id} ({terms.name}, {terms.status.name.lower()}, key {terms.public_key.hex()})"
+
     def tariff(self, root: bytes, terms: ModelTerms) -> Tariff:
         """What this operator charges for a model."""
         return self.prices.get(root, terms.tariff)
@@ -128,7 +133,8 @@ class RegistryState:
         """
         found = [operator for operator in self.operators.values() if operator.terms.public_key == public_key]
         if len(found) != 1:
-            raise UnknownOperatorError(public_key.hex(), tuple(_name(each) for each in self.operators.values()))
+            why = f"not exactly one operator has the key {public_key.hex()}"
+            raise UnknownOperatorError(why, tuple(map(str, self.operators.values())))
         return found[0]
 
     def anchor_of(self, wallet: Address) -> tuple[int, bytes]:
@@ -137,8 +143,29 @@ class RegistryState:
         return next(found, NOT_ANCHORED)
 
 
-def _name(operator: Operator) -> str:
-    return f"{operator.id} ({operator.terms.name}, {operator.terms.public_key.hex()})"
+def choose_operator(operators: Mapping[int, Operator], wanted: str) -> Operator:
+    """The operator that takes leases and is meant: by its id, by its public key in hex, or as the only active one.
+
+    Args:
+        operators: those of the registry.
+        wanted: an id or a key; empty for the only active one.
+
+    Raises:
+        UnknownOperatorError: none or several are meant, or the one that is meant takes no leases.
+    """
+    known = tuple(str(operators[number]) for number in sorted(operators))
+    active = [each for each in operators.values() if each.terms.status is OperatorStatus.ACTIVE]
+    if not wanted:
+        if len(active) == 1:
+            return active[0]
+        why = "several operators are active: say which, by id or key" if active else "no operator is active"
+        raise UnknownOperatorError(why, known)
+    found = [each for each in operators.values() if wanted.lower() in (str(each.id), each.terms.public_key.hex())]
+    if len(found) != 1:
+        raise UnknownOperatorError(f"{len(found) or 'no'} operators have the id or key {wanted!r}", known)
+    if found[0] not in active:
+        raise UnknownOperatorError(f"operator {wanted} is {found[0].terms.status.name.lower()}: use another", known)
+    return found[0]
 
 
 def registry_init(
@@ -221,7 +248,7 @@ def parse_operator(account: AccountState, operator_id: int) -> Operator:
         if leaf is not None:
             anchors = s.skip_bits(32 + 32).load_maybe_ref()
             return _parse_operator(operator_id, leaf, lambda wallet: _anchor_under(anchors, wallet))
-    raise UnknownOperatorError(str(operator_id), ())
+    raise UnknownOperatorError(f"no operator has the id {operator_id}", ())
 
 
 def set_measurement_body(measurement_id: bytes, measurement: Measurement, *, query_id: int = 0) -> Cell:

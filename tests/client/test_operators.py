@@ -57,9 +57,9 @@ def test_an_operator_is_chosen_by_id_or_key_or_because_it_is_the_only_active_one
     [
         pytest.param("", (), "no operator is active", id="nobody"),
         pytest.param("", BOTH, "several operators", id="several"),
-        pytest.param("3", BOTH, "no operators are called", id="unknown-id"),
-        pytest.param("0a", BOTH, "no operators are called", id="part-of-a-key"),
-        pytest.param(KEY.hex(), (BOTH[0], entry(2, KEY)), "2 operators", id="one-key-twice"),
+        pytest.param("3", BOTH, "no operators have the id or key", id="unknown-id"),
+        pytest.param("0a", BOTH, "no operators have the id or key", id="part-of-a-key"),
+        pytest.param(KEY.hex(), (BOTH[0], entry(2, KEY)), "2 operators have", id="one-key-twice"),
         pytest.param("1", (entry(1, KEY, status=OperatorStatus.CLOSING), BOTH[1]), "closing", id="closing"),
     ],
 )
