@@ -132,6 +132,10 @@ class ContractInVm:
             data=init.data,
         )
 
+    def status(self) -> AccountStatus:
+        account = ShardAccount.deserialize(self._account.begin_parse()).account
+        return AccountStatus(account.storage.state.type_.removeprefix("account_")) if account else AccountStatus.ABSENT
+
     def get(self, method_id: int, stack: list[int] | None = None) -> tuple[MethodResult, list[object]]:
         account = self.account()
         assert account.code is not None
