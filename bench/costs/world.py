@@ -15,11 +15,11 @@ from pytoniq_core.tlb.account import ShardAccount
 from pytoniq_core.tlb.transaction import Transaction as FullTransaction
 
 from billing.money import Nanotons
-from billing.ton.config import slim_config
 from billing.ton.devnet import NETWORK_ID
 from billing.ton.devnet.boc import encode_boc
 from billing.ton.devnet.chain import Chain
 from billing.ton.devnet.messages import AccountId
+from billing.ton.devnet.validators import Validators
 from billing.ton.emulator import Emulator
 from billing.ton.proofs import AccountState, AccountStatus, Head
 from billing.ton.transaction import parse_transaction
@@ -42,10 +42,10 @@ class World:
     """Accounts, and what is done with them."""
 
     def __init__(self) -> None:
-        config = slim_config(NETWORK_ID)
+        validators = Validators(bytes(32), global_id=NETWORK_ID, since=NOW)
         self.now = NOW
-        self._emulator = Emulator(config)
-        self._chain = Chain(self._emulator, config=config, global_id=NETWORK_ID, now=NOW)
+        self._emulator = Emulator(validators.config_boc())
+        self._chain = Chain(self._emulator, validators=validators, global_id=NETWORK_ID, now=NOW)
 
     def close(self) -> None:
         """Release the emulator."""
