@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from chrysalis import channel_cli, deposit_cli, devnet_cli, log_cli, owner_cli, statement_cli, wallet_cli
+from chrysalis import (
+    channel_cli,
+    deposit_cli,
+    devnet_cli,
+    log_cli,
+    owner_cli,
+    registry_cli,
+    statement_cli,
+    wallet_cli,
+)
 
 app = typer.Typer(
     name="chrysalis",
@@ -23,6 +32,7 @@ app.add_typer(statement_cli.app, name="statement")
 app.add_typer(devnet_cli.app, name="devnet")
 app.add_typer(wallet_cli.app, name="wallet")
 app.add_typer(channel_cli.app, name="channel")
+app.add_typer(registry_cli.app, name="registry")
 app.command()(deposit_cli.deposit)
 app.command()(owner_cli.owner)
 
