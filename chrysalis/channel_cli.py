@@ -18,6 +18,7 @@ from chrysalis.money import (
     Key,
     Network,
     Offline,
+    OperatorName,
     Order,
     Session,
     Yes,
@@ -48,6 +49,7 @@ def open_(
     delay_s: Annotated[int, typer.Option(help="From announcing a withdrawal until it can be taken, seconds.")] = 86_400,
     nonce: Annotated[int, typer.Option(help="Another number for each channel between the same two.", min=0)] = 1,
     *,
+    operator: OperatorName = "",
     password_file: PasswordFile = None,
     yes: Yes = False,
     offline: Offline = None,
@@ -65,7 +67,7 @@ def open_(
     )
     from billing.ton.channel_desk import DEPLOY_FEE
     from billing.ton.proofs import AccountState, AccountStatus
-    from billing.ton.registry import read_registry
+    from billing.ton.registry import choose_operator, read_registry
     from billing.ton.wallet import Transfer
 
     opened: list[str] = []
@@ -74,13 +76,14 @@ def open_(
         return account.code is not None and parse_channel(account).payable >= value
 
     async def plan(chain: "ChainClient") -> Order:
-        operator = (await read_registry(chain, net.registry_address())).operator
+        registry = await read_registry(chain, net.registry_address())
+        chosen = choose_operator(registry.operators, operator).terms
         terms = ChannelTerms(
             network_id=net.chain.network_id,
             client=wallet_address(read_public_key(key), net),
             client_key=read_public_key(key),
-            operator=operator.wallet,
-            operator_key=operator.public_key,
+            operator=chosen.wallet,
+            operator_key=chosen.public_key,
             delay_s=delay_s,
             nonce=nonce,
         )

@@ -16,6 +16,7 @@ from chrysalis import (
     devnet_cli,
     log_cli,
     owner_cli,
+    registry_cli,
     settle_cli,
     statement_cli,
     wallet_cli,
@@ -38,6 +39,7 @@ app.add_typer(cluster_cli.hosts_app, name="hosts")
 app.command()(cluster_cli.explain)
 app.add_typer(wallet_cli.app, name="wallet")
 app.add_typer(channel_cli.app, name="channel")
+app.add_typer(registry_cli.app, name="registry")
 app.command()(deposit_cli.deposit)
 app.command()(owner_cli.owner)
 

@@ -10,6 +10,7 @@ from chrysalis.money import (
     Key,
     Network,
     Offline,
+    OperatorName,
     Order,
     Session,
     Yes,
@@ -35,6 +36,7 @@ def deposit(
     ] = "",
     channel: Annotated[str, typer.Option(help="Into this payment channel instead of the operator's treasury.")] = "",
     *,
+    operator: OperatorName = "",
     password_file: PasswordFile = None,
     yes: Yes = False,
     offline: Offline = None,
@@ -55,7 +57,7 @@ def deposit(
             say(carry_out(session, lambda chain: plan_top_up(chain, address, value)), as_json)
             return
         credited = _parse_account(account) if account else read_public_key(key)
-        say(carry_out(session, lambda chain: _plan_deposit(chain, net, credited, value)), as_json)
+        say(carry_out(session, lambda chain: _plan_deposit(chain, net, operator, credited, value)), as_json)
 
 
 async def plan_top_up(chain: "ChainClient", address: "Address", amount: "Nanotons") -> Order:
@@ -74,13 +76,16 @@ async def plan_top_up(chain: "ChainClient", address: "Address", amount: "Nanoton
     )
 
 
-async def _plan_deposit(chain: "ChainClient", network: NetworkFile, account: bytes, amount: "Nanotons") -> Order:
+async def _plan_deposit(
+    chain: "ChainClient", network: NetworkFile, operator: str, account: bytes, amount: "Nanotons"
+) -> Order:
     from billing.ton.deposits import deposit_transfer
-    from billing.ton.registry import read_registry
+    from billing.ton.registry import choose_operator, read_registry
 
     registry = await read_registry(chain, network.registry_address())
+    wallet = choose_operator(registry.operators, operator).terms.wallet
     return Order(
-        transfers=(deposit_transfer(registry.operator.wallet, account, amount),),
+        transfers=(deposit_transfer(wallet, account, amount),),
         purpose="deposit in the operator's treasury",
         notes=("a deposit in the operator's treasury is spent by leases; no message takes it back",),
     )

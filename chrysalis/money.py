@@ -44,6 +44,10 @@ Offline = Annotated[
     Path | None,
     typer.Option("--offline", help="Sign and send nothing: write the request to this file, for `wallet sign`."),
 ]
+OperatorName = Annotated[
+    str,
+    typer.Option("--operator", help="Id or public key of the operator in the registry (default: the only active one)."),
+]
 T = TypeVar("T")
 
 

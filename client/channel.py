@@ -32,13 +32,13 @@ from billing.ton.channel_desk import ClientDesk
 from billing.ton.channel_states import safe_deposit
 from billing.ton.client import ChainClient
 from billing.ton.proofs import AccountStatus
+from billing.ton.registry import Operator
 from billing.ton.wallet import Wallet as TonWallet
 from billing.voucher import Voucher, close_bytes
 from client.config import ChannelSettings
 from client.errors import BillRefusedError, ChannelUnusableError, LeaseRefusedError
 from client.lease import LEASE_AGE_MAX_S
 from client.receipts import ReceiptStore
-from client.registry import RegistryView
 from client.vouchers import Account, VoucherStore
 from client.wallet import Wallet
 
@@ -70,7 +70,7 @@ class ChannelPayer:
         self._read_at = datetime.min
         self._signing = asyncio.Lock()  # a lower voucher must not arrive after a higher one
 
-    def terms(self, view: RegistryView) -> ChannelTerms:
+    def terms(self, operator: Operator) -> ChannelTerms:
         """The terms of the channel with the registry's operator; its address follows from them.
 
         Raises:
@@ -81,19 +81,19 @@ class ChannelPayer:
                 network_id=self._chain.config.network_id,
                 client=self._ton_wallet.address,
                 client_key=self._wallet.account,
-                operator=view.operator_wallet,
-                operator_key=view.operator_key,
+                operator=operator.terms.wallet,
+                operator_key=operator.terms.public_key,
                 delay_s=self._settings.delay_s,
                 nonce=self._settings.nonce,
             )
         except ValueError as error:
             raise ChannelUnusableError(f"no payment channel with this operator: {error}") from error
 
-    async def start(self, view: RegistryView, offered: Callable[[], Awaitable[object]]) -> ChannelState:
+    async def start(self, operator: Operator, offered: Callable[[], Awaitable[object]]) -> ChannelState:
         """Read the channel; open it with the deposit of the settings, if there is none yet.
 
         Args:
-            view: the registry's operator.
+            operator: whom the channel pays, as the registry names it.
             offered: asks it how leases may be paid (`GET /v1/payment`), before money goes into a new channel.
 
         Raises:
@@ -101,7 +101,7 @@ class ChannelPayer:
                 chain refuses.
             GatewayError: as `offered`.
         """
-        terms = self.terms(view)
+        terms = self.terms(operator)
         where = channel_address(terms).to_str(is_user_friendly=False)
         try:
             account = await channel_account(self._chain, terms)
@@ -131,13 +131,13 @@ class ChannelPayer:
         desk = ClientDesk(self._chain, terms, self._ton_wallet, self._wallet.key)
         return await desk.open(deposit, now=self._clock())
 
-    def account(self, view: RegistryView) -> Account:
+    def account(self, operator: Operator) -> Account:
         """What is owed out of the channel, by this client's own records."""
         return self._vouchers.account(
-            self.terms(view).channel, spent=self._receipts.spent, now=int(self._clock().timestamp())
+            self.terms(operator).channel, spent=self._receipts.spent, now=int(self._clock().timestamp())
         )
 
-    async def pay(self, view: RegistryView, request: LeaseRequest, send: Send) -> object:
+    async def pay(self, operator: Operator, request: LeaseRequest, send: Send) -> object:
         """Send a lease request with the voucher that covers it; once more if the operator justly asks for more.
 
         Raises:
@@ -146,16 +146,16 @@ class ChannelPayer:
             GatewayError: as `send`.
         """
         async with self._signing:
-            account = self.account(view)
+            account = self.account(operator)
             if account.leases >= self._settings.leases_max:
                 raise ChannelUnusableError(
                     f"{account.leases} leases of {account.held} nanoton are paid ahead and under way: nothing more is "
                     f"signed before some have ended, all have by unix time {account.held_until}"
                 )
             total = account.reach(request.budget)
-            payment = await self._sign(view, total)
+            payment = await self._sign(operator, total)
             latest = request.issued_at + LEASE_REQUEST_MAX_AGE_S + LEASE_AGE_MAX_S
-            channel = self.terms(view).channel
+            channel = self.terms(operator).channel
             self._vouchers.ask(request.request_id, channel, request.budget, ends_at=latest)
             try:
                 return await send({PAYMENT_FIELD: payment_fields(payment)})
@@ -167,7 +167,7 @@ class ChannelPayer:
             try:
                 leases = account.held + account.unanswered + request.budget
                 justified = Nanotons(leases + self._settings.advance)
-                payment = await self._sign(view, check_asked(asked, account.billed, advance=justified))
+                payment = await self._sign(operator, check_asked(asked, account.billed, advance=justified))
                 return await send({PAYMENT_FIELD: payment_fields(payment)})
             except OverbilledError as error:
                 self._vouchers.drop(request.request_id)
@@ -180,13 +180,13 @@ class ChannelPayer:
         """Note the lease that came of a request."""
         self._vouchers.grant(request.request_id, grant.lease, grant.amount, ends_at=grant.not_after)
 
-    async def close(self, view: RegistryView, send: Send) -> ChannelState:
+    async def close(self, operator: Operator, send: Send) -> ChannelState:
         """Close the channel at once, together with the operator, at what is owed; returns its state when it is closed.
 
         The operator signs too and sends the order.
 
         Args:
-            view: the registry's operator.
+            operator: whom the channel pays, as the registry names it.
             send: posts the order to the operator's `/v1/channels/close`.
 
         Raises:
@@ -195,7 +195,7 @@ class ChannelPayer:
             GatewayError: as `send`; LeaseRefusedError says what the operator finds is owed.
         """
         async with self._signing:
-            terms, account = self.terms(view), self.account(view)
+            terms, account = self.terms(operator), self.account(operator)
             where, owed = channel_address(terms).to_str(is_user_friendly=False), account.owed
             if account.held:
                 raise ChannelUnusableError(
@@ -227,9 +227,9 @@ class ChannelPayer:
             self._keep(parse_channel(closed))
             return parse_channel(closed)
 
-    async def _sign(self, view: RegistryView, total: Nanotons) -> Payment:
+    async def _sign(self, operator: Operator, total: Nanotons) -> Payment:
         """The payment of `total` in all, if the deposit covers it; on disk before it is returned."""
-        terms = self.terms(view)
+        terms = self.terms(operator)
         where = channel_address(terms).to_str(is_user_friendly=False)
         state = self._state
         fresh = state is not None and state.terms == terms and self._clock() - self._read_at < STATE_AGE_MAX

@@ -8,6 +8,7 @@
       address: "0:<hex>"
       lite_server: {host: 127.0.0.1, port: 4443, public_key: <base64>, network_id: -777}
                                            # and init_block or trust_level, see docs/DEVNET.md
+    operator: "7"                          # optional: id or public key of one of several operators
     transparency: {log: https://log.example.org, key: <log key>}   # optional, see attestation/transparency/settings.py
     payment: channel                       # or treasury, the default: deposits lie in the operator's wallet
     channel: {deposit: 2000000000}         # with `payment: channel`, see ChannelSettings
@@ -88,6 +89,7 @@ class ClientConfig:
     lite_server: LiteServer
     listen: tuple[str, int] = ("127.0.0.1", 0)
     api_key: str = ""  # when set, callers must send it as bearer token
+    operator: str = ""  # id or public key (hex) of an operator in the registry; empty takes the only active one
     gateway: str = ""  # URL; empty takes the operator's endpoint from the registry
     direct: bool = False  # send to the host's own address instead of the relay, the same bytes
     tls: bool = False  # with `direct`: through the host's attested TLS, or not at all

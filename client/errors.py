@@ -7,6 +7,7 @@ ClientError
 │   ├── UnknownModelError       the registry lists no such model
 │   └── IdempotencyError        the Idempotency-Key was used for another body
 ├── RegistryUnavailableError    no current, proved registry
+├── OperatorChoiceError         the settings mean no operator of the registry, or several, or one that takes no leases
 ├── GatewayError                the gateway gave no usable answer
 │   ├── LeaseRefusedError       asked, and no (funds, model, signature)
 │   └── LeaseMismatchError      the lease is not what was asked for, or contradicts the registry
@@ -91,6 +92,17 @@ class RegistryUnavailableError(ClientError):
     code = "registry_unavailable"
     should_retry = True
     retry_after_ms = 2_000
+
+
+class OperatorChoiceError(ClientError):
+    """The settings mean no operator of the registry, or several, or one that takes no leases."""
+
+    status = 503
+    code = "operator_unavailable"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why} (`operator` in the settings)")
+        self.args = (why,)
 
 
 class GatewayError(ClientError):

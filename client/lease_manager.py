@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from attestation.sealing import Random
 from attestation.session import SessionSender
@@ -15,10 +16,11 @@ from attestation.verdict import Verdict
 from attestation.xwing import Recipient
 from billing.lease_request import LeaseRequest, sign_lease_request
 from billing.money import Nanotons
+from billing.ton.registry import Operator
 from client.channel import ChannelPayer
-from client.errors import NoHostError
+from client.errors import GatewayError, LeaseRefusedError, NoHostError
 from client.lease import Candidate, LeaseOffer, check_lease
-from client.registry import ModelOffer, Registry, RegistryView
+from client.registry import ModelOffer, Registry
 from client.transport import HostUnreachableError, Transport
 from client.verify import HostUnverifiedError, Verifier
 from client.wallet import Wallet
@@ -64,7 +66,7 @@ class Lease:
 class LeaseTerms:
     """What the client asks for in every lease."""
 
-    gateway: str  # empty: the operator's endpoint in the registry
+    gateway: str  # empty: the operator's endpoints in the registry
     direct: bool
     tls: bool
     hosts: int
@@ -103,19 +105,20 @@ class LeaseManager:
         """Return a lease for the model; never `instead_of`, which the caller found used up.
 
         Raises:
-            ClientError: the registry is not readable, the gateway gives none, or no host of it holds.
+            ClientError: the registry is not readable or names no operator that is meant, the gateway gives no lease, or
+                no host of it holds.
         """
         view = self._registry.view()
-        offer = view.model(model)
+        offer, operator = view.model(model), view.operator()
         self._verifier.use_reference(view.reference, view.log)
         async with self._locks[model]:
             lease = self._leases.get(model)
-            if lease is not None and lease is not instead_of and self._is_fresh(lease, offer):
+            if lease is not None and lease is not instead_of and self._is_fresh(lease, offer, operator):
                 if self._is_usable(lease):
                     return lease
                 lease = await self._verify_hosts(lease.offer, lease.taken_at)
             else:
-                lease = await self._verify_hosts(await self._take(view, offer), self._clock())
+                lease = await self._verify_hosts(await self._take(operator, offer), self._clock())
             if not lease.hosts:
                 self._leases.pop(model, None)
                 raise NoHostError(model, lease.refused)
@@ -164,18 +167,19 @@ class LeaseManager:
     def _is_avoided(self, host_id: bytes) -> bool:
         return self._avoided.get(host_id, self._clock()) > self._clock()
 
-    def _is_fresh(self, lease: Lease, offer: ModelOffer) -> bool:
-        return lease.offer.model == offer and lease.offer.ends_at > self._clock() + RENEW_BEFORE
+    def _is_fresh(self, lease: Lease, offer: ModelOffer, operator: Operator) -> bool:
+        same = (lease.offer.model, lease.offer.grant.operator) == (offer, operator.terms.public_key)
+        return same and lease.offer.ends_at > self._clock() + RENEW_BEFORE
 
     def _is_usable(self, lease: Lease) -> bool:
         return lease.ends_at > self._clock() + RENEW_BEFORE and all(
             not self._is_avoided(host.id) and self._verifier.held(host.id) is not None for host in lease.hosts
         )
 
-    async def _take(self, view: RegistryView, offer: ModelOffer) -> LeaseOffer:
+    async def _take(self, operator: Operator, offer: ModelOffer) -> LeaseOffer:
         now, terms = self._clock(), self._terms
         request = LeaseRequest(
-            operator=view.operator_key,
+            operator=operator.terms.public_key,
             account=self._wallet.account,
             model=offer.name,
             tier=self._verifier.policy.required_tier.value,
@@ -185,17 +189,29 @@ class LeaseManager:
             issued_at=int(now.timestamp()),
         )
         order = sign_lease_request(request, self._wallet.key)
+        gateways = (terms.gateway,) if terms.gateway else operator.terms.endpoints
 
         async def send(more: Mapping[str, object]) -> object:
-            return await self._transport.take_lease(terms.gateway or view.endpoint, {**order, **more})
+            return await self._ask(gateways, {**order, **more})
 
-        answer = await (send({}) if self._payer is None else self._payer.pay(view, request, send))
+        answer = await (send({}) if self._payer is None else self._payer.pay(operator, request, send))
         lease = check_lease(
             answer, request, offer, coefficient_max=terms.coefficient_max, direct=terms.direct, now=self._clock()
         )
         if self._payer is not None:
             self._payer.granted(request, lease.grant)
         return lease
+
+    async def _ask(self, gateways: Sequence[str], order: Mapping[str, Any]) -> object:
+        """Ask the first gateway that answers; a refusal is an answer, and the same order books one lease at most."""
+        for gateway in gateways[:-1]:
+            try:
+                return await self._transport.take_lease(gateway, order)
+            except LeaseRefusedError:
+                raise
+            except GatewayError as error:
+                _log.warning("%s; the operator's next gateway is asked", error)
+        return await self._transport.take_lease(gateways[-1], order)
 
     async def _verify_hosts(self, offer: LeaseOffer, taken_at: datetime) -> Lease:
         """Verify every candidate and make a sender for those that hold, with new sessions."""

@@ -17,12 +17,13 @@ from attestation.errors import AttestationError, EndorsementFetchError, LogSplit
 from attestation.policy import ReferenceValues
 from attestation.transparency.logged import LoggedValues
 from attestation.transparency.reader import LogReader
-from billing.errors import BillingError, ChainError
+from billing.errors import BillingError, ChainError, UnknownOperatorError
 from billing.tariff import Tariff
 from billing.ton.client import ChainClient, ChainConfig
-from billing.ton.registry import RegistryState, read_registry
+from billing.ton.registry import Operator, RegistryState, choose_operator, read_registry
+from billing.ton.registry_entries import NO_DIGEST
 from client.config import LiteServer
-from client.errors import ConfigError, RegistryUnavailableError, UnknownModelError
+from client.errors import ConfigError, OperatorChoiceError, RegistryUnavailableError, UnknownModelError
 
 _log = logging.getLogger(__name__)
 
@@ -42,12 +43,12 @@ class RegistryView:
     """What governance says, at one moment."""
 
     seqno: int  # how often the owner changed something
-    operator_key: bytes  # 32
-    operator_wallet: Address  # where it is paid
-    endpoint: str
-    models: Mapping[str, ModelOffer]
+    operators: Mapping[int, Operator]
+    wanted: str  # the operator in the client's settings; empty for the only one
+    models: Mapping[str, ModelOffer]  # at the prices of the operator that was chosen, or the models' own without one
     reference: ReferenceValues
     read_at: datetime
+    policy_digest: bytes  # SHA-256 of the policy file that governance published; zeros for none
     log: LoggedValues | None = None  # what the transparency log says, where one is configured
 
     @property
@@ -65,23 +66,45 @@ class RegistryView:
             raise UnknownModelError(name, tuple(sorted(self.models)))
         return self.models[name]
 
+    def operator(self) -> Operator:
+        """Return the operator to take leases from.
 
-def view_registry(state: RegistryState, *, now: datetime, log: LoggedValues | None = None) -> RegistryView:
+        Raises:
+            OperatorChoiceError: none or several are meant, or the one that is meant takes no leases.
+        """
+        try:
+            return choose_operator(self.operators, self.wanted)
+        except UnknownOperatorError as error:
+            raise OperatorChoiceError(str(error)) from error
+
+
+def view_registry(
+    state: RegistryState, *, now: datetime, log: LoggedValues | None = None, wanted: str = ""
+) -> RegistryView:
     """Return the parts of a proved registry state that the client decides by."""
+    try:
+        operator: Operator | None = choose_operator(state.operators, wanted)
+    except UnknownOperatorError:  # whoever asks for a lease is told; models are listed all the same
+        operator = None
     offers = [
-        ModelOffer(name=terms.name, root=root, tariff=terms.tariff, context=terms.context)
+        ModelOffer(
+            name=terms.name,
+            root=root,
+            tariff=operator.tariff(root, terms) if operator else terms.tariff,
+            context=terms.context,
+        )
         for root, terms in sorted(state.models.items())
     ]
     return RegistryView(
         seqno=state.seqno,
-        operator_key=state.operator.public_key,
-        operator_wallet=state.operator.wallet,
-        endpoint=state.operator.endpoint,
+        operators=state.operators,
+        wanted=wanted,
         models={offer.name: offer for offer in offers},
         reference=ReferenceValues(
             measurements=frozenset(state.measurements), rims=state.rims, models=frozenset(state.models)
         ),
         read_at=now,
+        policy_digest=state.policy.digest,
         log=log,
     )
 
@@ -147,12 +170,22 @@ class Registry:
         refresh_s: int,
         age_max_s: int,
         log: LogReader | None = None,
+        operator: str = "",
     ) -> None:
-        self._source, self._clock, self._log = source, clock, log
+        self._source, self._clock, self._log, self._operator = source, clock, log, operator
+        self._policy_digest: bytes | None = None  # of our own policy file
         self._contradiction = ""  # why the log is not believed any more
         self._refresh_s, self._age_max_s = refresh_s, age_max_s
         self._view: RegistryView | None = None
         self._task: asyncio.Task[None] | None = None
+
+    def compare_policy(self, digest: bytes) -> None:
+        """Warn, at the next reading and at each change, when governance names another policy file than ours.
+
+        Args:
+            digest: SHA-256 of our policy file.
+        """
+        self._policy_digest = digest
 
     async def start(self) -> None:
         """Read once, then keep reading.
@@ -185,10 +218,20 @@ class Registry:
             raise RegistryUnavailableError(
                 f"the lite-server shows registry change {state.seqno}, {self._view.seqno} was seen before: use another"
             )
-        before, self._view = self._view, view_registry(state, now=self._clock(), log=await self._read_log())
+        log = await self._read_log(state)
+        before, self._view = self._view, view_registry(state, now=self._clock(), log=log, wanted=self._operator)
+        if self._policy_digest is not None and (before is None or before.policy_digest != self._view.policy_digest):
+            self._warn_of_policy(self._view.policy_digest)
         for missing in set(self._view.unlogged) - set(before.unlogged if before else ()):
             _log.warning("allowed by the registry, and not used: %s", missing)
         return self._view
+
+    def _warn_of_policy(self, published: bytes) -> None:
+        if published not in (NO_DIGEST, self._policy_digest):
+            _log.warning(
+                "governance names the policy file with SHA-256 %s, and yours is another: compare the two",
+                published.hex(),
+            )
 
     def view(self) -> RegistryView:
         """Return the newest view.
@@ -207,11 +250,14 @@ class Registry:
             )
         return self._view
 
-    async def _read_log(self) -> LoggedValues | None:
+    async def _read_log(self, state: RegistryState) -> LoggedValues | None:
         if self._log is None:
             return None
         try:
-            return await asyncio.to_thread(self._log.read, now=self._clock())
+            logged = await asyncio.to_thread(self._log.read, now=self._clock())
+            if (seen := state.policy.checkpoint) is not None:
+                self._log.check_contains(seen.log, size=seen.size, root=seen.root)
+            return logged
         except LogSplitViewError as error:  # proof that the log lies: nothing is done by it any more
             self._contradiction = f"the transparency log cannot be believed: {error}"
             raise RegistryUnavailableError(self._contradiction) from error

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 
 import uvicorn
@@ -47,6 +48,7 @@ async def open_client(
     Raises:
         ConfigError: the policy cannot be used.
         ChannelUnusableError: leases are to be paid from a payment channel that is not open, or closed.
+        OperatorChoiceError: the settings mean no operator of the registry that takes leases.
         RegistryUnavailableError: the registry cannot be read.
     """
     async with AsyncExitStack() as stack:
@@ -56,13 +58,17 @@ async def open_client(
             refresh_s=config.registry_refresh_s,
             age_max_s=config.registry_age_max_s,
             log=config.transparency.reader(config.state / "transparency") if config.transparency else None,
+            operator=config.operator,
         )
         stack.push_async_callback(registry.close)
         try:
-            policy = load_policy(config.policy.read_text(encoding="utf-8"), network_id=config.lite_server.network_id)
+            text = config.policy.read_bytes()
+            policy = load_policy(text.decode(), network_id=config.lite_server.network_id)
         except OSError as error:
             raise ConfigError(f"cannot read the policy {config.policy}: {error.strerror}") from error
+        registry.compare_policy(sha256(text).digest())
         await registry.start()
+        registry.view().operator()  # settings that mean no operator are said now, not at the first request
         config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         verifier = Verifier(policy, floors=_open_floors(config.state), clock=clock, random=os.urandom)
         transport = Transport(read_timeout_s=config.read_timeout_s, attested=verifier.tls_context)
@@ -76,8 +82,9 @@ async def open_client(
             vouchers = VoucherStore(config.state / VOUCHERS)
             stack.callback(vouchers.close)
             payer = ChannelPayer(config.channel, wallet, chain, vouchers, receipts, clock=clock)
-            gateway = config.gateway or registry.view().endpoint
-            await payer.start(registry.view(), lambda: transport.payment_terms(gateway))
+            operator = registry.view().operator()
+            gateway = config.gateway or operator.terms.endpoints[0]
+            await payer.start(operator, lambda: transport.payment_terms(gateway))
         leases = LeaseManager(
             LeaseTerms(
                 gateway=config.gateway,
@@ -119,10 +126,14 @@ async def close_channel(config: ClientConfig, *, clock: Callable[[], datetime] =
     wallet, source = Wallet.open(config.wallet), await ChainRegistry.connect(config.lite_server, config.registry)
     async with AsyncExitStack() as stack:
         registry = Registry(
-            source, clock=clock, refresh_s=config.registry_refresh_s, age_max_s=config.registry_age_max_s
+            source,
+            clock=clock,
+            refresh_s=config.registry_refresh_s,
+            age_max_s=config.registry_age_max_s,
+            operator=config.operator,
         )
         stack.push_async_callback(registry.close)
-        view = await registry.refresh()
+        operator = (await registry.refresh()).operator()
         transport = Transport(read_timeout_s=config.read_timeout_s)
         stack.push_async_callback(transport.close)
         receipts = ReceiptStore(config.state / RECEIPTS)
@@ -130,8 +141,8 @@ async def close_channel(config: ClientConfig, *, clock: Callable[[], datetime] =
         vouchers = VoucherStore(config.state / VOUCHERS)
         stack.callback(vouchers.close)
         payer = ChannelPayer(config.channel, wallet, source.chain, vouchers, receipts, clock=clock)
-        gateway = config.gateway or view.endpoint
-        return await payer.close(view, lambda order: transport.close_channel(gateway, order))
+        gateway = config.gateway or operator.terms.endpoints[0]
+        return await payer.close(operator, lambda order: transport.close_channel(gateway, order))
 
 
 def _open_floors(state: Path) -> FloorStore:

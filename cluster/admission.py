@@ -34,10 +34,20 @@ class NetworkTerms:
     log: LoggedValues | None = None  # what the transparency log says, where one is configured
 
     @classmethod
-    def from_registry(cls, state: RegistryState, log: LoggedValues | None = None) -> "NetworkTerms":
-        """The terms in a registry state that was read with proofs, and in a log that was verified."""
+    def from_registry(cls, state: RegistryState, log: LoggedValues | None = None, *, operator: bytes) -> "NetworkTerms":
+        """The terms in a registry state that was read with proofs, and in a log that was verified.
+
+        Args:
+            state: the registry.
+            log: what the transparency log says, where one is configured.
+            operator: our Ed25519 public key, 32 bytes, by which we find our own entry.
+
+        Raises:
+            UnknownOperatorError: the registry has no such entry.
+        """
+        own = state.operator_of_key(operator)
         offers = (
-            ModelOffer(root=root, name=terms.name, tariff=terms.tariff, context=terms.context)
+            ModelOffer(root=root, name=terms.name, tariff=own.tariff(root, terms), context=terms.context)
             for root, terms in state.models.items()
         )
         return cls(
@@ -46,8 +56,8 @@ class NetworkTerms:
                 measurements=frozenset(state.measurements), rims=frozenset(state.rims), models=frozenset(state.models)
             ),
             models=tuple(sorted(offers, key=lambda offer: offer.name)),
-            operator=state.operator.public_key,
-            fee_permille=state.operator.fee_permille,
+            operator=own.terms.public_key,
+            fee_permille=own.terms.fee_permille,
             log=log,
         )
 

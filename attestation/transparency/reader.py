@@ -56,6 +56,7 @@ class LogReader:
         self._source, self._trust, self._state = source, trust, state
         self._current: tuple[Checkpoint, LoggedValues] | None = None
         self.entries: tuple[Entry, ...] = ()  # all of the log, as last read
+        self._leaves: list[bytes] = []  # their leaf hashes
 
     @property
     def contradicted(self) -> bool:
@@ -87,8 +88,26 @@ class LogReader:
         self._check_seen(checkpoint, note, entries, data)  # (4)
         parsed = tuple(map(parse_entry, entries))
         values = fold(parsed)  # (5)
-        self._current, self.entries = (checkpoint, values), parsed
+        self._current, self.entries, self._leaves = (checkpoint, values), parsed, list(map(leaf_hash, entries))
         return values
+
+    def check_contains(self, log: bytes, *, size: int, root: bytes) -> None:
+        """Check that the log as last read contains a checkpoint that somebody else published.
+
+        Args:
+            log: Ed25519 key of the log it is about, 32 bytes; one of another log says nothing about this one.
+            size, root: its number of entries, and the RFC 9162 root over them.
+
+        Raises:
+            LogRollbackError: this log is shorter: its server holds entries back.
+            LogSplitViewError: its first entries are others.
+            RuntimeError: the log was never read.
+        """
+        if self._current is None:
+            raise RuntimeError("read the log first")
+        if log == self._trust.key.public_key:
+            seen = Checkpoint(origin=self._current[0].origin, size=size, root=root)
+            check_successor(seen, self._current[0], self._leaves)
 
     def _check_seen(self, checkpoint: Checkpoint, note: bytes, entries: tuple[bytes, ...], data: bytes) -> None:
         path = self._state / SEEN

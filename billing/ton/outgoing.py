@@ -15,10 +15,19 @@ from billing.batch import Payout
 from billing.money import Nanotons
 from billing.ton.cells import MESSAGE_BYTES_MAX, address_of
 
-__all__ = ["OutMessage", "action_list", "encode_external", "external_message", "internal_header", "out_messages"]
+__all__ = [
+    "OutMessage",
+    "action_list",
+    "encode_external",
+    "external_message",
+    "internal_header",
+    "out_messages",
+    "store_body",
+]
 
 ACTION_SEND = 0x0EC3C86D  # action_send_msg, block.tlb OutAction
 PAY_FEES_APART, IGNORE_ERRORS = 1, 2  # send modes
+FILLED_IN_BITS = 265 + 32  # what the network adds to a message: the source's address, and a forward fee below 4 TON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +77,20 @@ def internal_header(destination: Address, amount: int, *, bounce: bool) -> Build
     )
 
 
+def store_body(message: Builder, body: Cell | None) -> Builder:
+    """The body, inline where it fits: the root cell of a message costs no forward fee.
+
+    Args:
+        message: an internal message up to its body, source and forward fee not filled in.
+        body: None for an empty one.
+    """
+    if body is None:
+        return message.store_bit(0)
+    if len(message.bits) + 1 + FILLED_IN_BITS + len(body.bits) <= 1023 and len(message.refs) + len(body.refs) <= 4:
+        return message.store_bit(0).store_cell(body)
+    return message.store_bit(1).store_ref(body)
+
+
 def external_message(destination: Address, body: Cell, init: StateInit | None) -> Cell:
     """An external message with its body inline; `init` deploys."""
     builder = begin_cell().store_uint(0b10, 2).store_uint(0, 2).store_address(destination).store_coins(0)
@@ -89,6 +112,4 @@ def encode_external(message: Cell) -> bytes:
 def _internal(message: OutMessage) -> Cell:
     """A payment; to an unknown payee it must not bounce, an order to a contract must."""
     builder = internal_header(address_of(message.destination), message.amount, bounce=message.body is not None)
-    if message.body is None:
-        return builder.store_bit(0).store_bit(0).end_cell()
-    return builder.store_bit(0).store_bit(1).store_ref(message.body).end_cell()
+    return store_body(builder.store_bit(0), message.body).end_cell()

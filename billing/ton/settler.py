@@ -195,7 +195,7 @@ class Settler:
     async def _check_epoch(self, registry: Address) -> int:
         """The last epoch these books anchored, or planned to; the chain may not know a later one."""
         known = max((batch.anchor.epoch for batch in self._books.batches().values() if batch.anchor), default=0)
-        on_chain = (await read_registry(self._chain, registry)).anchor_epoch
+        on_chain, _ = (await read_registry(self._chain, registry)).anchor_of(self._wallet.address)
         if on_chain > known:
             raise BooksRolledBackError(on_chain, known)
         return known

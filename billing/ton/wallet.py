@@ -20,6 +20,7 @@ from pytoniq_core.tlb.custom.wallet import WalletV5R1Data
 from billing.errors import WrongContractError
 from billing.money import Nanotons
 from billing.ton.client import ChainClient
+from billing.ton.outgoing import store_body
 from billing.ton.proofs import AccountState, AccountStatus
 
 __all__ = ["Transfer", "Wallet", "pay"]
@@ -61,9 +62,7 @@ class Transfer:
             builder.store_bit(0)
         else:
             builder.store_bit(1).store_bit(1).store_ref(self.state_init.serialize())
-        if self.body is None:
-            return builder.store_bit(0).end_cell()
-        return builder.store_bit(1).store_ref(self.body).end_cell()
+        return store_body(builder, self.body).end_cell()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from billing.ton.wallet import Transfer, Wallet, pay
 from cluster.processes import Supervisor
 
 START_TIMEOUT_S = 30.0
+OPERATOR_ID = 1
 DEPLOY_VALUE = Nanotons(200_000_000)
 
 
@@ -65,7 +66,9 @@ def start_devnet(supervisor: Supervisor, folder: Path, *, port: int) -> LocalCha
 async def deploy_registry(chain: ChainClient, owner: Ed25519PrivateKey, entries: RegistryEntries) -> Address:
     """Deploy the registry from its owner's wallet and fill it; the owner needs a funded wallet V5."""
     wallet = Wallet(public_key=owner.public_key().public_bytes_raw(), network_id=chain.config.network_id)
-    init = registry_init(network_id=chain.config.network_id, owner=wallet.address, operator=entries.operator)
+    init = registry_init(
+        network_id=chain.config.network_id, owner=wallet.address, operators={OPERATOR_ID: entries.operator}
+    )
     address = registry_address(init)
     bodies = [
         *(set_measurement_body(key, value) for key, value in entries.measurements.items()),

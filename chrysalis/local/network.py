@@ -158,8 +158,9 @@ class LocalNetwork:
                 )
             },
             operator=OperatorTerms(
+                name="local operator",
                 public_key=_public(operator),
-                endpoint=self.ray.gateway_url,
+                endpoints=(self.ray.gateway_url,),
                 wallet=self.treasury.address,
                 fee_permille=FEE_PERMILLE,
             ),

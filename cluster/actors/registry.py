@@ -15,11 +15,11 @@ from attestation.transparency.logged import LoggedValues
 from attestation.transparency.reader import LogReader
 from billing.errors import BillingError, ChainError
 from billing.ton.client import ChainClient
-from billing.ton.registry import read_registry
+from billing.ton.registry import RegistryState, read_registry
 from cluster.actors.handles import RELAY, find
 from cluster.address_book import AddressBook, HostKey
 from cluster.admission import Admission, NetworkTerms
-from cluster.config import NetworkConfig
+from cluster.config import NetworkConfig, read_signing_key
 from cluster.enclave_client import HttpEnclaveGate
 from cluster.errors import TroubleError
 from cluster.fleet import FleetSnapshot, HostRecord, Window
@@ -60,7 +60,8 @@ class RegistryActor:
         config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._address = Address(config.registry)
         self._log = config.transparency.reader(config.state / "transparency") if config.transparency else None
-        self._chain, terms = await _reach_registry(config, self._address, self._log)
+        self._operator = read_signing_key(config.operator_key).public_key().public_bytes_raw()
+        self._chain, terms = await _reach_registry(config, self._address, self._log, self._operator)
         self._registry = Registry(
             gate=HttpEnclaveGate(),
             routes=RelayRoutes(),
@@ -145,7 +146,8 @@ class RegistryActor:
 
     async def _read_terms(self) -> None:
         state = await read_registry(self._chain, self._address)
-        await self._registry.update_terms(NetworkTerms.from_registry(state, await _read_log(self._log)))
+        log = await _read_log(self._log, state)
+        await self._registry.update_terms(NetworkTerms.from_registry(state, log, operator=self._operator))
 
     def _check_loops(self) -> None:
         """A loop that died must not look like a quiet fleet."""
@@ -155,12 +157,17 @@ class RegistryActor:
                 raise RuntimeError("a loop of the registry ended")
 
 
-async def _read_log(log: LogReader | None) -> LoggedValues | None:
-    return await asyncio.to_thread(log.read, now=datetime.now(UTC)) if log is not None else None
+async def _read_log(log: LogReader | None, state: RegistryState) -> LoggedValues | None:
+    if log is None:
+        return None
+    logged = await asyncio.to_thread(log.read, now=datetime.now(UTC))
+    if (seen := state.policy.checkpoint) is not None:
+        log.check_contains(seen.log, size=seen.size, root=seen.root)
+    return logged
 
 
 async def _reach_registry(
-    config: NetworkConfig, address: Address, log: LogReader | None
+    config: NetworkConfig, address: Address, log: LogReader | None, operator: bytes
 ) -> tuple[ChainClient, NetworkTerms]:
     """A connection to the chain, and what registry contract and log say.
 
@@ -173,7 +180,7 @@ async def _reach_registry(
             chain = await ChainClient.connect(config.chain)
             try:
                 state = await read_registry(chain, address)
-                return chain, NetworkTerms.from_registry(state, await _read_log(log))
+                return chain, NetworkTerms.from_registry(state, await _read_log(log, state), operator=operator)
             except BaseException:
                 await chain.close()
                 raise

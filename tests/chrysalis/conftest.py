@@ -86,9 +86,13 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
 async def _furnish(config: ChainConfig, admin: DevnetAdmin, pid: int) -> Net:
     owner = Wallet(public_key=public(OWNER_KEY), network_id=config.network_id)
     operator = OperatorTerms(
-        public_key=public(OPERATOR_KEY), endpoint="http://127.0.0.1:1", wallet=treasury().address, fee_permille=50
+        public_key=public(OPERATOR_KEY),
+        endpoints=("http://127.0.0.1:1",),
+        name="operator",
+        wallet=treasury().address,
+        fee_permille=50,
     )
-    registry = registry_init(network_id=config.network_id, owner=owner.address, operator=operator)
+    registry = registry_init(network_id=config.network_id, owner=owner.address, operators={1: operator})
     vault = vault_init(network_id=config.network_id, owner=owner.address, public_key=public(TREASURY_KEY))
     await admin.faucet(owner.address.to_str(is_user_friendly=False), 100 * TON)
     first = [

@@ -28,7 +28,8 @@ from billing.money import Nanotons
 from billing.tariff import Tariff
 from billing.ton.client import ChainClient
 from billing.ton.owner import Ownership
-from billing.ton.registry import Measurement, ModelTerms, OperatorTerms, RegistryState
+from billing.ton.registry import Measurement, ModelTerms, OperatorTerms, Policy, RegistryState
+from billing.ton.registry import Operator as OperatorEntry
 from client.config import ClientConfig, LiteServer
 from client.running import make_server, open_client
 from client.sidecar import Sidecar
@@ -75,6 +76,11 @@ class StaticRegistry:
         pass
 
 
+def operator_terms(key: bytes, *endpoints: str, **changes: Any) -> OperatorTerms:
+    fields: dict[str, Any] = {"name": "operator", "wallet": Address((0, bytes(32))), "fee_permille": 50}
+    return OperatorTerms(public_key=key, endpoints=endpoints, **(fields | changes))
+
+
 def make_registry(
     hosts: list[SimulatedHost], operator: bytes, endpoint: str, *, wallet: Address | None = None, **changes: Any
 ) -> RegistryState:
@@ -85,11 +91,10 @@ def make_registry(
         "measurements": {host.measurement_id(): Measurement(kind=1, label="simulated") for host in hosts},
         "rims": frozenset().union(*(host.rim_digests() for host in hosts)),
         "models": {MODEL: ModelTerms(name="echo", tariff=TARIFF, context=32768)},
-        "operator": OperatorTerms(
-            public_key=operator, endpoint=endpoint, wallet=wallet or Address((0, bytes(32))), fee_permille=50
-        ),
-        "anchor_epoch": 0,
-        "anchor_root": bytes(32),
+        "policy": Policy(),
+        "operators": {
+            1: OperatorEntry(id=1, terms=operator_terms(operator, endpoint, wallet=wallet or Address((0, bytes(32)))))
+        },
     }
     return RegistryState(**(fields | changes))
 

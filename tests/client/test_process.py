@@ -22,9 +22,9 @@ from billing.ton.registry import (
     Measurement,
     ModelTerms,
     OperatorTerms,
-    operator_body,
     set_measurement_body,
     set_model_body,
+    set_operator_body,
     set_rim_body,
 )
 from billing.ton.wallet import Transfer
@@ -37,13 +37,17 @@ async def govern(devnet: Devnet, operator: Operator, host: SimulatedHost) -> str
     chain = await ChainClient.connect(config_of(devnet), clock=chain_clock(devnet))
     registry = await deploy_registry(devnet, chain)
     terms = OperatorTerms(
-        public_key=operator.public_key, endpoint=operator.url, wallet=treasury().address, fee_permille=50
+        name="operator",
+        public_key=operator.public_key,
+        endpoints=(operator.url,),
+        wallet=treasury().address,
+        fee_permille=50,
     )
     bodies = [
         set_measurement_body(host.measurement_id(), Measurement(kind=1, label="simulated")),
         *(set_rim_body(digest) for digest in host.rim_digests()),
         set_model_body(MODEL, ModelTerms(name="echo", tariff=TARIFF, context=32768)),
-        operator_body(terms),
+        set_operator_body(1, terms),
     ]
     for i in range(0, len(bodies), 4):
         changes = [Transfer(destination=registry.address, amount=CHANGE_VALUE, body=b) for b in bodies[i : i + 4]]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -27,7 +29,10 @@ OWNER = Address((0, sha256(b"owner").digest()))
 TREASURY = Address((0, sha256(b"treasury").digest()))
 STRANGER = Address((0, sha256(b"stranger").digest()))
 HOT_KEY = Ed25519PrivateKey.from_private_bytes(b"\x68" * 32)
-OPERATOR = OperatorTerms(public_key=b"k" * 32, endpoint="http://127.0.0.1:8000", wallet=TREASURY, fee_permille=50)
+OPERATOR_ID = 7
+OPERATOR = OperatorTerms(
+    name="first", public_key=b"k" * 32, endpoints=("http://127.0.0.1:8000",), wallet=TREASURY, fee_permille=50
+)
 TON = 1_000_000_000
 
 
@@ -127,6 +132,10 @@ class ContractInVm:
             data=init.data,
         )
 
+    def status(self) -> AccountStatus:
+        account = ShardAccount.deserialize(self._account.begin_parse()).account
+        return AccountStatus(account.storage.state.type_.removeprefix("account_")) if account else AccountStatus.ABSENT
+
     def get(self, method_id: int, stack: list[int] | None = None) -> tuple[MethodResult, list[object]]:
         account = self.account()
         assert account.code is not None
@@ -146,8 +155,13 @@ class ContractInVm:
 class RegistryInVm(ContractInVm):
     """A registry."""
 
-    def __init__(self, *, network_id: int = -777, operator: OperatorTerms = OPERATOR) -> None:
-        super().__init__(registry_init(network_id=network_id, owner=OWNER, operator=operator))
+    def __init__(
+        self,
+        *,
+        network_id: int = -777,
+        operators: Mapping[int, OperatorTerms] = MappingProxyType({OPERATOR_ID: OPERATOR}),
+    ) -> None:
+        super().__init__(registry_init(network_id=network_id, owner=OWNER, operators=operators))
 
     def state(self) -> RegistryState:
         return parse_registry(self.account())

@@ -117,6 +117,27 @@ def test_a_hand_over_by_anyone_but_the_owner_is_refused(contract: Contract, send
             id="masterchain",
         ),
         pytest.param(order_body(OP_PROPOSE_OWNER, 0).store_uint(0, 2).end_cell(), CELL_UNDERFLOW, id="no-address"),
+        pytest.param(
+            order_body(OP_PROPOSE_OWNER, 0)
+            .store_uint(0b101, 3)
+            .store_uint(5, 5)
+            .store_uint(3, 5)
+            .store_int(0, 8)
+            .store_bytes(NEW_OWNER.hash_part)
+            .end_cell(),
+            WRONG_WORKCHAIN,
+            id="anycast",
+        ),
+        pytest.param(
+            order_body(OP_PROPOSE_OWNER, 0)
+            .store_uint(0b110, 3)
+            .store_uint(256, 9)
+            .store_int(0, 32)
+            .store_bytes(NEW_OWNER.hash_part)
+            .end_cell(),
+            WRONG_WORKCHAIN,
+            id="of-any-length",
+        ),
     ],
 )
 def test_a_malformed_proposal_is_refused(contract: Contract, body: Cell, exit_code: int) -> None:

@@ -13,21 +13,32 @@ from billing.ton.cells import payee_of
 from billing.ton.emulator import ExternalNotAcceptedError
 from billing.ton.registry import (
     OP_ANCHOR,
+    OP_REMOVE_CHECKPOINT,
+    OP_SET_CHECKPOINT,
     OP_SET_MEASUREMENT,
     OP_SET_MODEL,
-    OP_SET_OPERATOR,
+    OP_SET_POLICY,
+    LogCheckpoint,
     Measurement,
     ModelTerms,
+    Operator,
+    Policy,
     anchor_body,
-    operator_body,
+    remove_checkpoint_body,
     remove_measurement_body,
     remove_model_body,
+    remove_operator_body,
+    remove_price_body,
     remove_rim_body,
+    set_checkpoint_body,
     set_measurement_body,
     set_model_body,
+    set_operator_body,
+    set_policy_body,
+    set_price_body,
     set_rim_body,
 )
-from tests.contracts.harness import OPERATOR, OWNER, STRANGER, TON, TREASURY, RegistryInVm
+from tests.contracts.harness import OPERATOR, OPERATOR_ID, OWNER, STRANGER, TON, TREASURY, RegistryInVm
 
 OP_EXCESSES = 0xD53276DB
 KEY, OTHER_KEY = b"\x11" * 32, b"\xee" * 32
@@ -37,8 +48,9 @@ TERMS = ModelTerms(
     tariff=Tariff(prompt_price=2 * 10**8, cached_price=10**8, completion_price=6 * 10**8, reasoning_price=7 * 10**8),
     context=512,
 )
+CHECKPOINT = LogCheckpoint(log=OTHER_KEY, size=10, root=OTHER_KEY)
 NOT_THE_OWNER, NOT_THE_OPERATOR, EPOCH_NOT_LATER, NO_SUCH_ENTRY = 401, 402, 403, 404
-WRONG_WORKCHAIN, FEE_OUT_OF_RANGE, MALFORMED_TEXT, MALFORMED_BODY = 405, 406, 407, 408
+MALFORMED_TEXT, MALFORMED_BODY, SIZE_NOT_LARGER, PRICE = 407, 408, 452, 454
 CELL_UNDERFLOW, UNKNOWN_OPERATION = 9, 0xFFFF
 
 
@@ -57,11 +69,11 @@ def header(operation: int) -> Cell:
     return begin_cell().store_uint(operation, 32).store_uint(7, 64)
 
 
-def test_a_new_registry_is_empty_and_names_network_owner_and_operator(registry: RegistryInVm) -> None:
+def test_a_new_registry_is_empty_and_names_network_owner_and_first_operators(registry: RegistryInVm) -> None:
     state = registry.state()
-    assert (state.network_id, state.seqno, state.owner, state.operator) == (-777, 0, OWNER, OPERATOR)
+    assert (state.network_id, state.seqno, state.owner, state.policy) == (-777, 0, OWNER, Policy())
     assert (state.measurements, state.rims, state.models) == ({}, frozenset(), {})
-    assert state.anchor == (0, bytes(32))
+    assert state.operators == {OPERATOR_ID: Operator(id=OPERATOR_ID, terms=OPERATOR)}
 
 
 def test_the_same_registry_on_two_networks_has_two_addresses() -> None:
@@ -94,19 +106,32 @@ def test_the_owner_sets_changes_and_removes_a_model(registry: RegistryInVm) -> N
     assert registry.state().models == {}
 
 
-def test_the_owner_names_another_operator(registry: RegistryInVm) -> None:
-    changed = replace(OPERATOR, wallet=STRANGER, fee_permille=0, endpoint="https://gateway.example")
-    assert registry.send(OWNER, operator_body(changed)).exit_code == 0
-    assert registry.state().operator == changed
-    assert registry.send(TREASURY, anchor_body(1, KEY)).exit_code == NOT_THE_OPERATOR
-    assert registry.send(STRANGER, anchor_body(1, KEY)).exit_code == 0
-
-
 def test_the_operator_anchors_ever_later_epochs(registry: RegistryInVm) -> None:
     assert registry.send(TREASURY, anchor_body(1, KEY)).exit_code == 0
     assert registry.send(TREASURY, anchor_body(5, OTHER_KEY)).exit_code == 0
-    assert registry.state().anchor == (5, OTHER_KEY)
+    assert registry.state().anchor_of(TREASURY) == (5, OTHER_KEY)
     assert registry.state().seqno == 0  # the owner changed nothing
+
+
+def test_the_owner_names_a_policy_and_takes_it_back(registry: RegistryInVm) -> None:
+    assert registry.send(OWNER, set_policy_body(KEY)).exit_code == 0
+    assert registry.state().policy == Policy(digest=KEY)
+    assert registry.send(OWNER, set_checkpoint_body(CHECKPOINT)).exit_code == 0
+    assert registry.send(OWNER, set_policy_body(bytes(32))).exit_code == 0
+    assert registry.state().policy == Policy(checkpoint=CHECKPOINT)
+    assert registry.send(OWNER, remove_checkpoint_body()).exit_code == 0
+    assert registry.state().policy == Policy()
+    assert registry.state().seqno == 4
+
+
+@pytest.mark.parametrize("size", [0, 1, 10], ids=["empty", "shorter", "the-same"])
+def test_a_checkpoint_of_the_same_log_that_is_not_larger_is_refused(registry: RegistryInVm, size: int) -> None:
+    registry.send(OWNER, set_checkpoint_body(CHECKPOINT))
+    smaller = replace(CHECKPOINT, size=size, root=KEY)
+    assert registry.send(OWNER, set_checkpoint_body(smaller)).exit_code == SIZE_NOT_LARGER
+    assert registry.state().policy.checkpoint == CHECKPOINT
+    assert registry.send(OWNER, set_checkpoint_body(replace(CHECKPOINT, size=11))).exit_code == 0
+    assert registry.send(OWNER, set_checkpoint_body(replace(smaller, log=KEY))).exit_code == 0  # another log
 
 
 def test_many_entries_of_every_kind_are_read_back(registry: RegistryInVm) -> None:
@@ -129,7 +154,13 @@ def test_many_entries_of_every_kind_are_read_back(registry: RegistryInVm) -> Non
         pytest.param(remove_rim_body(KEY), id="remove-rim"),
         pytest.param(set_model_body(KEY, TERMS), id="set-model"),
         pytest.param(remove_model_body(KEY), id="remove-model"),
-        pytest.param(operator_body(OPERATOR), id="set-operator"),
+        pytest.param(set_operator_body(OPERATOR_ID, OPERATOR), id="set-operator"),
+        pytest.param(remove_operator_body(OPERATOR_ID), id="remove-operator"),
+        pytest.param(set_price_body(OPERATOR_ID, KEY, TERMS.tariff), id="set-price"),
+        pytest.param(remove_price_body(OPERATOR_ID, KEY), id="remove-price"),
+        pytest.param(set_policy_body(KEY), id="set-policy"),
+        pytest.param(set_checkpoint_body(CHECKPOINT), id="set-checkpoint"),
+        pytest.param(remove_checkpoint_body(), id="remove-checkpoint"),
         pytest.param(header(0).end_cell(), id="comment"),
     ],
 )
@@ -143,19 +174,31 @@ def test_an_owner_operation_by_anyone_else_is_refused(registry: RegistryInVm, se
 @pytest.mark.parametrize("sender", [STRANGER, OWNER], ids=["stranger", "owner"])
 def test_an_anchor_by_anyone_but_the_operator_is_refused(registry: RegistryInVm, sender: Address) -> None:
     assert registry.send(sender, anchor_body(1, KEY)).exit_code == NOT_THE_OPERATOR
-    assert registry.state().anchor == (0, bytes(32))
+    assert registry.state().anchor_of(TREASURY) == (0, bytes(32))
 
 
 @pytest.mark.parametrize("epoch", [5, 4, 0], ids=["replayed", "earlier", "zero"])
 def test_a_replayed_or_earlier_anchor_is_refused(registry: RegistryInVm, epoch: int) -> None:
     assert registry.send(TREASURY, anchor_body(5, KEY)).exit_code == 0
     assert registry.send(TREASURY, anchor_body(epoch, OTHER_KEY)).exit_code == EPOCH_NOT_LATER
-    assert registry.state().anchor == (5, KEY)
+    assert registry.state().anchor_of(TREASURY) == (5, KEY)
 
 
-@pytest.mark.parametrize("remove", [remove_measurement_body, remove_rim_body, remove_model_body])
-def test_removing_what_is_not_there_is_refused(registry: RegistryInVm, remove) -> None:
-    assert registry.send(OWNER, remove(KEY)).exit_code == NO_SUCH_ENTRY
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(remove_measurement_body(KEY), id="measurement"),
+        pytest.param(remove_rim_body(KEY), id="rim"),
+        pytest.param(remove_model_body(KEY), id="model"),
+        pytest.param(remove_operator_body(8), id="operator"),
+        pytest.param(remove_price_body(OPERATOR_ID, KEY), id="price"),
+        pytest.param(remove_price_body(8, KEY), id="price-of-no-operator"),
+        pytest.param(set_price_body(8, KEY, TERMS.tariff), id="price-for-no-operator"),
+        pytest.param(remove_checkpoint_body(), id="checkpoint"),
+    ],
+)
+def test_changing_what_is_not_there_is_refused(registry: RegistryInVm, body: Cell) -> None:
+    assert registry.send(OWNER, body).exit_code == NO_SUCH_ENTRY
     assert registry.state().seqno == 0
 
 
@@ -163,16 +206,20 @@ def text(length: int, *, announced: int | None = None) -> Cell:
     return begin_cell().store_uint(length if announced is None else announced, 8).store_bytes(b"x" * length)
 
 
-def operator_cell(*, fee: int = 50, wallet: Address = TREASURY, endpoint: Cell | None = None) -> Cell:
-    builder = begin_cell().store_bytes(KEY).store_uint(fee, 16).store_address(wallet)
-    return builder.store_cell((endpoint or text(5)).end_cell()).end_cell()
+PRICES = begin_cell().store_uint(5, 64).store_uint(5, 64).store_uint(5, 64).store_uint(5, 64).end_cell()
 
 
-def model_cell(name: Cell, *, context_bits: int = 32) -> Cell:
-    return name.store_uint(1, 4 * 64).store_uint(1, context_bits).end_cell()
+def model_cell(name: Cell, *, prices: Cell = PRICES, context_bits: int = 32) -> Cell:
+    return name.store_cell(prices).store_uint(1, context_bits).end_cell()
 
 
-MASTERCHAIN_WALLET = Address((-1, bytes(32)))
+def prices(prompt: int, cached: int, completion: int, reasoning: int) -> Cell:
+    builder = begin_cell()
+    for price in (prompt, cached, completion, reasoning):
+        builder.store_uint(price, 64)
+    return builder.end_cell()
+
+
 MALFORMED = [
     (header(0x43520099).store_bytes(KEY).end_cell(), UNKNOWN_OPERATION, "unknown-operation"),
     (begin_cell().store_uint(OP_SET_MODEL, 32).end_cell(), CELL_UNDERFLOW, "no-query-id"),
@@ -213,23 +260,21 @@ MALFORMED = [
         MALFORMED_BODY,
         "label-with-a-hidden-cell",
     ),
-    (header(OP_SET_OPERATOR).store_ref(operator_cell(fee=1001)).end_cell(), FEE_OUT_OF_RANGE, "fee-above-everything"),
-    (
-        header(OP_SET_OPERATOR).store_ref(operator_cell(wallet=MASTERCHAIN_WALLET)).end_cell(),
-        WRONG_WORKCHAIN,
-        "wallet-in-the-masterchain",
+    *(
+        (header(OP_SET_MODEL).store_bytes(KEY).store_ref(model_cell(text(3), prices=wrong)).end_cell(), PRICE, name)
+        for wrong, name in (
+            (prices(5, 6, 5, 5), "cached-dearer-than-prompt"),
+            (prices(1 << 63, 0, 0, 0), "prompt-price-of-64-bits"),
+            (prices(0, 0, 1 << 63, 0), "completion-price-of-64-bits"),
+            (prices(0, 0, 0, 1 << 63), "reasoning-price-of-64-bits"),
+        )
     ),
-    (
-        header(OP_SET_OPERATOR).store_ref(operator_cell(endpoint=text(0))).end_cell(),
-        MALFORMED_TEXT,
-        "no-endpoint",
-    ),
-    (
-        header(OP_SET_OPERATOR).store_ref(operator_cell()).store_uint(1, 8).end_cell(),
-        MALFORMED_BODY,
-        "operator-with-a-tail",
-    ),
-    (begin_cell().store_uint(OP_SET_OPERATOR, 31).end_cell(), CELL_UNDERFLOW, "half-an-operation"),
+    (header(OP_SET_POLICY).store_bytes(KEY[:31]).end_cell(), CELL_UNDERFLOW, "half-a-policy"),
+    (header(OP_SET_POLICY).store_bytes(KEY).store_bit(0).end_cell(), MALFORMED_BODY, "policy-with-a-tail"),
+    (header(OP_SET_CHECKPOINT).store_bytes(KEY).end_cell(), CELL_UNDERFLOW, "half-a-checkpoint"),
+    (header(OP_SET_CHECKPOINT).store_bytes(bytes(73)).end_cell(), MALFORMED_BODY, "checkpoint-with-a-tail"),
+    (header(OP_REMOVE_CHECKPOINT).store_bit(0).end_cell(), MALFORMED_BODY, "removal-with-a-tail"),
+    (begin_cell().store_uint(OP_SET_MODEL, 31).end_cell(), CELL_UNDERFLOW, "half-an-operation"),
 ]
 
 
@@ -311,8 +356,19 @@ def test_get_methods_answer_with_two_values(registry: RegistryInVm) -> None:
 
     assert get("get_version") == [-777, 3]
     assert get("get_owner") == [0, int.from_bytes(OWNER.hash_part, "big")]
-    assert get("get_operator")[1] == 50
-    assert get("get_anchor") == [9, int.from_bytes(OTHER_KEY, "big")]
+    terms, found = get("get_operator", OPERATOR_ID)
+    assert isinstance(terms, Cell)
+    assert (terms.hash, found) == (OPERATOR.cell().hash, -1)
+    assert get("get_operator", 8) == [None, 0]
+    assert get("get_anchor", int.from_bytes(TREASURY.hash_part, "big")) == [9, int.from_bytes(OTHER_KEY, "big")]
+    assert get("get_anchor", missing) == [0, 0]
+    assert get("get_price", OPERATOR_ID, key) == get("get_price", 8, key) == [None, 0]
+    assert get("get_handover")[1] == 0
+    assert get("get_policy")[1] == 0
+    registry.send(OWNER, set_price_body(OPERATOR_ID, KEY, TERMS.tariff))
+    registry.send(OWNER, set_checkpoint_body(CHECKPOINT))
+    assert get("get_price", OPERATOR_ID, key)[1] == -1
+    assert get("get_policy")[1] == -1
     assert get("get_measurement", key) == [1, -1]
     assert get("get_measurement", missing) == [0, 0]
     assert get("get_rim", key) == [key, -1]

@@ -137,7 +137,9 @@ def test_a_client_without_funds_is_told_to_deposit(demo: KeptDemo, tmp_path: Pat
 
     async def operator_key() -> bytes:
         async with await ChainClient.connect(chain) as client:
-            return (await read_registry(client, Address(settings["registry"]["address"]))).operator.public_key
+            registry = await read_registry(client, Address(settings["registry"]["address"]))
+            (operator,) = registry.operators.values()
+            return operator.terms.public_key
 
     poor = Wallet.create(tmp_path / "poor.key")
     request = LeaseRequest(

@@ -99,12 +99,13 @@ class Registry:
 async def deploy_registry(devnet: Devnet, chain: ChainClient, *, operator_wallet: Address | None = None) -> Registry:
     owner = wallet_of(OWNER_KEY)
     operator = OperatorTerms(
+        name="test operator",
         public_key=b"o" * 32,
-        endpoint="http://127.0.0.1:8000",
+        endpoints=("http://127.0.0.1:8000",),
         wallet=operator_wallet or treasury().address,
         fee_permille=50,
     )
-    init = registry_init(network_id=NETWORK_ID, owner=owner.address, operator=operator)
+    init = registry_init(network_id=NETWORK_ID, owner=owner.address, operators={1: operator})
     address = registry_address(init)
     await fund(devnet, owner.address, 10 * TON)
     first = Transfer(destination=address, amount=TON // 5, state_init=init, bounce=False)  # type: ignore[arg-type]
