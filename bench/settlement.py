@@ -119,8 +119,6 @@ async def measure_receipts(settler: Settler, chain: ChainClient, books: Books, o
         f"{len(receipts)} receipts of {len(names)} payees: posted in {posted - begun:.1f} s "
         f"({cpu_posted - cpu:.1f} CPU), settled and confirmed in {done - posted:.1f} s "
         f"({cpu_done - cpu_posted:.1f} CPU; bound {SETTLED_BOUND_S})"
-        f"({cpu_posted - cpu:.1f} CPU), settled and confirmed in {done - posted:.1f} s "
-        f"({cpu_done - cpu_posted:.1f} CPU; bound {SETTLED_BOUND_S})"
     )
 
 
