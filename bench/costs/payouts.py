@@ -33,11 +33,16 @@ def payments(count: int, seed: str) -> tuple[OutMessage, ...]:
 class VaultBench:
     """A deployed vault with money."""
 
-    def __init__(self, world: World, claimed: Mapping[bytes, int] = MappingProxyType({})) -> None:
-        self.world = world
+    def __init__(self, world: World, claimed_by: Mapping[bytes, int] = MappingProxyType({})) -> None:
+        """With `claimed_by`, what these and one more payee are owed is anchored, and these have claimed it."""
+        self.world, self.anchored = world, bool(claimed_by)
         self.owner = wallet_of(OWNER_KEY)
         init = vault_init(network_id=NETWORK_ID, owner=self.owner.address, public_key=public(HOT_KEY))
-        self.init = StateInit(code=init.code, data=with_claims(init.data, claimed)) if claimed else init
+        self.init = init
+        if claimed_by:
+            entitlements = owed_to(claimed_by)
+            claimed = set(map(entitlements.index, claimed_by))
+            self.init = StateInit(code=init.code, data=with_claims(init.data, entitlements, claimed))
         self.address = vault_address(self.init)
         world.fund(self.owner.address, 1000)
         world.fund(self.address, 1_000_000)
@@ -62,8 +67,9 @@ class VaultBench:
         payee = wallet_of(PAYEE_KEY)
         self.world.fund(payee.address, 10)
         self.world.pay(payee, PAYEE_KEY, [Transfer(destination=payee.address, amount=Nanotons(TON))])  # deployed
-        entitlements = Entitlements(amounts={**others, payee_of(payee.address): TON})
-        self.order((), entitlements)
+        entitlements = owed_to(others)
+        if not self.anchored:
+            self.order((), entitlements)
         body = claim_of(entitlements, payee.address)
         return self.world.pay(payee, PAYEE_KEY, [Transfer(destination=self.address, amount=CLAIM_VALUE, body=body)])
 
@@ -110,6 +116,11 @@ def _pay(world: World, messages: tuple[OutMessage, ...]) -> Cost:
         Transfer(destination=Address((0, each.destination[1:])), amount=each.amount, bounce=False) for each in messages
     ]
     return world.pay(wallet, WALLET_KEY, transfers)
+
+
+def owed_to(others: Mapping[bytes, int]) -> Entitlements:
+    """What the others are owed, and a TON to the payee that claims."""
+    return Entitlements(amounts={**others, payee_of(wallet_of(PAYEE_KEY).address): TON})
 
 
 def claimants(count: int) -> dict[bytes, int]:
