@@ -183,7 +183,7 @@ async def paid_network(
             clients,
             vendors,
             hosts,
-            operator=operator,
+            operated_by=operator,
             operator_wallet=treasury().address,
             chain=chain,
             wallet_key=CLIENT_KEY,

@@ -336,14 +336,14 @@ async def run_network(
     engine: Callable[[], Any] = EchoEngine,
     allowed: list[SimulatedHost] | None = None,
     enclave_changes: dict[str, Any] | None = None,
-    operator: Operator | None = None,
+    operated_by: Operator | None = None,
     operator_wallet: Address | None = None,
     chain: ChainClient | None = None,
     wallet_key: Ed25519PrivateKey | None = None,
     **changes: Any,
 ) -> AsyncIterator[Network]:
     async with contextlib.AsyncExitStack() as stack:
-        operator = operator or Operator()
+        operator = operated_by or Operator()
         for number, host in enumerate(hosts):
             payee = bytes([0]) + bytes([number + 1]) * 32
             enclave = await start_enclave(

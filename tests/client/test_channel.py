@@ -126,7 +126,7 @@ async def test_a_lease_is_paid_with_a_voucher_for_its_budget_and_the_next_one_fo
     await ask(paid)
     assert promised(paid) == [BUDGET, BUDGET + cost]
     await end_leases(paid)
-    assert payer(paid).account(paid.network.sidecar._registry.view()).billed == 2 * cost
+    assert payer(paid).account(paid.network.sidecar._registry.view().operator()).billed == 2 * cost
 
 
 async def test_the_voucher_that_was_sent_is_on_disk(paid: PaidNetwork) -> None:
@@ -174,7 +174,9 @@ async def take_new_lease(paid: PaidNetwork, asked: int, code: str) -> None:
     finally:
         transport.take_lease = take_lease
     assert getattr(refused.value, "code", "") == code, refused.value
-    assert payer_.account(paid.network.sidecar._registry.view()).unanswered == 0, "a refused lease holds nothing"
+    assert payer_.account(paid.network.sidecar._registry.view().operator()).unanswered == 0, (
+        "a refused lease holds nothing"
+    )
 
 
 async def test_cut_answers_that_no_receipt_shows_are_paid_out_of_the_advance(paid: PaidNetwork) -> None:
@@ -262,7 +264,7 @@ async def test_client_and_operator_close_at_what_the_receipts_say(paid: PaidNetw
     cost = await ask(paid)
     await paid.operator.cashier.post([kept.signed for kept in receipts(paid)])
     with pytest.raises(ChannelUnusableError, match="are under way"):
-        await payer(paid).close(paid.network.sidecar._registry.view(), None)
+        await payer(paid).close(paid.network.sidecar._registry.view().operator(), None)
     await end_leases(paid)
     before = (await paid.chain.account(WALLET.address)).balance
     sent: list[CloseOrder] = []
@@ -271,7 +273,7 @@ async def test_client_and_operator_close_at_what_the_receipts_say(paid: PaidNetw
         sent.append(parse_close_order(fields))
         await paid.operator.counter.office.close(sent[0])
 
-    state = await payer(paid).close(paid.network.sidecar._registry.view(), send)
+    state = await payer(paid).close(paid.network.sidecar._registry.view().operator(), send)
     assert (state.status, sent[0].total) == (ChannelStatus.CLOSED, cost)
     account = await paid.chain.account(channel_address(paid.terms))
     assert account.balance == 0

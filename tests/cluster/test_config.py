@@ -150,7 +150,7 @@ def test_an_unencrypted_key_is_for_test_networks_only(write, tmp_path, network_i
     (tmp_path / "policy.yaml").write_text("roots: production\n")
     (tmp_path / "operator.key").write_text("ab" * 32)
     (tmp_path / "operator.key").chmod(0o600)
-    chain = SETTINGS["chain"] | {"network_id": network_id, "trust_level": 1}
+    chain = SETTINGS["chain"] | {"network_id": network_id, "trust_level": 1, "second": SECOND}
     config = NetworkConfig.load(write(SETTINGS | {"chain": chain}))
     if allowed:
         assert read_secret(config.operator_key) == b"\xab" * 32

@@ -175,7 +175,7 @@ def test_missing_packages_stop_the_demo_with_the_command_to_run(tmp_path: Path) 
         "import importlib.util as u, sys; real = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'vllm' else real(name, *a)\n"
         "from chrysalis.demo.run import run_demo\n"
-        f"sys.exit(run_demo(engine='vllm', keep=False, base_port={BASE_PORT}, work_dir=None))"
+        f"sys.exit(run_demo(engine='vllm', sender='highload', keep=False, base_port={BASE_PORT}, work_dir=None))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
