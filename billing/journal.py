@@ -22,6 +22,10 @@ from billing.record_chain import GENESIS, RECORD_SIZE_MAX, extend_chain, follow_
 __all__ = ["RECORD_SIZE_MAX", "Journal", "read_journal", "repair_journal"]
 
 _SELECT = "SELECT seq, payload, checksum FROM journal ORDER BY seq"
+_DAMAGED = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter: words about damage may quote damaged bytes
+    sqlite3.DatabaseError,
+    UnicodeDecodeError,
+)  # the latter: its own words about damage may hold the damaged bytes
 _SCHEMA = "CREATE TABLE IF NOT EXISTS journal (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL, checksum BLOB NOT NULL)"
 _WRITTEN = b"this journal has been written to\n"  # in the lock file: an empty database is then a loss, not a start
 
@@ -78,7 +82,7 @@ class Journal:
                 checksum = follow_chain(str(self._path), seq, checksum, row)
                 seq += 1
                 yield row[1]
-        except sqlite3.DatabaseError as error:
+        except _DAMAGED as error:
             raise CorruptJournalError(str(self._path), seq, str(error)) from error
         if seq < self._seq:
             raise CorruptJournalError(str(self._path), seq, "records are missing")
@@ -117,7 +121,7 @@ def read_journal(path: Path) -> Iterator[bytes]:
                 checksum = follow_chain(str(path), seq, checksum, row)
                 seq += 1
                 yield row[1]
-    except sqlite3.DatabaseError as error:
+    except _DAMAGED as error:
         raise CorruptJournalError(str(path), seq, str(error)) from error
 
 
@@ -155,7 +159,7 @@ def _salvage(path: Path) -> list[bytes]:
             for row in database.execute(_SELECT):
                 checksum = follow_chain(str(path), len(kept), checksum, row)
                 kept.append(row[1])
-    except (sqlite3.DatabaseError, CorruptJournalError):
+    except (*_DAMAGED, CorruptJournalError):
         return kept  # everything up to the damage
     return kept
 
@@ -183,7 +187,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         with database:
             database.execute(_SCHEMA)
         lock.write_bytes(_WRITTEN)
-    except sqlite3.DatabaseError as error:
+    except _DAMAGED as error:
         database.close()
         raise CorruptJournalError(str(path), 0, str(error)) from error
     return database

@@ -4,6 +4,7 @@ chain: {host: 127.0.0.1, port: 4443, public_key: <base64>, network_id: -777}   #
 registry: "0:<hex>"                                                            # optional
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
     from billing.ton.client import ChainConfig
 
-_CHAIN = {"host": str, "port": int, "public_key": str, "network_id": int}
-_CHAIN_TRUST = {"init_block": str, "trust_level": int}
+_SERVER = {"host": str, "port": int, "public_key": str}
+_CHAIN = {**_SERVER, "network_id": int}
+_CHAIN_TRUST = {"init_block": str, "trust_level": int, "second": dict}
 _NAMES = {-239: "mainnet", -3: "testnet", -777: "devnet"}
 
 
@@ -90,10 +92,22 @@ def _parse(path: Path, values: object) -> NetworkFile:
 
 
 def _check_chain(path: Path, chain: object) -> dict[str, Any]:
-    kinds = _CHAIN | _CHAIN_TRUST
-    if not isinstance(chain, dict) or not set(_CHAIN) <= set(chain) <= set(kinds):
-        raise ConfigError(f"{path}: chain has the keys {', '.join(_CHAIN)}; and may have {', '.join(_CHAIN_TRUST)}")
-    for name, value in chain.items():
-        if type(value) is not kinds[name]:
-            raise ConfigError(f"{path}: chain.{name} must be {kinds[name].__name__}")
-    return chain
+    fields = _check_fields(path, "chain", chain, _CHAIN, _CHAIN_TRUST)
+    if "second" in fields:
+        from billing.ton.client import LiteServerConfig
+
+        fields["second"] = LiteServerConfig(**_check_fields(path, "chain.second", fields["second"], _SERVER, {}))
+    return fields
+
+
+def _check_fields(
+    path: Path, where: str, value: object, required: Mapping[str, type], optional: Mapping[str, type]
+) -> dict[str, Any]:
+    kinds = {**required, **optional}
+    if not isinstance(value, dict) or not set(required) <= set(value) <= set(kinds):
+        also = f"; and may have {', '.join(optional)}" if optional else ""
+        raise ConfigError(f"{path}: {where} has the keys {', '.join(required)}{also}")
+    for name, item in value.items():
+        if type(item) is not kinds[name]:
+            raise ConfigError(f"{path}: {where}.{name} must be {kinds[name].__name__}")
+    return dict(value)

@@ -145,6 +145,16 @@ def read_or_repair(path: Path) -> list[bytes]:
         return read(path)
 
 
+def test_damage_that_makes_the_database_s_own_words_unreadable_is_damage(tmp_path: Path) -> None:
+    write(tmp_path / "j", RECORDS)
+    raw = bytearray((tmp_path / "j").read_bytes())
+    at = raw.index(b"journal", 100)  # the table's name in the schema
+    raw[at] ^= 0x80
+    (tmp_path / "j").write_bytes(raw)
+    with pytest.raises(CorruptJournalError):
+        read(tmp_path / "j")
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -101,7 +101,8 @@ def test_a_wallet_may_not_be_emptied_of_its_fees(desk: Desk, payer: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "code", "words"),
     [
-        pytest.param({"network_id": -3}, 1, "WrongNetworkError", id="another-network"),
+        pytest.param({"network_id": -3, "trust_level": 1}, 1, "WrongNetworkError", id="another-network"),
+        pytest.param({"second": {"host": "127.0.0.1"}}, 2, "chain.second has the keys host", id="second-server"),
         pytest.param({"port": 1}, 2, "ChainUnreachableError", id="server-gone"),
         pytest.param({"public_key": "AAAA"}, 2, "ConfigError", id="no-key"),
         pytest.param({"port": "80"}, 2, "chain.port must be int", id="text-for-a-number"),
