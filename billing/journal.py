@@ -23,9 +23,6 @@ __all__ = ["RECORD_SIZE_MAX", "Journal", "read_journal", "repair_journal"]
 
 _SELECT = "SELECT seq, payload, checksum FROM journal ORDER BY seq"
 _DAMAGED = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter: words about damage may quote damaged bytes
-    sqlite3.DatabaseError,
-    UnicodeDecodeError,
-)  # the latter: its own words about damage may hold the damaged bytes
 _SCHEMA = "CREATE TABLE IF NOT EXISTS journal (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL, checksum BLOB NOT NULL)"
 _WRITTEN = b"this journal has been written to\n"  # in the lock file: an empty database is then a loss, not a start
 
