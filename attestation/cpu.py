@@ -11,9 +11,10 @@ from attestation.chain_cache import ChainCache
 from attestation.errors import MeasurementNotAllowedError
 from attestation.evidence import SnpEvidence, TdxEvidence
 from attestation.floors import Floors, Mark
+from attestation.held import remember
 from attestation.policy import AppraisalPolicy
 from attestation.roots import trust_domain
-from attestation.td_image import check_image
+from attestation.td_image import check_image, fields_of
 from attestation.tdx_quote import TdBody
 from attestation.verdict import CheckLog, TeeKind
 
@@ -81,8 +82,10 @@ def check_measurement(cpu: CpuClaims, policy: AppraisalPolicy, log: CheckLog) ->
     Raises:
         MeasurementNotAllowedError: it is none.
     """
-    if cpu.body is not None:
-        check_image(cpu.body, policy.images, policy.reference.measurements, log)
+    body = cpu.body
+    if body is not None:
+        about = "image", fields_of(body)
+        remember(about, policy, log, lambda part: check_image(body, policy.images, policy.reference.measurements, part))
         return
     log.require(
         "image",

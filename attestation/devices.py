@@ -43,6 +43,23 @@ class DeviceClaims:
         return (*(gpu.not_after for gpu in self.gpus), *(switch.not_after for switch in self.switches))
 
 
+NO_DEVICES = DeviceClaims(gpus=(), switches=())
+
+
+def names_devices(evidence: Evidence) -> bool:
+    """Whether evidence or transcript says anything about GPUs or switches."""
+    transcript = evidence.transcript
+    return bool(
+        transcript.cc
+        or transcript.gpus
+        or transcript.switches
+        or evidence.gpus
+        or evidence.switches
+        or evidence.rims
+        or evidence.ocsp
+    )
+
+
 def check_devices(
     evidence: Evidence,
     policy: AppraisalPolicy,

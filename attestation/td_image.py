@@ -75,8 +75,8 @@ def check_image(loaded: Loaded, images: Sequence[ImageReference], allowed: froze
         MeasurementNotAllowedError: it is none of the allowed.
     """
     identity = measurement_id(loaded)
-    values = _fields(loaded)
-    exact = next((image for image in images if _fields(image) == values), None)
+    values = fields_of(loaded)
+    exact = next((image for image in images if fields_of(image) == values), None)
     held = identity in allowed
     nearest = exact if held else _nearest(values, [image for image in images if image.measurement_id() in allowed])
     required = f"as in image {nearest.name}" if nearest else "named by the measurement id"
@@ -98,14 +98,14 @@ def check_image(loaded: Loaded, images: Sequence[ImageReference], allowed: froze
     return identity
 
 
-def _fields(loaded: Loaded) -> tuple[bytes, ...]:
-    """Return the values in the order of `FIELDS`."""
+def fields_of(loaded: Loaded) -> tuple[bytes, ...]:
+    """Return the values in the order of `FIELDS`, 48 bytes each."""
     return (loaded.mr_td, *loaded.rtmrs[:3], loaded.mr_config_id, loaded.mr_owner, loaded.mr_owner_config)
 
 
 def _nearest(values: tuple[bytes, ...], images: Sequence[ImageReference]) -> ImageReference | None:
     """Return the image that shares most fields, if any is shared beyond those that are zero everywhere."""
-    shared = [sum(one == two != _ZERO for one, two in zip(values, _fields(image), strict=True)) for image in images]
+    shared = [sum(one == two != _ZERO for one, two in zip(values, fields_of(image), strict=True)) for image in images]
     return images[shared.index(max(shared))] if any(shared) else None
 
 

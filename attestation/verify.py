@@ -8,7 +8,7 @@ from hmac import compare_digest
 from attestation import merkle
 from attestation.chain_cache import ChainCache
 from attestation.cpu import CpuClaims, check_cpu, check_measurement
-from attestation.devices import check_devices, check_not_denied
+from attestation.devices import NO_DEVICES, DeviceClaims, check_devices, check_not_denied, names_devices
 from attestation.errors import (
     AttestationError,
     BindingMismatchError,
@@ -18,8 +18,9 @@ from attestation.errors import (
     ModelNotAllowedError,
     TierError,
 )
-from attestation.evidence import Evidence
+from attestation.evidence import Evidence, TdxEvidence
 from attestation.floors import Floors
+from attestation.held import remember
 from attestation.log_appraisal import check_logs
 from attestation.policy import AppraisalPolicy
 from attestation.roots import trust_domain
@@ -128,12 +129,8 @@ def _verify(
     check_measurement(cpu, policy, log)  # (3)
     digest = transcript.digest()
     _check_binding(cpu, digest, log)  # (4)
-    check_logs(evidence.cpu, cpu.body.rtmrs if cpu.body else None, transcript, policy, log)  # (5)
-    devices = check_devices(evidence, policy, now=now, chains=chains, log=log)  # (6)
-    _check_models(transcript, policy, log)  # (7)
-    _check_engine(transcript, policy, log)
-    tier = Tier.CONFIDENTIAL if devices.gpus else Tier.CONFIDENTIAL_CPU
-    _check_tier(tier, policy, log)  # (8)
+    devices = _check_loaded(evidence, cpu, policy, now=now, chains=chains, log=log)  # (5) to (8)
+    tier = _tier(devices)
     domains = [cpu.trust_domain, *(trust_domain("nvidia", root) for root in devices.roots)]
     ends = [cpu.not_after, now + timedelta(seconds=policy.max_age_s), *devices.ends]
     return Verdict(
@@ -163,6 +160,52 @@ def _verify(
         marks=cpu.marks,
         checks=log.checks,
     )
+
+
+def _check_loaded(
+    evidence: Evidence,
+    cpu: CpuClaims,
+    policy: AppraisalPolicy,
+    *,
+    now: datetime,
+    chains: ChainCache | None,
+    log: CheckLog,
+) -> DeviceClaims:
+    """Check all that does not depend on the nonce; what held for a host without devices, holds for one like it."""
+    registers = cpu.body.rtmrs if cpu.body else None
+    if not isinstance(evidence.cpu, TdxEvidence) or names_devices(evidence):
+        return _check_parts(evidence, registers, policy, now=now, chains=chains, log=log)
+    transcript = evidence.transcript
+    key = "loaded", evidence.cpu.log, evidence.cpu.ccel, registers, transcript.models, transcript.engine
+    remember(
+        key,
+        policy,
+        log,
+        lambda part: _check_parts(evidence, registers, policy, now=now, chains=chains, log=part),
+    )
+    return NO_DEVICES
+
+
+def _check_parts(
+    evidence: Evidence,
+    registers: tuple[bytes, bytes, bytes, bytes] | None,
+    policy: AppraisalPolicy,
+    *,
+    now: datetime,
+    chains: ChainCache | None,
+    log: CheckLog,
+) -> DeviceClaims:
+    transcript = evidence.transcript
+    check_logs(evidence.cpu, registers, transcript, policy, log)  # (5)
+    devices = check_devices(evidence, policy, now=now, chains=chains, log=log)  # (6)
+    _check_models(transcript, policy, log)  # (7)
+    _check_engine(transcript, policy, log)
+    _check_tier(_tier(devices), policy, log)  # (8)
+    return devices
+
+
+def _tier(devices: DeviceClaims) -> Tier:
+    return Tier.CONFIDENTIAL if devices.gpus else Tier.CONFIDENTIAL_CPU
 
 
 def _check_freshness(evidence: Evidence, nonce: bytes, log: CheckLog) -> None:

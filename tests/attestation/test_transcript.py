@@ -11,7 +11,7 @@ import cbor2
 import pytest
 
 from attestation import CcState, NoTee, Transcript, encode_evidence, gpu_nonce, host_id, inclusion_proof, nonce_root
-from attestation.transcript import MODELS_MAX, SWITCHES_MAX, switch_nonce
+from attestation.transcript import GPUS_MAX, MODELS_MAX, SWITCHES_MAX, switch_nonce
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol" / "transcript.md"
 NONCES = (b"\1" * 32, b"\2" * 32)
@@ -149,3 +149,21 @@ def test_new_keys_are_a_new_host() -> None:
     assert (
         len({host_id(FULL.hpke, FULL.receipt), host_id(b"x" * 1216, FULL.receipt), host_id(FULL.hpke, b"x" * 32)}) == 3
     )
+
+
+@pytest.mark.parametrize(
+    "counts", [(0, 0, 0, 0), (1, 1, 0, 0), (23, 8, 8, 4), (24, 2, 2, 0), (MODELS_MAX, GPUS_MAX, GPUS_MAX, SWITCHES_MAX)]
+)
+def test_digests_are_those_of_the_canonical_map(counts: tuple[int, int, int, int]) -> None:
+    models, states, gpus, switches = counts
+    transcript = replace(
+        BASE,
+        models=tuple(number.to_bytes(32, "big") for number in range(models)),
+        cc=tuple([CcState.OFF, *[CcState.ON] * states][:states]),
+        gpus=tuple(number.to_bytes(48, "big") for number in range(gpus)),
+        switches=tuple(number.to_bytes(48, "big") for number in range(switches)),
+    )
+    fields = transcript.to_fields()
+    assert transcript.digest() == hashlib.sha384(cbor2.dumps(fields, canonical=True)).digest()
+    del fields["gpus"], fields["switches"]
+    assert transcript.base_digest() == hashlib.sha384(cbor2.dumps(fields, canonical=True)).digest()
