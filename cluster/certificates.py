@@ -1,17 +1,18 @@
 """Certificates for Ray's TLS between the machines of one cluster: a CA of its own, one short-lived certificate each.
 
-Ray compares neither names nor addresses of who connects: whoever has a certificate of this CA, and the token, is inside.
-So the CA's key stays where it was made, and each machine gets its own key only.
+Whoever has a certificate of this CA, and the token, is inside. So the CA's key stays where it was made, and each
+machine gets its own key only.
 """
 
 import ipaddress
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -87,7 +88,7 @@ def write_certificates(folder: Path, cluster: str, addresses: Sequence[str], *, 
     """Make the CA if the folder has none, and a new key and certificate for each address.
 
     Returns:
-        The folder of each machine: ca.crt, node.crt, node.key. That of the CA has ca.crt and ca.key. Keys have mode 0600.
+        The folder of each machine: ca.crt, node.crt, node.key. The CA's own is `folder`. Keys have mode 0600.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if (folder / CA_CERTIFICATE).exists() or (folder / CA_KEY).exists():
@@ -120,8 +121,10 @@ def check_certificate(folder: Path, address: str, *, now: datetime) -> datetime:
         certificate.verify_directly_issued_by(authority)
     except OSError as error:
         raise ConfigError(f"{address} has no certificate ({error.filename} cannot be read): {remedy}") from error
-    except Exception as error:  # noqa: BLE001  cryptography raises InvalidSignature, TypeError, ValueError, ExtensionNotFound
-        raise ConfigError(f"the certificate of {address} is not one of this CA ({type(error).__name__}): {remedy}") from error
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound) as error:
+        raise ConfigError(
+            f"the certificate of {address} is not one of this CA ({type(error).__name__}): {remedy}"
+        ) from error
     if parse_ip(address) not in names.get_values_for_type(x509.IPAddress):
         raise ConfigError(f"the certificate in {folder / address} is for another address: {remedy}")
     end = min(certificate.not_valid_after_utc, authority.not_valid_after_utc)

@@ -8,6 +8,7 @@ operator_key: {file: operator.key, password_file: operator.password}   # docs/KE
 treasury_key: treasury.key    # an unencrypted key, for development: the mainnet refuses it
 ticket_key: ticket.key
 relay: 127.0.0.1:8443         # where the relay listens, and clients send to
+expose_relay: false           # optional; true allows an address that other machines reach
 transparency: {log: https://log.example.org, key: <log key>}   # optional, see attestation/transparency/settings.py
 books: postgresql://ledger@db.example/books   # optional; without it an SQLite file in `state`, see docs/LEDGER.md
 books_password: books.password   # optional, mode 0600; without it PGPASSFILE counts
@@ -38,7 +39,7 @@ from cluster.settlement_config import SettlementSettings, parse_settlement
 
 _KEYS = {"chain", "registry", "policy", "state", "operator_key", "treasury_key", "ticket_key", "relay"}
 _SECRETS = ("operator_key", "treasury_key", "ticket_key")
-_OPTIONAL = {"settlement", "transparency", "books", "books_password", "channels"}
+_OPTIONAL = {"expose_relay", "settlement", "transparency", "books", "books_password", "channels"}
 _CHANNELS = {"accept", "delay_min_s", "threshold", "max_age_s"}
 _CHAIN = {"host", "port", "public_key", "network_id"}
 _CHAIN_TRUST = {"init_block", "trust_level"}
@@ -60,6 +61,7 @@ class NetworkConfig:
     relay: str  # IP:PORT
     settlement: SettlementSettings
     books: JournalPlace  # by default an SQLite file in `state`
+    expose_relay: bool = False  # the relay may listen where other machines reach it
     transparency: LogSettings | None = None  # what admits hosts must also be in this log
     channels: ChannelPolicy = field(default_factory=ChannelPolicy)  # from which payment channels clients may pay
 
@@ -102,6 +104,8 @@ def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
     settlement = values.get("settlement", {})
     if not isinstance(settlement, dict):
         raise ConfigError("settlement must hold settings as `key: value`")
+    if type(values.get("expose_relay", False)) is not bool:
+        raise ConfigError(f"expose_relay must be true or false, got {values['expose_relay']!r}")
     for name in _KEYS - {"chain", *_SECRETS}:
         if not isinstance(values[name], str) or not values[name]:
             raise ConfigError(f"{name} must be text (put hexadecimal numbers in quotes)")
@@ -120,6 +124,7 @@ def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
         relay=values["relay"],
         settlement=parse_settlement(settlement),
         books=_books(values, base),
+        expose_relay=values.get("expose_relay", False),
         transparency=parse_log_settings(values["transparency"], base) if "transparency" in values else None,
         channels=ChannelPolicy(**_mapping(values.get("channels", {}), "channels", set(), _CHANNELS)),
         state=base / values["state"],

@@ -16,11 +16,11 @@ from cluster.actors.handles import REGISTRY, SCHEDULER, find
 from cluster.errors import NodeStartError, NoEligibleHostError
 from cluster.fleet import FleetSnapshot
 from cluster.model import Decision, JobRequirement
-from cluster.ray_nodes import RayCluster
 from serve_apps.gateway import Gateway
 from serve_apps.replica import ModelReplica
 
 LOOPBACK = "127.0.0.1"
+ANY = "0.0.0.0"  # noqa: S104  the ingress of a cluster over several machines; docs/NETWORK.md
 GATEWAY_APP = "gateway"
 HOSTS_MAX = 1000
 DEPLOY_TIMEOUT_S = 120.0
@@ -36,16 +36,17 @@ def start_serve(*, port: int, host: str = LOOPBACK) -> None:
     serve.start(proxy_location=ProxyLocation.HeadOnly, http_options={"host": host, "port": port}, logging_config=_QUIET)
 
 
-def deploy_gateway(config: Path, *, cluster: RayCluster, head_node_id: str, replicas: int = 1) -> None:
+def deploy_gateway(config: Path, *, port: int, head_node_id: str, host: str = LOOPBACK, replicas: int = 1) -> None:
     """Start Serve if needed, deploy the lease interface, and return once every replica is healthy.
 
     Args:
         config: the operator's settings file; only its path travels through Ray.
-        cluster: says on which port Serve listens.
+        port: where Serve listens, at the address `host`.
         head_node_id: gateways run where the ticket key is.
+        host: loopback or ANY; Serve's HAProxy reaches replicas beside it by 127.0.0.1, so no other address works.
         replicas: how many.
     """
-    start_serve(port=cluster.ports.gateway)
+    start_serve(port=port, host=host)
     deployment = serve.deployment(
         serve.ingress()(Gateway),
         name="Gateway",

@@ -12,6 +12,7 @@ from pytoniq_core import Address
 from billing.money import Nanotons
 from billing.ton.client import ChainClient, ChainConfig
 from billing.ton.devnet import DevnetAdmin
+from billing.ton.devnet.server import LOOPBACK
 from billing.ton.registry import (
     CHANGE_VALUE,
     Measurement,
@@ -49,9 +50,10 @@ class LocalChain:
     admin: DevnetAdmin
 
 
-def start_devnet(supervisor: Supervisor, folder: Path, *, port: int) -> LocalChain:
+def start_devnet(supervisor: Supervisor, folder: Path, *, port: int, host: str = LOOPBACK) -> LocalChain:
     """Start the devnet and wait until its lite-server answers."""
-    argv = [sys.executable, "-m", "billing.ton.devnet", "--port", str(port), "--state", str(folder), "--parent-death"]
+    argv = [sys.executable, "-m", "billing.ton.devnet", "--host", host, "--port", str(port)]
+    argv += ["--state", str(folder), "--parent-death"]
     _, ready = supervisor.start_reporting("devnet", argv, timeout_s=START_TIMEOUT_S)
     config = ChainConfig(
         host=ready["host"],

@@ -48,6 +48,41 @@ class EnclaveSettings:
     max_running: int = 16
 
 
+def write_enclave_settings(
+    folder: Path,
+    spec: HostSpec,
+    vendors: SimulatedVendors,
+    settings: EnclaveSettings,
+    *,
+    payee: str,
+    listen: str,
+    control: str = "control.sock",
+    state: str = "state",
+    image: bytes = DEFAULT_IMAGE,
+) -> Path:
+    """Make a host's simulated hardware and its enclave's settings in a new folder; returns the settings file."""
+    folder.mkdir(parents=True, mode=0o700)
+    hardware: dict[str, object] = {"none": True}
+    if spec.tee is not None:
+        vendors.make_host(spec.tee, gpus=spec.gpus, image=image, faults=spec.faults).save(folder / "hardware.sim")
+        hardware = {"simulated": "hardware.sim"}
+    config = folder / "enclave.yaml"
+    values = {
+        "listen": listen,
+        "control": control,
+        "state": state,
+        "payee": payee,
+        "operator_key": settings.operator_key.hex(),
+        "models": [{"path": str(path)} for path in settings.models],
+        "engine": settings.engine,
+        "hardware": hardware,
+        "coefficient": spec.coefficient,
+        "max_running": settings.max_running,
+    }
+    config.write_text(yaml.safe_dump(values))
+    return config
+
+
 def start_enclave(
     supervisor: Supervisor,
     folder: Path,
@@ -60,25 +95,9 @@ def start_enclave(
     image: bytes = DEFAULT_IMAGE,
 ) -> RunningEnclave:
     """Make the host's hardware file and settings in `folder` and start its enclave; returns when it listens."""
-    folder.mkdir(parents=True, mode=0o700)
-    hardware: dict[str, object] = {"none": True}
-    if spec.tee is not None:
-        vendors.make_host(spec.tee, gpus=spec.gpus, image=image, faults=spec.faults).save(folder / "hardware.sim")
-        hardware = {"simulated": "hardware.sim"}
-    config = folder / "enclave.yaml"
-    values = {
-        "listen": f"127.0.0.1:{port}",
-        "control": "control.sock",
-        "state": "state",
-        "payee": payee,
-        "operator_key": settings.operator_key.hex(),
-        "models": [{"path": str(path)} for path in settings.models],
-        "engine": settings.engine,
-        "hardware": hardware,
-        "coefficient": spec.coefficient,
-        "max_running": settings.max_running,
-    }
-    config.write_text(yaml.safe_dump(values))
+    config = write_enclave_settings(
+        folder, spec, vendors, settings, payee=payee, listen=f"127.0.0.1:{port}", image=image
+    )
     argv = [sys.executable, "-m", "enclave", "--config", str(config), "--parent-death"]
     program, ready = supervisor.start_reporting(
         f"enclave-{spec.name}", argv, timeout_s=READY_TIMEOUT_S, group=spec.name

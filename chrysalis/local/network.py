@@ -101,13 +101,23 @@ class LocalNetwork:
         """Where sealed requests go."""
         return f"{LOOPBACK}:{self.port(0)}"
 
+    @property
+    def gateway_url(self) -> str:
+        """Where clients ask for leases, as the registry contract says."""
+        return self.ray.gateway_url
+
+    @property
+    def chain_host(self) -> str:
+        """Address on which the lite-server listens."""
+        return LOOPBACK
+
     # --- chain -------------------------------------------------------------------------------------------------------
 
     async def start_chain(self) -> None:
         """Devnet, accounts from the faucet, and the registry with everything governance allows."""
         self.vendors = SimulatedVendors.create(datetime.now(UTC))
         self.model_root = manifest_root(self.plan.model)
-        self.chain = start_devnet(self.supervisor, self.folder / "devnet", port=self.port(2))
+        self.chain = start_devnet(self.supervisor, self.folder / "devnet", host=self.chain_host, port=self.port(2))
         operator, owner, treasury_key = (
             make_key(self.folder / "operator" / name) for name in ("operator.key", "governance.key", "treasury.key")
         )
@@ -160,7 +170,7 @@ class LocalNetwork:
             operator=OperatorTerms(
                 name="local operator",
                 public_key=_public(operator),
-                endpoints=(self.ray.gateway_url,),
+                endpoints=(self.gateway_url,),
                 wallet=self.treasury.address,
                 fee_permille=FEE_PERMILLE,
             ),
@@ -200,7 +210,7 @@ class LocalNetwork:
 
         config = self.folder / "operator" / "operator.yaml"
         start_operator(config, head_node_id=head.node_id)
-        deploy_gateway(config, cluster=self.ray, head_node_id=head.node_id)
+        deploy_gateway(config, port=self.ray.ports.gateway, head_node_id=head.node_id)
 
     # --- hosts -------------------------------------------------------------------------------------------------------
 
@@ -212,7 +222,7 @@ class LocalNetwork:
             self.folder / "hosts" / spec.name,
             spec,
             self.vendors,
-            EnclaveSettings(operator_key=self._operator_key(), models=(self.plan.model,), engine=self.plan.engine),
+            self.enclave_settings(),
             payee=payee,
             port=self.port(10 + len(self.enclaves)),
         )
@@ -264,8 +274,10 @@ class LocalNetwork:
             group=enclave.spec.name,
         )
 
-    def _operator_key(self) -> bytes:
-        return _public(read_signing_key(self.folder / "operator" / "operator.key"))
+    def enclave_settings(self) -> EnclaveSettings:
+        """What all enclaves of this network are told."""
+        operator_key = _public(read_signing_key(self.folder / "operator" / "operator.key"))
+        return EnclaveSettings(operator_key=operator_key, models=(self.plan.model,), engine=self.plan.engine)
 
     # --- client ------------------------------------------------------------------------------------------------------
 

@@ -1,13 +1,17 @@
 """Names of the operator's actors, and how to start and find them."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from cluster.errors import NodeStartError
+
 NAMESPACE = "chrysalis"
 REGISTRY, SCHEDULER, BILLING, RELAY = "registry", "scheduler", "billing", "relay"
 START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 30.0
 
 
 def find(name: str) -> Any:  # noqa: ANN401  actor handles have no useful static type
@@ -41,6 +45,23 @@ def start_operator(config: Path, *, head_node_id: str) -> None:
         _actor(SchedulerActor, SCHEDULER, head_node_id).remote(),
     ]
     ray.get([actor.ready.remote() for actor in others], timeout=START_TIMEOUT_S)
+
+
+def stop_operator(*, timeout_s: float = STOP_TIMEOUT_S) -> None:
+    """End the operator's actors that run, so that they can be started again: their state is in journals.
+
+    Needed after the head was lost: it comes back as another Ray node, and actors stay pinned to the one that is gone.
+    """
+    deadline = time.monotonic() + timeout_s
+    for name in (SCHEDULER, REGISTRY, BILLING, RELAY):
+        while True:
+            try:
+                ray.kill(find(name), no_restart=True)
+            except ValueError:
+                break  # nobody has this name
+            if time.monotonic() > deadline:
+                raise NodeStartError(f"the actor {name} did not end in {timeout_s:.0f} s: try again")
+            time.sleep(0.1)
 
 
 def start_host(host_id: bytes, *, node_id: str, control: Path) -> Any:  # noqa: ANN401

@@ -26,7 +26,7 @@ class RelayActor:
         """Start HAProxy where the operator's settings say: a fixed port, as leases in use name it."""
         config = NetworkConfig.load(Path(config_path))
         listen = config.relay
-        self._ticket_key, self._limits = read_secret(config.ticket_key), limits
+        self._ticket_key, self._limits, self._expose = read_secret(config.ticket_key), limits, config.expose_relay
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
         self._relay = self._start(listen, patience_s=TAKE_OVER_S if restarted else 0.0)
 
@@ -63,7 +63,7 @@ class RelayActor:
         deadline = time.monotonic() + patience_s
         while True:
             try:
-                return RelayProcess(listen, self._ticket_key, limits=self._limits)
+                return RelayProcess(listen, self._ticket_key, limits=self._limits, expose=self._expose)
             except RelayError:
                 if time.monotonic() >= deadline:
                     raise

@@ -16,7 +16,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 INIT = Path(__file__).with_name("host_init.sh")
-NEEDED = {"ip": "iproute2", "sshd": "openssh-server", "ssh": "openssh-client", "rsync": "rsync", "unshare": "util-linux"}
+NEEDED = {
+    "ip": "iproute2",
+    "sshd": "openssh-server",
+    "ssh": "openssh-client",
+    "rsync": "rsync",
+    "unshare": "util-linux",
+}
 DISK = "3g"
 BOOT_TIMEOUT_S = 30.0
 NETWORKS = range(60, 250)  # third byte of 10.213.N.0/24
@@ -120,9 +126,13 @@ class Hosts:
         """Run a command line on the host, as root in a login shell."""
         options = [part for option in SSH_OPTIONS for part in ("-o", option)]
         argv = ["ssh", "-i", str(self.key), *options, f"root@{self.address(name)}", f"bash -lc {_quote(command)}"]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL
+        )
         if check and done.returncode != 0:
-            raise RuntimeError(f"{name}: {command[:200]} ended with {done.returncode}: {(done.stdout + done.stderr)[-3000:]}")
+            raise RuntimeError(
+                f"{name}: {command[:200]} ended with {done.returncode}: {(done.stdout + done.stderr)[-3000:]}"
+            )
         return done
 
     def copy(self, name: str, source: Path, target: str) -> None:

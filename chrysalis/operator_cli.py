@@ -1,0 +1,192 @@
+"""`chrysalis cluster`: an operator's cluster over several machines, before `ray up` and after it.
+
+`certs` and `check` run where cluster.yaml lies; `start`, `admit` and `place` run on the head, in a shell that has read
+/etc/chrysalis/ray/ray.env. Exit code 0: done; 1: refused, or wrong; 2: it could not be asked.
+"""
+
+import json
+import os
+import secrets
+import shlex
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from cluster.launch_file import LaunchFile
+
+app = typer.Typer(help="A cluster over several machines: certificates, checks, the operator's actors, hosts, models.")
+
+REFUSED, TROUBLE = 1, 2
+GATEWAY_PORT = 8000
+KNOWN_HOSTS = "known_hosts"  # beside cluster.yaml; a machine's key is taken at its first visit and may not change
+COPY_TIMEOUT_S = 120
+CALL_TIMEOUT_S = 60.0
+
+File = Annotated[Path, typer.Argument(help="cluster.yaml")]
+
+
+@app.command()
+def certs(
+    file: File = Path("cluster.yaml"),
+    *,
+    install: Annotated[bool, typer.Option(help="Copy each machine its own by ssh.")] = True,
+) -> None:
+    """Make a new certificate for each machine (and CA and token if there are none), and copy it there."""
+    from cluster.certificates import NODE_DAYS, write_certificates
+    from cluster.launch_file import SECRET_MOUNT, LaunchFile
+
+    with _exit_codes():
+        launch = LaunchFile.load(file)
+        folders = write_certificates(launch.tls_folder, launch.name, launch.addresses, now=datetime.now(UTC))
+        _make_token(launch.mount(SECRET_MOUNT))
+        for address, folder in folders.items():
+            if install:
+                _install(launch, address, folder)
+            typer.echo(f"{address}: {NODE_DAYS} days{', installed' if install else f', in {folder}'}")
+
+
+@app.command()
+def check(file: File = Path("cluster.yaml")) -> None:
+    """Say everything that would keep `ray up` from working, or make it unsafe."""
+    from cluster.launch_file import LaunchFile
+
+    with _exit_codes():
+        launch = LaunchFile.load(file)
+        problems = list(launch.problems(now=datetime.now(UTC)))
+        for problem in problems:
+            typer.echo(problem, err=True)
+        if problems:
+            raise typer.Exit(REFUSED)
+        typer.echo(f"{file}: head {launch.head} and {len(launch.hosts)} hosts; ray up -y --no-config-cache {file}")
+
+
+@app.command()
+def start(
+    config: Annotated[Path, typer.Argument(help="The operator's settings, on the head.")],
+    port: Annotated[int, typer.Option(help="Where the gateway listens, on all addresses of the head.")] = GATEWAY_PORT,
+) -> None:
+    """Start relay, registry, scheduler, billing and gateway on the head; those that run already are replaced."""
+    from cluster.actors.handles import start_operator, stop_operator
+    from serve_apps.deploy import ANY, deploy_gateway
+
+    with _exit_codes(), _driver() as node:
+        if "node:__internal_head__" not in node["Resources"]:
+            raise typer.BadParameter("this machine is not the head: the operator's keys and actors belong there")
+        stop_operator()
+        start_operator(config.resolve(), head_node_id=node["NodeID"])
+        address = node["NodeManagerAddress"]
+        deploy_gateway(config.resolve(), port=port, host=ANY, head_node_id=node["NodeID"])
+        typer.echo(json.dumps({"gateway": f"http://{address}:{port}"}))
+
+
+@app.command()
+def admit(
+    address: Annotated[str, typer.Argument(help="IP:PORT of the host's enclave.")],
+    name: Annotated[str, typer.Option(help="For people.")],
+    control: Annotated[Path, typer.Option(help="The enclave's control socket on the host.")] = Path(
+        "/run/chrysalis/control.sock"
+    ),
+) -> None:
+    """Challenge a host's enclave, and bind the Ray node on the same machine to it."""
+    from cluster.actors.handles import REGISTRY, find, start_host
+    from cluster.model import HostHints
+    from cluster.ray_nodes import alive_nodes
+
+    with _exit_codes(), _driver():
+        admission = _get(find(REGISTRY).admit.remote(address, HostHints(name=name)))
+        if not admission.accepted:
+            typer.echo(f"{name} is refused: {admission.error}: {admission.reason}", err=True)
+            raise typer.Exit(REFUSED)
+        machine = address.rpartition(":")[0].strip("[]")
+        nodes = [node for node in alive_nodes() if node["NodeManagerAddress"] == machine]
+        if not nodes:
+            typer.echo(
+                f"{name} is admitted, and no Ray node is alive at {machine}: start it, then admit again", err=True
+            )
+            raise typer.Exit(TROUBLE)
+        start_host(admission.host_id, node_id=nodes[-1]["NodeID"], control=control)
+        typer.echo(json.dumps({"host_id": admission.host_id.hex(), "node_id": nodes[-1]["NodeID"]}))
+
+
+@app.command()
+def place(
+    model: Annotated[str, typer.Argument(help="Manifest root of the model, 64 hexadecimal digits.")],
+    hosts: Annotated[int, typer.Option(help="How many hosts there must be.", min=1)] = 1,
+) -> None:
+    """Load a model on every host that may serve it; again after the fleet has changed."""
+    from serve_apps.deploy import place_model, wait_loaded
+
+    with _exit_codes(), _driver():
+        root = bytes.fromhex(model)
+        if len(root) != 32:
+            raise typer.BadParameter("a manifest root has 64 hexadecimal digits")
+        decision = place_model(root, bound_to=hosts)
+        wait_loaded(root, hosts)
+        typer.echo(json.dumps({"nodes": sorted(one.node_id for one in decision.placements if one.node_id)}))
+
+
+@contextmanager
+def _driver() -> Iterator[dict[str, Any]]:
+    """This process as a driver of the cluster on this machine; gives this machine's node."""
+    if os.environ.get("RAY_AUTH_MODE") != "token" or os.environ.get("RAY_USE_TLS") != "1":
+        raise typer.BadParameter("read the cluster's settings first: set -a; . /etc/chrysalis/ray/ray.env; set +a")
+    import ray
+
+    from cluster.actors.handles import NAMESPACE
+    from cluster.ray_nodes import alive_nodes
+
+    ray.init(address="auto", namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+    try:
+        own = ray.get_runtime_context().get_node_id()
+        yield next(node for node in alive_nodes() if node["NodeID"] == own)
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    from cluster.errors import ClusterError, TroubleError
+
+    try:
+        yield
+    except (TroubleError, ConnectionError, subprocess.SubprocessError) as error:
+        typer.echo(f"trouble, try again: {error}", err=True)
+        raise typer.Exit(TROUBLE) from error
+    except (ClusterError, ValueError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(REFUSED) from error
+
+
+def _get(reference: Any) -> Any:  # noqa: ANN401  ray is untyped here
+    import ray
+
+    return ray.get(reference, timeout=CALL_TIMEOUT_S)
+
+
+def _make_token(folder: Path) -> None:
+    """The cluster's token, unless there is one: 32 random bytes in hexadecimal, mode 0600."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / "token"
+    if not path.exists():
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            out.write(secrets.token_hex(32))
+
+
+def _install(launch: "LaunchFile", address: str, folder: Path) -> None:
+    """Copy one machine its CA certificate, certificate and key; rsync keeps their modes."""
+    from cluster.launch_file import TLS_FOLDER
+
+    options = ["BatchMode=yes", "ConnectTimeout=10", "StrictHostKeyChecking=accept-new"]
+    options.append(f"UserKnownHostsFile={launch.folder / KNOWN_HOSTS}")
+    ssh = shlex.join(["ssh", "-i", str(launch.ssh_key), *(part for one in options for part in ("-o", one))])
+    target = f"{launch.ssh_user}@{address}:{TLS_FOLDER}/"
+    command = ["rsync", "-a", "--mkpath", "-e", ssh, f"{folder}/", target]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=COPY_TIMEOUT_S, check=False)
+    if done.returncode != 0:
+        raise ConnectionError(f"{address} did not take its certificate: {done.stderr.strip()[-500:]}")

@@ -1,0 +1,280 @@
+"""`cluster.yaml` and what it needs, read strictly before `ray up` gets to see it.
+
+Ray itself finds most of these mistakes on the third machine, or never. Read for the provider `local`: machines that
+exist and are reached by ssh. All problems are reported at once, each with what to do.
+"""
+
+import ipaddress
+import re
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from cluster.certificates import check_certificate
+from cluster.errors import ConfigError
+
+SIZE_MAX = 1 << 20
+TOKEN_LENGTH_MIN = 32  # characters
+SETTINGS_MOUNT, SECRET_MOUNT, TLS_FOLDER = "/etc/chrysalis/ray", "/etc/chrysalis/secret", "/etc/chrysalis/tls"
+SETTINGS_FILE = f"{SETTINGS_MOUNT}/ray.env"
+_START = ("head_start_ray_commands", "worker_start_ray_commands")
+_COMMANDS = (*_START, "initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands")
+_REQUIRED = {"cluster_name", "provider", "auth", "max_workers", "file_mounts", *_START}
+_OPTIONAL = {*_COMMANDS, "min_workers", "rsync_exclude", "rsync_filter", "upscaling_speed", "idle_timeout_minutes"}
+_PLACEHOLDER = re.compile(r"(?<![$\w{])[A-Z][A-Z0-9_]*_ADDRESS\b|<[^<>\n]+>")
+_RAY_STOP = re.compile(r"\bray(\.scripts\.scripts)?\s+stop\b")
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,40}")
+_SETTINGS: Mapping[str, tuple[str, str]] = {  # what ray.env must say, and why
+    "RAY_AUTH_MODE": ("token", "otherwise whoever reaches a port of Ray runs code on every machine"),
+    "RAY_AUTH_TOKEN_PATH": (f"{SECRET_MOUNT}/token", "that is where cluster.yaml puts the token"),
+    "RAY_USE_TLS": ("1", "otherwise the token crosses the network in clear"),
+    "RAY_TLS_SERVER_CERT": (f"{TLS_FOLDER}/node.crt", "`chrysalis cluster certs` installs it there"),
+    "RAY_TLS_SERVER_KEY": (f"{TLS_FOLDER}/node.key", "`chrysalis cluster certs` installs it there"),
+    "RAY_TLS_CA_CERT": (f"{TLS_FOLDER}/ca.crt", "`chrysalis cluster certs` installs it there"),
+    "RAY_enable_autoscaler_v2": ("0", "version 2 counts the head as a host, and starts one host too few"),
+    "RAY_gcs_storage": ("rocksdb", "otherwise a restart of the head forgets every actor"),
+}
+_TEMPORARY = ("/tmp", "/run", "/dev/shm", "/var/tmp")  # noqa: S108  refused, not used
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchFile:
+    """What `cluster.yaml` says, checked for its form; `problems` looks at the files it names."""
+
+    folder: Path
+    name: str
+    head: str
+    hosts: tuple[str, ...]
+    ssh_user: str
+    ssh_key: Path
+    mounts: Mapping[str, Path]
+
+    @classmethod
+    def load(cls, path: Path) -> "LaunchFile":
+        """Read it; raises ConfigError with one line for each problem."""
+        values = _read(path)
+        if problems := list(_form(values)):
+            raise ConfigError("\n".join(problems))
+        provider, auth = values["provider"], values["auth"]
+        return cls(
+            folder=path.resolve().parent,
+            name=values["cluster_name"],
+            head=provider["head_ip"],
+            hosts=tuple(provider["worker_ips"]),
+            ssh_user=auth["ssh_user"],
+            ssh_key=Path(auth["ssh_private_key"]).expanduser(),
+            mounts={target: Path(source).expanduser() for target, source in values["file_mounts"].items()},
+        )
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every machine, the head first."""
+        return (self.head, *self.hosts)
+
+    @property
+    def tls_folder(self) -> Path:
+        """Where `chrysalis cluster certs` keeps CA and certificates: beside the file."""
+        return self.folder / "tls"
+
+    def mount(self, target: str) -> Path:
+        """The local folder that is copied to `target`."""
+        return self.folder / self.mounts[target]
+
+    def problems(self, *, now: datetime) -> Iterator[str]:
+        """What is wrong with the files it names, a line each; nothing when `ray up` may run."""
+        yield from _private_file(self.ssh_key, "auth.ssh_private_key")
+        yield from self._token()
+        yield from self._settings()
+        for address in self.addresses:
+            try:
+                check_certificate(self.tls_folder, address, now=now)
+            except ConfigError as error:
+                yield str(error)
+        for target in self.mounts.keys() - {SETTINGS_MOUNT, SECRET_MOUNT}:
+            if not self.mount(target).exists():
+                yield f"file_mounts: {self.mount(target)} does not exist"
+
+    def _token(self) -> Iterator[str]:
+        folder = self.mount(SECRET_MOUNT)
+        token = folder / "token"
+        found = list(_private_file(token, "the cluster's token"))
+        yield from found
+        if found:
+            return
+        if len(token.read_text().strip()) < TOKEN_LENGTH_MIN:
+            yield f"{token} has less than {TOKEN_LENGTH_MIN} characters: remove it, `chrysalis cluster certs` makes one"
+        if others := sorted(path.name for path in folder.iterdir() if path != token):
+            yield f"{folder} is copied to every machine and holds {', '.join(others)} too: only token may lie there"
+
+    def _settings(self) -> Iterator[str]:
+        path = self.mount(SETTINGS_MOUNT) / "ray.env"
+        try:
+            settings = parse_settings(path.read_text())
+        except OSError as error:
+            yield f"cannot read {path} ({error.strerror}): every start command reads it"
+            return
+        except ConfigError as error:
+            yield f"{path}: {error}"
+            return
+        for name, (value, reason) in _SETTINGS.items():
+            if settings.get(name) != value:
+                yield f"{path} must say {name}={value}: {reason}"
+        for name in ("RAY_TMPDIR", "RAY_gcs_storage_path"):
+            place = settings.get(name, "")
+            if not place.startswith("/") or any(PurePosixPath(place).is_relative_to(one) for one in _TEMPORARY):
+                yield f"{path} must name a folder for {name} that outlives a reboot, as /var/lib/chrysalis"
+        if "RAY_AUTH_TOKEN" in settings:
+            yield f"{path} holds the token itself: name its file by RAY_AUTH_TOKEN_PATH"
+
+
+def parse_settings(text: str) -> dict[str, str]:
+    """NAME=VALUE lines, as a shell reads them when no value needs quotes; raises ConfigError for anything else."""
+    settings: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)=([A-Za-z0-9_./:,@%+-]*)", line)
+        if match is None:
+            raise ConfigError(f"line {number} is not NAME=VALUE without quotes, spaces or $")
+        settings[match[1]] = match[2]
+    return settings
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        if path.stat().st_size > SIZE_MAX:
+            raise ConfigError(f"{path} has more than {SIZE_MAX} bytes")
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold settings as `key: value`")
+    return values
+
+
+def _form(values: Mapping[str, Any]) -> Iterator[str]:
+    """Problems that can be seen in the file itself."""
+    yield from _keys(values, "the file", _REQUIRED, _OPTIONAL)
+    for where, text in _texts(values, ""):
+        if found := _PLACEHOLDER.search(text):
+            yield f"{where}: write the real value in place of {found[0]}"
+    if not isinstance(name := values.get("cluster_name"), str) or not _NAME.fullmatch(name):
+        yield f"cluster_name must be lower-case letters, digits and hyphens, got {name!r}"
+    yield from _provider(values.get("provider"), values.get("max_workers"), values.get("min_workers"))
+    auth = values.get("auth")
+    yield from _keys(auth, "auth", {"ssh_user", "ssh_private_key"}, set())
+    if isinstance(auth, dict) and not all(isinstance(value, str) and value for value in auth.values()):
+        yield "auth: user and key must be text"
+    yield from _mounts(values.get("file_mounts"))
+    for key in _COMMANDS:
+        yield from _commands(key, values.get(key, [] if key not in _START else None))
+
+
+def _provider(provider: object, max_workers: object, min_workers: object) -> Iterator[str]:
+    yield from _keys(provider, "provider", {"type", "head_ip", "worker_ips"}, set())
+    if not isinstance(provider, dict):
+        return
+    if provider.get("type") != "local":
+        yield f"provider.type must be local: machines that exist already, got {provider.get('type')!r}"
+    hosts = provider.get("worker_ips")
+    if not isinstance(hosts, list) or not hosts:
+        yield "provider.worker_ips must list at least one host"
+        return
+    addresses = [provider.get("head_ip"), *hosts]
+    for address in addresses:
+        if not _is_address(address) and not (isinstance(address, str) and _PLACEHOLDER.search(address)):
+            yield f"provider: {address!r} is not an IPv4 address that other machines reach: write that of the machine"
+    if len(set(map(str, addresses))) < len(addresses):
+        yield "provider: an address stands there twice; head and hosts are different machines"
+    if max_workers != len(hosts) or type(max_workers) is not int:
+        yield f"max_workers must be {len(hosts)}, the number of provider.worker_ips: Ray would leave the others out"
+    if min_workers is not None and min_workers != len(hosts):
+        yield f"min_workers must be {len(hosts)} or absent: hosts beyond it are never started"
+
+
+def _mounts(mounts: object) -> Iterator[str]:
+    if not isinstance(mounts, dict) or not all(isinstance(part, str) for item in mounts.items() for part in item):
+        yield "file_mounts must map a path on the machines to a folder here"
+        return
+    for target, content in ((SETTINGS_MOUNT, "ray.env"), (SECRET_MOUNT, "the token")):
+        if target not in mounts:
+            yield f"file_mounts lacks {target}: name the folder with {content}"
+    for target in mounts:
+        if PurePosixPath(target).is_relative_to(TLS_FOLDER):
+            yield f"file_mounts must not hold {target}: every machine would get the keys of all"
+
+
+def _commands(key: str, commands: object) -> Iterator[str]:
+    if not isinstance(commands, list) or not all(isinstance(command, str) for command in commands):
+        yield f"{key} must be a list of shell commands"
+        return
+    for command in commands:
+        if _RAY_STOP.search(command):
+            yield f"{key}: `ray stop` ends every Ray process of a machine, whoever started it: take it out"
+        if re.search(r"RAY_AUTH_TOKEN=", command):
+            yield f"{key}: the token must not stand in a command, which everybody on the machine can read: take it out"
+        if re.search(r"RAY_(USE_TLS|AUTH_MODE)=", command):
+            yield f"{key}: token and TLS are set in {SETTINGS_FILE} only: take them out here"
+    if key in _START:
+        yield from _starts(key, commands)
+
+
+def _starts(key: str, commands: Sequence[str]) -> Iterator[str]:
+    starting = [command for command in commands if re.search(r"\bray\s+start\b", command)]
+    if len(starting) != 1:
+        yield f"{key} must hold `ray start` exactly once"
+        return
+    (command,) = starting
+    if f". {SETTINGS_FILE}" not in command.split("ray start")[0]:
+        yield f"{key}: begin with `set -a; . {SETTINGS_FILE}; set +a;`, which turns on token and TLS"
+    if "--node-ip-address=" not in command:
+        yield f"{key}: give --node-ip-address=, the address that stands in the machine's certificate"
+    if ("--head" in command.split()) != (key == _START[0]):
+        yield f"{key}: --head belongs to head_start_ray_commands only"
+
+
+def _keys(value: object, where: str, required: set[str], optional: set[str]) -> Iterator[str]:
+    if not isinstance(value, dict):
+        yield f"{where} must hold settings as `key: value`"
+        return
+    if missing := required - value.keys():
+        yield f"{where} lacks: {', '.join(sorted(missing))}"
+    if unknown := value.keys() - required - optional:
+        yield f"{where} has keys that are not known here: {', '.join(sorted(map(str, unknown)))}"
+
+
+def _texts(value: object, where: str) -> Iterator[tuple[str, str]]:
+    """Every text in the file, with the key it stands under."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from _texts(one, f"{where}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one, where)
+    elif isinstance(value, str):
+        yield where, value
+
+
+def _is_address(value: object) -> bool:
+    try:
+        address = ipaddress.IPv4Address(value if isinstance(value, str) else "")
+    except ValueError:
+        return False
+    return not (address.is_loopback or address.is_unspecified or address.is_multicast)
+
+
+def _private_file(path: Path, what: str) -> Iterator[str]:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        yield f"{what}: {path} cannot be read ({error.strerror})"
+        return
+    if mode & 0o077:
+        yield f"{what}: {path} has mode {mode:04o}, others could read it: chmod 600 {path}"

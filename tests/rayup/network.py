@@ -1,0 +1,265 @@
+"""A whole network over several hosts of namespaces: brought up by `ray up cluster.yaml` and the operator's commands.
+
+The chain and the client run on this machine, everything of operator and hosts on the hosts.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import yaml
+
+from attestation.verdict import TeeKind
+from billing.tariff import Tariff
+from chrysalis.local import hosts as enclaves
+from chrysalis.local.network import LocalNetwork, NetworkPlan
+from chrysalis.local.settings import make_key, raw_address
+from tests.rayup.hosts import ROOT, Hosts, HostSpec
+
+MODEL = ROOT / "examples" / "demo_model" / "model"
+BASE_PORT = 29400
+ENCLAVE_PORT, GATEWAY_PORT, RELAY_PORT = 9443, 8000, 8443
+RAY_ENV = "set -a; . /etc/chrysalis/ray/ray.env; set +a; "
+HEAD = HostSpec(name="head", number=10, labels={"role": "head"})
+TDX = HostSpec(name="tdx", number=11, labels={"tee": "tdx", "gpu": "h100"}, resources='{"gpu_memory_gib": 80}')
+SNP = HostSpec(name="snp", number=12, labels={"tee": "sev-snp", "gpu": "h200"}, resources='{"gpu_memory_gib": 141}')
+TEES = {TDX.name: TeeKind.TDX, SNP.name: TeeKind.SEV_SNP}
+
+
+class HostedNetwork(LocalNetwork):
+    """The local network's chain, keys, settings and client, with the operator on a host of its own."""
+
+    hosts: Hosts  # set before start_chain
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{self.hosts.address(HEAD.name)}:{GATEWAY_PORT}"
+
+    @property
+    def relay_address(self) -> str:
+        return f"{self.hosts.address(HEAD.name)}:{RELAY_PORT}"
+
+    @property
+    def chain_host(self) -> str:
+        return self.hosts.gateway
+
+
+class RayUp:
+    """Steps of an operator's day. Call `close` in any case."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seconds: dict[str, float] = {}
+        self.hosts = Hosts(folder / "h")
+        plan = NetworkPlan(
+            base_port=BASE_PORT,
+            model=MODEL,
+            model_name="demo",
+            tariff=Tariff(prompt_price=10**9, completion_price=2 * 10**9),
+            context=256,
+        )
+        try:
+            self.net = HostedNetwork(plan)
+        except BaseException:
+            self.hosts.close()
+            raise
+        self.net.hosts = self.hosts
+
+    def close(self) -> list[str]:
+        """End everything; returns what could not be ended."""
+        try:
+            return self.net.stop()
+        finally:
+            self.hosts.close()
+
+    # --- before ray up ---
+
+    def boot(self) -> None:
+        for spec in (HEAD, TDX, SNP):
+            self.hosts.add(spec)
+
+    def write_cluster_file(self) -> Path:
+        """The repository's own cluster.yaml with addresses in place of its placeholders."""
+        shutil.copytree(ROOT / "deploy", self.folder / "deploy")
+        values = {
+            "HEAD_ADDRESS": self.hosts.address("head"),
+            "HOST_1_ADDRESS": self.hosts.address("tdx"),
+            "HOST_2_ADDRESS": self.hosts.address("snp"),
+            "~/.ssh/chrysalis": str(self.hosts.key),
+        }
+        text = (ROOT / "cluster.yaml").read_text()
+        for placeholder, value in values.items():
+            text = text.replace(placeholder, value)
+        path = self.folder / "cluster.yaml"
+        path.write_text(text)
+        return path
+
+    def chrysalis(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """A `chrysalis` command on this machine, in the folder of cluster.yaml."""
+        return self._run([sys.executable, "-m", "chrysalis", *arguments])
+
+    def ray_up(self) -> "subprocess.CompletedProcess[str]":
+        (self.folder / "tmp").mkdir(exist_ok=True)
+        return self._run([sys.executable, "-m", "ray.scripts.scripts", "up", "-y", "--no-config-cache", "cluster.yaml"])
+
+    def _run(self, command: list[str]) -> "subprocess.CompletedProcess[str]":
+        own = {"HOME": str(self.folder), "TMPDIR": str(self.folder / "tmp"), "PYTHONPATH": str(ROOT)}
+        env = {**os.environ, **own, "PYTHONWARNINGS": "ignore"}
+        return subprocess.run(
+            command,
+            check=False,
+            cwd=self.folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            stdin=subprocess.DEVNULL,
+        )
+
+    # --- hosts ---
+
+    def start_enclave(self, name: str) -> str:
+        """Put hardware and settings on the host and start its enclave; returns its id."""
+        folder = self.net.folder / "hosts" / f"{name}-{time.monotonic_ns()}"
+        owner = make_key(folder.with_suffix(".key"))
+        enclaves.write_enclave_settings(
+            folder,
+            enclaves.HostSpec(name=name, title=name, tee=TEES[name], gpus=1),
+            self.net.vendors,
+            self.net.enclave_settings(),
+            payee=raw_address(self.net.chain_wallet(owner).address),
+            listen=f"{self.hosts.address(name)}:{ENCLAVE_PORT}",
+            control="/run/chrysalis/control.sock",
+            state="/var/lib/chrysalis/enclave",
+        )
+        self.hosts.copy(name, folder, "/etc/chrysalis/enclave")
+        program = "python -m enclave --config /etc/chrysalis/enclave/enclave.yaml"
+        self.hosts.ssh(name, f"setsid nohup {program} >/run/enclave.log 2>&1 </dev/null &")
+        return self._enclave_ready(name)
+
+    def _enclave_ready(self, name: str) -> str:
+        url = f"http://{self.hosts.address(name)}:{ENCLAVE_PORT}/health"
+        try:
+            return wait_for(lambda: fetch(url).get("host_id"), timeout_s=90)
+        except AssertionError:
+            raise AssertionError(self.hosts.ssh(name, "cat /run/enclave.log", check=False).stdout[-2000:]) from None
+
+    def on_head(self, command: str, *, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        return self.hosts.ssh("head", RAY_ENV + command, timeout_s=240, check=check)
+
+    def nodes(self) -> list[dict]:
+        """What the head's control store knows of every node."""
+        script = (
+            "import json, ray; ray.init(address='auto', log_to_driver=False, logging_level='ERROR'); "
+            "print('NODES' + json.dumps(ray.nodes()))"
+        )
+        printed = self.on_head(f'python -c "{script}"').stdout
+        return json.loads(printed.partition("NODES")[2])
+
+    # --- operator ---
+
+    def install_operator(self) -> None:
+        """Put the operator's settings on the head, and only there."""
+        folder = self.net.folder / "operator"
+        settings = yaml.safe_load((folder / "operator.yaml").read_text())
+        settings |= {"expose_relay": True, "state": "/var/lib/chrysalis/operator"}
+        settings["transparency"]["log"] = "/etc/chrysalis/log"
+        (folder / "operator.yaml").write_text(yaml.safe_dump(settings))
+        self.hosts.copy("head", folder, "/etc/chrysalis/operator")
+        self.hosts.copy("head", self.net.folder / "log", "/etc/chrysalis/log")
+
+    def start_operator(self) -> None:
+        self.on_head("chrysalis cluster start /etc/chrysalis/operator/operator.yaml")
+
+    def admit(self, name: str) -> "subprocess.CompletedProcess[str]":
+        address = f"{self.hosts.address(name)}:{ENCLAVE_PORT}"
+        return self.on_head(f"chrysalis cluster admit {address} --name {name}", check=False)
+
+    def place(self, hosts: int) -> list[str]:
+        placed = self.on_head(f"chrysalis cluster place {self.net.model_root.hex()} --hosts {hosts}").stdout
+        return json.loads(placed.strip().splitlines()[-1])["nodes"]
+
+    def fleet(self) -> dict[str, dict]:
+        """Hosts by name, as the gateway tells everybody."""
+        return {host["name"]: host for host in fetch(self.net.gateway_url + "/v1/hosts")["data"]}
+
+    # --- client ---
+
+    def ask(self, prompt: str) -> dict:
+        body = {"model": "demo", "messages": [{"role": "user", "content": prompt}], "max_tokens": 16, "temperature": 0}
+        return fetch(f"{self.net.sidecar_url}/chat/completions", body, timeout_s=60)
+
+    def receipts(self) -> list[dict]:
+        return fetch(f"{self.net.sidecar_url}/receipts")["data"]
+
+    # --- everything ---
+
+    def bring_up(self) -> None:
+        """All steps in order, side by side where they do not depend on each other."""
+        with ThreadPoolExecutor() as pool:
+            self.timed("hosts booted", self.boot)
+            chain = pool.submit(lambda: asyncio.run(self.net.start_chain()))
+            self.write_cluster_file()
+            for step, arguments in (("certificates", ("certs",)), ("check", ("check",))):
+                done = self.timed(step, lambda a=arguments: self.chrysalis("cluster", *a, "cluster.yaml"))
+                assert done.returncode == 0, done.stdout + done.stderr
+            chain.result()
+            started = [pool.submit(self.start_enclave, name) for name in TEES]
+            done = self.timed("ray up", self.ray_up)
+            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+            self.enclaves = dict(zip(TEES, (one.result() for one in started), strict=True))
+            self.install_operator()
+            self.timed("operator's actors and gateway", self.start_operator)
+            self.timed("all nodes alive", lambda: wait_for(lambda: len(alive(self.nodes())) == 3, timeout_s=120))
+            deposit = pool.submit(lambda: asyncio.run(self.net.deposit(2_000_000_000)))
+            self.admissions = self.timed(
+                "hosts admitted and bound", lambda: dict(zip(TEES, pool.map(self.admit, TEES), strict=True))
+            )
+            assert all(done.returncode == 0 for done in self.admissions.values()), self.admissions
+            self.placed = self.timed("model placed", lambda: self.place(2))
+            deposit.result()
+            self.net.start_client()
+
+    def timed(self, step: str, action: Callable):
+        began = time.monotonic()
+        try:
+            return action()
+        finally:
+            self.seconds[step] = round(time.monotonic() - began, 1)
+
+
+def alive(nodes: list[dict]) -> list[dict]:
+    return [node for node in nodes if node["Alive"]]
+
+
+def fetch(url: str, body: Mapping | None = None, *, timeout_s: float = 10) -> dict:
+    """JSON from a URL; an HTTP error's JSON has its status beside it, and no answer is an empty one."""
+    data = json.dumps(body).encode() if body is not None else None
+    request = urllib.request.Request(url, data=data, headers={"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return {"status": error.code, "text": error.read().decode()}
+    except OSError:
+        return {}
+
+
+def wait_for(found: Callable, *, timeout_s: float):
+    """What `found` returns once that is true; AssertionError when it never is."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := found()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s:.0f} s")
+        time.sleep(0.2)
+    return value
