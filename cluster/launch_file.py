@@ -7,9 +7,10 @@ exist and are reached by ssh. All problems are reported at once, each with what 
 import ipaddress
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -165,17 +166,23 @@ def _form(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"{where}: write the real value in place of {found[0]}"
     if not isinstance(name := values.get("cluster_name"), str) or not _NAME.fullmatch(name):
         yield f"cluster_name must be lower-case letters, digits and hyphens, got {name!r}"
-    yield from _provider(values.get("provider"), values.get("max_workers"), values.get("min_workers"))
-    auth = values.get("auth")
+    checks: dict[str, Callable[[Any], Iterator[str]]] = {
+        "provider": lambda one: _provider(one, values),
+        "auth": _auth,
+        "file_mounts": _mounts,
+    }
+    checks |= {key: partial(_commands, key) for key in _COMMANDS}
+    for key in checks.keys() & values.keys():
+        yield from checks[key](values[key])
+
+
+def _auth(auth: object) -> Iterator[str]:
     yield from _keys(auth, "auth", {"ssh_user", "ssh_private_key"}, set())
     if isinstance(auth, dict) and not all(isinstance(value, str) and value for value in auth.values()):
         yield "auth: user and key must be text"
-    yield from _mounts(values.get("file_mounts"))
-    for key in _COMMANDS:
-        yield from _commands(key, values.get(key, [] if key not in _START else None))
 
 
-def _provider(provider: object, max_workers: object, min_workers: object) -> Iterator[str]:
+def _provider(provider: object, values: Mapping[str, Any]) -> Iterator[str]:
     yield from _keys(provider, "provider", {"type", "head_ip", "worker_ips"}, set())
     if not isinstance(provider, dict):
         return
@@ -191,9 +198,10 @@ def _provider(provider: object, max_workers: object, min_workers: object) -> Ite
             yield f"provider: {address!r} is not an IPv4 address that other machines reach: write that of the machine"
     if len(set(map(str, addresses))) < len(addresses):
         yield "provider: an address stands there twice; head and hosts are different machines"
+    max_workers, min_workers = values.get("max_workers"), values.get("min_workers", len(hosts))
     if max_workers != len(hosts) or type(max_workers) is not int:
         yield f"max_workers must be {len(hosts)}, the number of provider.worker_ips: Ray would leave the others out"
-    if min_workers is not None and min_workers != len(hosts):
+    if min_workers != len(hosts):
         yield f"min_workers must be {len(hosts)} or absent: hosts beyond it are never started"
 
 

@@ -95,8 +95,9 @@ class Hosts:
         self.boot(spec.name)
 
     def boot(self, name: str) -> None:
-        """Start the host; its disk is what it was."""
+        """Start the host; its disk is what it was, /tmp and /run are empty."""
         spec = self._specs[name]
+        run("ip", "link", "set", self._link(name), "up")
         labels = ",".join(f"{key}={value}" for key, value in spec.labels.items())
         own = [str(self._disk(name)), name, self.address(name), labels, spec.resources, *_image()]
         isolate = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"]
@@ -115,7 +116,8 @@ class Hosts:
             time.sleep(0.1)
 
     def kill(self, name: str) -> None:
-        """Power loss: the kernel ends every process of the host with its process 1."""
+        """Power loss: the link goes silent, and the kernel ends every process of the host with its process 1."""
+        run("ip", "link", "set", self._link(name), "down")
         process = self._booted.pop(name)
         process.send_signal(signal.SIGKILL)  # unshare --kill-child takes process 1 with it
         process.wait(20)

@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
@@ -23,6 +24,7 @@ from billing.tariff import Tariff
 from chrysalis.local import hosts as enclaves
 from chrysalis.local.network import LocalNetwork, NetworkPlan
 from chrysalis.local.settings import make_key, raw_address
+from cluster.certificates import write_certificates
 from tests.rayup.hosts import ROOT, Hosts, HostSpec
 
 MODEL = ROOT / "examples" / "demo_model" / "model"
@@ -128,12 +130,12 @@ class RayUp:
     # --- hosts ---
 
     def start_enclave(self, name: str) -> str:
-        """Put hardware and settings on the host and start its enclave; returns its id."""
+        """Put hardware (if it has any) and settings on the host and start its enclave; returns its id."""
         folder = self.net.folder / "hosts" / f"{name}-{time.monotonic_ns()}"
         owner = make_key(folder.with_suffix(".key"))
         enclaves.write_enclave_settings(
             folder,
-            enclaves.HostSpec(name=name, title=name, tee=TEES[name], gpus=1),
+            enclaves.HostSpec(name=name, title=name, tee=TEES.get(name), gpus=1),
             self.net.vendors,
             self.net.enclave_settings(),
             payee=raw_address(self.net.chain_wallet(owner).address),
@@ -152,6 +154,17 @@ class RayUp:
             return wait_for(lambda: fetch(url).get("host_id"), timeout_s=90)
         except AssertionError:
             raise AssertionError(self.hosts.ssh(name, "cat /run/enclave.log", check=False).stdout[-2000:]) from None
+
+    def add_with_stolen_secrets(self, spec: HostSpec) -> None:
+        """A machine of a stranger who has the token and a certificate of the cluster's CA: its Ray node joins."""
+        self.hosts.add(spec)
+        address = self.hosts.address(spec.name)
+        own = write_certificates(self.folder / "tls", "chrysalis", [address], now=datetime.now(UTC))[address]
+        self.hosts.copy(spec.name, own, "/etc/chrysalis/tls")
+        self.hosts.copy(spec.name, self.folder / "deploy", "/etc/chrysalis/ray")
+        self.hosts.copy(spec.name, self.folder / "secret", "/etc/chrysalis/secret")
+        (command,) = yaml.safe_load((self.folder / "cluster.yaml").read_text())["worker_start_ray_commands"]
+        self.hosts.ssh(spec.name, f"export RAY_HEAD_IP={self.hosts.address('head')}; {command}")
 
     def on_head(self, command: str, *, check: bool = True) -> "subprocess.CompletedProcess[str]":
         return self.hosts.ssh("head", RAY_ENV + command, timeout_s=240, check=check)

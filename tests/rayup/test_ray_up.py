@@ -1,0 +1,174 @@
+"""`ray up` with the repository's own cluster.yaml on three hosts of namespaces; a stranger joins, a host is lost.
+
+The tests share one network and run in the order of the file.
+"""
+
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.rayup.hosts import HostSpec, missing
+from tests.rayup.network import MODEL, RAY_ENV, TDX, RayUp, alive, fetch, wait_for
+
+pytestmark = [
+    pytest.mark.rayup,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(bool(missing()), reason=missing() or "hosts can be made"),
+    pytest.mark.skipif(not MODEL.exists(), reason="the demo model is not built: run `make demo-model`"),
+]
+PROMPT, ANSWER = "Translate to French: The dog sees a bird.", "Le chien voit un oiseau."
+LOOK = "from ray._raylet import GcsClient; print(len(GcsClient(address={0!r}).get_all_node_info(timeout=5)))"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rayup")
+    cluster = RayUp(folder)
+    try:
+        cluster.bring_up()
+        yield cluster
+        print("seconds:", json.dumps(cluster.seconds))
+    finally:
+        assert cluster.close() == []
+
+
+def answer(cluster: RayUp) -> str:
+    reply = cluster.ask(PROMPT)
+    return reply["choices"][0]["message"]["content"] if "choices" in reply else str(reply)
+
+
+def test_every_machine_of_the_file_is_alive_with_its_labels_and_resources(cluster) -> None:
+    nodes = {node["NodeManagerAddress"]: node for node in alive(cluster.nodes())}
+    assert set(nodes) == {cluster.hosts.address(name) for name in ("head", "tdx", "snp")}
+    tdx, snp = (nodes[cluster.hosts.address(name)] for name in ("tdx", "snp"))
+    assert (tdx["Labels"]["tee"], tdx["Labels"]["gpu"], tdx["Resources"]["gpu_memory_gib"]) == ("tdx", "h100", 80)
+    assert (snp["Labels"]["tee"], snp["Labels"]["gpu"], snp["Resources"]["gpu_memory_gib"]) == ("sev-snp", "h200", 141)
+
+
+def test_who_lacks_the_token_or_a_certificate_is_refused(cluster) -> None:
+    """The same look at the node table four times; only who has both is told."""
+    gcs = f"{cluster.hosts.address('head')}:6379"
+    own = cluster.folder / "tls" / cluster.hosts.address("head")
+    tls = {"RAY_USE_TLS": "1", "RAY_TLS_CA_CERT": str(own / "ca.crt")}
+    tls |= {"RAY_TLS_SERVER_CERT": str(own / "node.crt"), "RAY_TLS_SERVER_KEY": str(own / "node.key")}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(cluster.folder / "secret" / "token")}
+    wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    short = {"RAY_gcs_rpc_server_connect_timeout_s": "3", "RAY_gcs_server_request_timeout_seconds": "3"}
+
+    def look(env: dict[str, str]) -> str:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        command = [sys.executable, "-c", LOOK.format(gcs)]
+        try:
+            done = subprocess.run(
+                command, env={**clean, **short, **env}, capture_output=True, text=True, timeout=60, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return "no answer"
+        return done.stdout.strip() or "refused"
+
+    asked = {"both": tls | token, "certificate": tls | wrong, "token": token, "neither": {"RAY_AUTH_MODE": "disabled"}}
+    with ThreadPoolExecutor() as pool:
+        seen = dict(zip(asked, pool.map(look, asked.values()), strict=True))
+    assert seen.pop("both") == "3"
+    assert set(seen.values()) <= {"refused", "no answer"}, seen
+
+
+def test_every_grpc_port_of_ray_on_the_head_asks_for_a_certificate(cluster) -> None:
+    """Servers for actors and replicas included: they would run what they are sent."""
+    head, own = cluster.hosts.address("head"), cluster.folder / "tls" / cluster.hosts.address("snp")
+    ports = {
+        int(line.split()[3].rpartition(":")[2])
+        for line in cluster.on_head("ss -Hltn").stdout.splitlines()
+        if "127.0.0.1" not in line
+    }
+    stranger, member = (ssl.create_default_context(cafile=str(own / "ca.crt")) for _ in range(2))
+    member.load_cert_chain(own / "node.crt", own / "node.key")
+
+    def speaking(context: ssl.SSLContext | None) -> set[int]:
+        with ThreadPoolExecutor(max_workers=len(ports)) as pool:
+            told = pool.map(lambda port: speaks_http2(head, port, context), ports)
+            return {port for port, spoke in zip(ports, told, strict=True) if spoke}
+
+    assert len(speaking(member) - {6379}) >= 10  # the control store, the raylet's, one for each actor and replica
+    assert speaking(stranger) == set()
+    assert speaking(None) == {10001}, "the server of Ray clients, which asks for the token"
+
+
+def speaks_http2(host: str, port: int, context: ssl.SSLContext | None) -> bool:
+    """Whether an HTTP/2 server at the port answers, over TLS or in clear."""
+    try:
+        with socket.create_connection((host, port), timeout=3) as plain:  # noqa: SIM117  the second may be the first
+            with context.wrap_socket(plain, server_hostname=host) if context else plain as connection:
+                connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+                return connection.recv(9)[3:4] == b"\4"  # its SETTINGS frame
+    except OSError:
+        return False
+
+
+def test_both_hosts_are_admitted_by_challenge_and_bound_to_the_node_beside_them(cluster) -> None:
+    nodes = {node["NodeManagerAddress"]: node["NodeID"] for node in alive(cluster.nodes())}
+    fleet = cluster.fleet()
+    for name, tee in (("tdx", "tdx"), ("snp", "sev-snp")):
+        host = fleet[name]
+        assert (host["state"], host["tee"], host["tier"]) == ("active", tee, "confidential")
+        assert host["host_id"] == cluster.enclaves[name]
+        assert host["node_id"] == nodes[cluster.hosts.address(name)]
+        assert host["loaded"] == [cluster.net.model_root.hex()]
+    assert set(cluster.placed) == {fleet["tdx"]["node_id"], fleet["snp"]["node_id"]}
+
+
+def test_a_sealed_request_is_answered_through_the_relay(cluster) -> None:
+    wait_for(lambda: answer(cluster) == ANSWER, timeout_s=60)  # the deposit is seen a block later
+    before = fetch(cluster.net.gateway_url + "/v1/hosts")["data"]
+    assert answer(cluster) == ANSWER
+    receipt = cluster.receipts()[-1]
+    assert receipt["host_id"] in {host["host_id"] for host in before}
+
+
+def test_the_operators_keys_are_on_the_head_only(cluster) -> None:
+    look = "find / -xdev -path /work -prune -o -name '*.key' -path '*chrysalis*' -print -o -name ca.key -print"
+    found = {name: set(cluster.hosts.ssh(name, look).stdout.split()) for name in ("head", "tdx", "snp")}
+    tls, operator = "/etc/chrysalis/tls/node.key", "/etc/chrysalis/operator/"
+    assert {path for path in found["head"] if path.startswith(operator)}
+    for name in ("tdx", "snp"):
+        assert {path for path in found[name] if path.startswith("/etc/")} == {tls}
+
+
+def test_a_stranger_with_token_and_certificate_but_no_evidence_gets_no_placement(cluster) -> None:
+    rogue = HostSpec(name="rogue", number=13, labels=TDX.labels, resources=TDX.resources)  # claims to be like tdx
+    cluster.add_with_stolen_secrets(rogue)
+    address = cluster.hosts.address("rogue")
+    wait_for(lambda: address in {node["NodeManagerAddress"] for node in alive(cluster.nodes())}, timeout_s=60)
+    script = f"python -m tests.rayup.stranger {cluster.enclaves['tdx']}"
+    told = json.loads(cluster.hosts.ssh("rogue", RAY_ENV + script).stdout.splitlines()[-1])
+    assert told["outcome"] == "AdmissionRefusedError"
+    cluster.start_enclave("rogue")  # a real one, whose evidence no TEE signs
+    cluster.admit("rogue")
+    assert cluster.fleet()["rogue"]["tier"] == "open"
+    assert told["node_id"] not in cluster.place(2)
+    assert cluster.fleet()["rogue"]["loaded"] == []
+    assert answer(cluster) == ANSWER
+
+
+def test_the_network_goes_on_when_a_host_loses_power(cluster) -> None:
+    lost = cluster.fleet()["tdx"]
+    began = time.monotonic()
+    cluster.hosts.kill("tdx")
+    for _ in range(5):
+        assert answer(cluster) == ANSWER
+        assert cluster.receipts()[-1]["host_id"] != lost["host_id"]
+    cluster.seconds["five answers while a host dies"] = round(time.monotonic() - began, 1)
+    wait_for(lambda: cluster.fleet()["tdx"]["state"] == "suspended", timeout_s=30)
+    wait_for(
+        lambda: lost["node_id"] not in {node["NodeID"] for node in alive(cluster.nodes())},
+        timeout_s=60,
+    )
+    cluster.seconds["lost host's node dead"] = round(time.monotonic() - began, 1)
+    assert answer(cluster) == ANSWER
