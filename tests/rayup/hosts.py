@@ -103,7 +103,7 @@ class Hosts:
         isolate = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"]
         with (self.folder / f"{name}.log").open("ab") as log:
             self._booted[name] = subprocess.Popen(
-                ["ip", "netns", "exec", self._space(name), *isolate, str(INIT), *own],
+                ["setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", self._space(name), *isolate, str(INIT), *own],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
