@@ -276,8 +276,10 @@ class LocalNetwork:
 
     def enclave_settings(self) -> EnclaveSettings:
         """What all enclaves of this network are told."""
-        operator_key = _public(read_signing_key(self.folder / "operator" / "operator.key"))
-        return EnclaveSettings(operator_key=operator_key, models=(self.plan.model,), engine=self.plan.engine)
+        return EnclaveSettings(operator_key=self._operator_key(), models=(self.plan.model,), engine=self.plan.engine)
+
+    def _operator_key(self) -> bytes:
+        return _public(read_signing_key(self.folder / "operator" / "operator.key"))
 
     # --- client ------------------------------------------------------------------------------------------------------
 

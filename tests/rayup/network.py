@@ -68,6 +68,7 @@ class RayUp:
             model_name="demo",
             tariff=Tariff(prompt_price=10**9, completion_price=2 * 10**9),
             context=256,
+            channel=0,
         )
         try:
             self.net = HostedNetwork(plan)

@@ -108,7 +108,7 @@ def test_every_grpc_port_of_ray_on_the_head_asks_for_a_certificate(cluster) -> N
 
     assert len(speaking(member) - {6379}) >= 10  # the control store, the raylet's, one for each actor and replica
     assert speaking(stranger) == set()
-    assert speaking(None) == {10001}, "the server of Ray clients, which asks for the token"
+    assert speaking(None) == {8000, 8404, 9101}, "Serve's HAProxy: gateway, statistics, metrics"
 
 
 def speaks_http2(host: str, port: int, context: ssl.SSLContext | None) -> bool:
