@@ -39,7 +39,8 @@ def certs(
 ) -> None:
     """Make a new certificate for each machine (and CA and token if there are none), and copy it there."""
     from cluster.certificates import NODE_DAYS, write_certificates
-    from cluster.launch_file import SECRET_MOUNT, LaunchFile
+    from cluster.launch_file import LaunchFile
+    from cluster.launch_form import SECRET_MOUNT
 
     with _exit_codes():
         launch = LaunchFile.load(file)
@@ -186,7 +187,7 @@ def _make_token(folder: Path) -> None:
 
 def _install(launch: "LaunchFile", address: str, folder: Path) -> None:
     """Copy one machine its CA certificate, certificate and key; rsync keeps their modes."""
-    from cluster.launch_file import TLS_FOLDER
+    from cluster.launch_form import TLS_FOLDER
 
     options = ["BatchMode=yes", "ConnectTimeout=10", "StrictHostKeyChecking=accept-new"]
     options.append(f"UserKnownHostsFile={launch.folder / KNOWN_HOSTS}")
