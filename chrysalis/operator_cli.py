@@ -162,7 +162,7 @@ def _exit_codes() -> Iterator[None]:
 
     try:
         yield
-    except (TroubleError, ConnectionError, subprocess.SubprocessError) as error:
+    except (TroubleError, OSError, subprocess.SubprocessError) as error:  # timeouts of Ray are OSErrors too
         typer.echo(f"trouble, try again: {error}", err=True)
         raise typer.Exit(TROUBLE) from error
     except (ClusterError, ValueError) as error:
