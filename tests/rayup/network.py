@@ -165,7 +165,13 @@ class RayUp:
         self.hosts.copy(spec.name, self.folder / "deploy", "/etc/chrysalis/ray")
         self.hosts.copy(spec.name, self.folder / "secret", "/etc/chrysalis/secret")
         (command,) = yaml.safe_load((self.folder / "cluster.yaml").read_text())["worker_start_ray_commands"]
-        self.hosts.ssh(spec.name, f"export RAY_HEAD_IP={self.hosts.address('head')}; {command}")
+        start = f"export RAY_HEAD_IP={self.hosts.address('head')}; {command}"
+        for _ in range(2):  # Ray gives a node 30 s to come up, which a busy machine may not keep
+            if self.hosts.ssh(spec.name, start, check=False).returncode == 0:
+                return
+            self.hosts.kill(spec.name)
+            self.hosts.boot(spec.name)
+        self.hosts.ssh(spec.name, start)
 
     def on_head(self, command: str, *, check: bool = True) -> "subprocess.CompletedProcess[str]":
         return self.hosts.ssh("head", RAY_ENV + command, timeout_s=240, check=check)
