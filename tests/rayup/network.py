@@ -111,8 +111,16 @@ class RayUp:
         return self._run([sys.executable, "-m", "chrysalis", *arguments])
 
     def ray_up(self) -> "subprocess.CompletedProcess[str]":
+        """`ray up`; again on a head just booted where Ray's own 30 s for a node to come up were not enough."""
         (self.folder / "tmp").mkdir(exist_ok=True)
-        return self._run([sys.executable, "-m", "ray.scripts.scripts", "up", "-y", "--no-config-cache", "cluster.yaml"])
+        command = [sys.executable, "-m", "ray.scripts.scripts", "up", "-y", "--no-config-cache", "cluster.yaml"]
+        for _ in range(2):
+            done = self._run(command)
+            if "timed out during startup" not in done.stdout:
+                return done
+            self.hosts.kill("head")
+            self.hosts.boot("head")
+        return self._run(command)
 
     def _run(self, command: list[str]) -> "subprocess.CompletedProcess[str]":
         own = {"HOME": str(self.folder), "TMPDIR": str(self.folder / "tmp"), "PYTHONPATH": str(ROOT)}
