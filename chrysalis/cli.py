@@ -19,6 +19,7 @@ from chrysalis import (
     registry_cli,
     settle_cli,
     statement_cli,
+    submit_cli,
     wallet_cli,
 )
 
@@ -36,6 +37,7 @@ app.add_typer(devnet_cli.app, name="devnet")
 app.add_typer(settle_cli.app, name="settle")
 app.add_typer(claim_cli.app, name="claim")
 app.add_typer(cluster_cli.hosts_app, name="hosts")
+app.add_typer(submit_cli.app, name="submit")
 app.command()(cluster_cli.explain)
 app.add_typer(wallet_cli.app, name="wallet")
 app.add_typer(channel_cli.app, name="channel")
