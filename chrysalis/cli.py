@@ -14,6 +14,7 @@ from chrysalis import (
     cluster_cli,
     deposit_cli,
     devnet_cli,
+    jobs_cli,
     log_cli,
     owner_cli,
     registry_cli,
@@ -38,6 +39,7 @@ app.add_typer(settle_cli.app, name="settle")
 app.add_typer(claim_cli.app, name="claim")
 app.add_typer(cluster_cli.hosts_app, name="hosts")
 app.add_typer(submit_cli.app, name="submit")
+app.add_typer(jobs_cli.app, name="jobs")
 app.command()(cluster_cli.explain)
 app.add_typer(wallet_cli.app, name="wallet")
 app.add_typer(channel_cli.app, name="channel")

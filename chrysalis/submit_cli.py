@@ -6,6 +6,7 @@ stopped with lines left (budget, no host, no funds) and goes on when started aga
 
 import asyncio
 import json
+import os
 import random
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from billing.money import Nanotons, format_ton, parse_ton
+from chrysalis.cluster_cli import Where, connected
 
 if TYPE_CHECKING:
     from client.config import ClientConfig
@@ -33,6 +35,74 @@ def _budget(text: str | None) -> Nanotons | None:
         return None if text is None else parse_ton(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+@app.command()
+def job(
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="What runs, as: python script.py")],
+    spec: Annotated[Path, typer.Option("--spec", help="What the job needs, YAML; see docs/JOBS.md.")],
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="The network's policy; the code must be among its job_bundles.")
+    ] = None,
+    address: Where = "auto",
+    *,
+    unapproved: Annotated[
+        bool, typer.Option("--unsafe-unapproved", help="Without a policy, on attested hosts: for development.")
+    ] = False,
+    only_pack: Annotated[bool, typer.Option("--digest", help="Print the digest of its code, start nothing.")] = False,
+) -> None:
+    """Run Python on a host that satisfies the spec, and show what it prints; exit 0 when it succeeded."""
+    from attestation.verdict import Tier
+    from cluster.errors import ClusterError
+    from cluster.job_bundle import make_bundle
+    from cluster.job_spec import load_spec
+
+    try:
+        wanted = load_spec(spec)
+        bundle = make_bundle(wanted.working_dir)
+        typer.echo(f"bundle {bundle.digest.hex()}: {bundle.files} files, {len(bundle.data)} bytes", err=not only_pack)
+        if only_pack:
+            return
+        _check_approved(bundle.digest, policy, needed=not unapproved and wanted.requirement.tier is not Tier.OPEN)
+    except ClusterError as error:
+        typer.echo(f"refused: {error}", err=True)
+        raise typer.Exit(CHANGE_FIRST) from None
+    job_id = os.urandom(8)
+    with connected(address) as dashboard:
+        from cluster.jobs import Jobs
+
+        jobs = Jobs(dashboard)
+        placement = jobs.place(wanted, job_id)
+        typer.echo(f"job {job_id.hex()} on host {placement.host_id.hex()}", err=True)
+        jobs.start(wanted, bundle, command, placement, job_id)
+        try:
+            row = jobs.follow(job_id, timeout_s=wanted.timeout_s, show=lambda text: typer.echo(text, nl=False))
+        except KeyboardInterrupt:
+            jobs.stop(job_id)
+            raise typer.Exit(INTERRUPTED) from None
+    if row.status != "SUCCEEDED":
+        typer.echo(f"job {row.job_id} {row.status}: {row.message}", err=True)
+        raise typer.Exit(FAILED_LINES)
+
+
+def _check_approved(digest: bytes, path: Path | None, *, needed: bool) -> None:
+    """Refuse code that the policy does not list, and with `needed` code for which none is given."""
+    from attestation.errors import AttestationError
+    from attestation.policy import ReferenceValues
+    from attestation.policy_file import parse_policy
+    from cluster.errors import ConfigError
+    from cluster.job_bundle import check_approved
+
+    if path is None:
+        if needed:
+            raise ConfigError("attested hosts run approved code only: give --policy, a file with job_bundles")
+        return
+    try:
+        none = ReferenceValues(measurements=frozenset(), rims=frozenset(), models=frozenset())
+        approved = parse_policy(path.read_text(encoding="utf-8"), none).job_bundles
+    except (OSError, UnicodeDecodeError, AttestationError) as error:
+        raise ConfigError(f"the policy {path}: {error}") from error
+    check_approved(digest, approved)
 
 
 @app.command()
