@@ -163,13 +163,13 @@ def connected(address: str) -> Iterator[str]:
         _check_listens(address)
         context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         yield context.dashboard_url
-    except ClusterError as error:
-        typer.echo(f"refused: {error}", err=True)
-        raise typer.Exit(REFUSED) from None
     except ray.exceptions.RayTaskError as error:
         refused = isinstance(error.cause, ClusterError)
         typer.echo(f"{'refused' if refused else 'failed'}: {error.cause}", err=True)
         raise typer.Exit(REFUSED if refused else UNKNOWN) from None
+    except ClusterError as error:
+        typer.echo(f"refused: {error}", err=True)
+        raise typer.Exit(REFUSED) from None
     except (OSError, ValueError, ray.exceptions.RayError) as error:
         typer.echo(f"no answer from the operator's cluster at {address}: {error}", err=True)
         raise typer.Exit(UNKNOWN) from None
