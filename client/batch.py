@@ -122,10 +122,13 @@ class Batch:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._options.concurrency):
                     group.create_task(self._work(lines))
-        except* sqlite3.Error as errors:
+        except BaseExceptionGroup as errors:
+            trouble = errors.subgroup(sqlite3.Error)
+            if trouble is None:
+                raise
             raise BatchOutputError(
-                f"cannot write the journal: {errors.exceptions[0]}; make room, start again"
-            ) from None
+                f"cannot write the journal: {trouble.exceptions[0]}; make room, start again"
+            ) from errors
         totals = self._journal.totals()
         if self._stop is not None:
             raise BatchStoppedError(f"{totals.left} lines are left: {self._stop}") from self._stop

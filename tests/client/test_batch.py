@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from billing.money import Nanotons
 from chrysalis.cli import app
-from client.batch import ATTEMPTS_MAX, BatchOptions, Next, estimate_batch, judge, run_batch
+from client.batch import ATTEMPTS_MAX, Batch, BatchOptions, Next, estimate_batch, judge, run_batch
 from client.batch_cost import Purse, estimate
 from client.batch_file import LINE_MAX, parse_line
 from client.batch_journal import BatchJournal
@@ -298,6 +298,17 @@ async def test_bytes_that_nobody_answers_again_count_against_the_budget(run: Run
         cuts = 1
         await run(concurrency=1, budget=Nanotons(totals.lost + totals.price))
     assert run.events[-1]["price"] + run.events[-1]["lost"] <= totals.lost + totals.price
+
+
+async def test_a_journal_that_cannot_be_written_stops_before_anything_is_sent(run: Run) -> None:
+    write(run.source, [request("a"), request("b")])
+    with run.source.open("rb") as file, closing(BatchJournal.open(run.out, file)) as journal:
+        journal._database.execute("PRAGMA query_only = ON")
+        async with run.parts() as parts:
+            batch = Batch(parts, journal, file, BatchOptions(), report=run.events.append, random=lambda: 0.5)
+            with pytest.raises(BatchOutputError, match="cannot write the journal"):
+                await batch.run()
+    assert run.network.operator.sealed == []
 
 
 async def test_a_process_killed_at_any_moment_goes_on_without_a_second_payment(
