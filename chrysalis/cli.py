@@ -14,12 +14,14 @@ from chrysalis import (
     cluster_cli,
     deposit_cli,
     devnet_cli,
+    jobs_cli,
     log_cli,
     operator_cli,
     owner_cli,
     registry_cli,
     settle_cli,
     statement_cli,
+    submit_cli,
     wallet_cli,
 )
 
@@ -37,6 +39,8 @@ app.add_typer(devnet_cli.app, name="devnet")
 app.add_typer(settle_cli.app, name="settle")
 app.add_typer(claim_cli.app, name="claim")
 app.add_typer(cluster_cli.hosts_app, name="hosts")
+app.add_typer(submit_cli.app, name="submit")
+app.add_typer(jobs_cli.app, name="jobs")
 app.command()(cluster_cli.explain)
 app.add_typer(operator_cli.app, name="cluster")
 app.add_typer(wallet_cli.app, name="wallet")

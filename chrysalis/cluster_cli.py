@@ -33,7 +33,7 @@ def list_hosts(context: typer.Context, address: Where = "auto", as_json: AsJson 
     context.obj = address
     if context.invoked_subcommand is not None:
         return
-    with _cluster(address):
+    with connected(address):
         rows = _ask("scheduler", "hosts")
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
@@ -60,7 +60,7 @@ def drain(
 
     start = datetime.now(UTC) + timedelta(minutes=in_minutes)
     end = start + timedelta(minutes=minutes) if minutes is not None else None
-    with _cluster(context.obj):
+    with connected(context.obj):
         record = _ask("registry", "plan", _host_id(host), Window(start=start, end=end, reason=reason, forced=force))
     typer.echo(f"{record.label} is {record.state}: {record.reason}")
 
@@ -68,7 +68,7 @@ def drain(
 @hosts_app.command()
 def resume(context: typer.Context, host: Host) -> None:
     """Call off a host's maintenance."""
-    with _cluster(context.obj):
+    with connected(context.obj):
         record = _ask("registry", "plan", _host_id(host), None)
     typer.echo(f"{record.label} is {record.state}: {record.reason}")
 
@@ -76,7 +76,7 @@ def resume(context: typer.Context, host: Host) -> None:
 @hosts_app.command()
 def ban(context: typer.Context, host: Host, reason: Annotated[str, typer.Option("--reason")]) -> None:
     """Send a host away, and keep its machine out."""
-    with _cluster(context.obj):
+    with connected(context.obj):
         _ask("registry", "expel", _host_id(host), reason)
     typer.echo(f"{host} is banned: {reason}")
 
@@ -89,7 +89,7 @@ def release(
     at: Annotated[str, typer.Option("--at", help="IP:PORT of the right one, when it is quarantined at two.")] = "",
 ) -> None:
     """Lift a quarantine or a ban."""
-    with _cluster(context.obj):
+    with connected(context.obj):
         machine = len(host) == MACHINE_DIGITS and set(host) <= set(hexdigits)
         _ask("registry", "release", bytes.fromhex(host) if machine else _host_id(host), reason, at)
     typer.echo(f"{host} is released")
@@ -101,7 +101,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Say why a host gets the work it gets, or why a job is not placed."""
-    with _cluster(address):
+    with connected(address):
         told = _ask("scheduler", "explain", name)
     if told is None:
         typer.echo(
@@ -151,8 +151,8 @@ def _check_listens(address: str) -> None:
 
 
 @contextmanager
-def _cluster(address: str) -> Iterator[None]:
-    """A connection to the cluster; what goes wrong in it becomes an exit code."""
+def connected(address: str) -> Iterator[str]:
+    """A connection to the cluster, and host:port of its dashboard; what goes wrong in it becomes an exit code."""
     import logging
 
     import ray
@@ -161,12 +161,15 @@ def _cluster(address: str) -> Iterator[None]:
 
     try:
         _check_listens(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        yield
+        context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        yield context.dashboard_url
     except ray.exceptions.RayTaskError as error:
         refused = isinstance(error.cause, ClusterError)
         typer.echo(f"{'refused' if refused else 'failed'}: {error.cause}", err=True)
         raise typer.Exit(REFUSED if refused else UNKNOWN) from None
+    except ClusterError as error:
+        typer.echo(f"refused: {error}", err=True)
+        raise typer.Exit(REFUSED) from None
     except (OSError, ValueError, ray.exceptions.RayError) as error:
         typer.echo(f"no answer from the operator's cluster at {address}: {error}", err=True)
         raise typer.Exit(UNKNOWN) from None

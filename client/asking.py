@@ -12,7 +12,15 @@ from attestation.sealing import SealedRequest
 from billing.money import Nanotons
 from billing.receipt import Receipt
 from client.answer import Answer
-from client.errors import ClientError, HostRefusedError, NoHostError, SealedRefusalError, WorkerLostError
+from client.errors import (
+    ClientError,
+    HostRefusedError,
+    NoHostError,
+    NotAnsweredAgainError,
+    SealedRefusalError,
+    WorkerLostError,
+)
+from client.lease import LeaseOffer
 from client.lease_manager import Lease, LeasedHost, LeaseManager
 from client.receipts import Expected, ReceiptStore, check_receipt
 from client.transport import AnswerLostError, HostUnreachableError, PlainRefusal, Stream, Transport
@@ -22,6 +30,7 @@ RENEWALS_MAX = 2  # each holds another budget until it ends
 _NEXT_HOST = frozenset({404, 405, 429, 502, 503})
 _LEASE_OVER = frozenset({"lease_expired", "coefficient_too_low", "slice_exhausted"})
 _Refusal = HostRefusedError | SealedRefusalError
+Keep = Callable[[LeaseOffer, SealedRequest], None]  # called with what is about to be sent
 
 
 class _Next(Enum):
@@ -70,10 +79,11 @@ class Client:
     ) -> None:
         self._leases, self._transport, self._receipts, self._clock = leases, transport, receipts, clock
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, question: Question, keep: Keep | None = None) -> Answer:
         """Return an answer that has begun.
 
-        The same bytes go to the next host only while no answer has begun; a lease that is over is replaced.
+        The same bytes go to the next host only while no answer has begun; a lease that is over is replaced. `keep` is
+        called before anything is sent; what it was called with before was refused and costs nothing.
 
         Raises:
             ClientError: there is no answer, or it cannot be used.
@@ -87,12 +97,41 @@ class Client:
                 renewals += 1
                 lease = await self._leases.current(question.model, instead_of=lease)
             sealed = lease.sender.seal(plain, price_cap=question.price_cap)
+            if keep is not None:
+                keep(lease.offer, sealed)
             try:
                 return await self._ask_hosts(lease, sealed, question)
             except _TryAgain as again:
                 last = again
         assert last is not None
         raise last.error
+
+    async def ask_again(self, question: Question, offer: LeaseOffer, sealed: SealedRequest) -> Answer:
+        """Send bytes that were sent before, when nobody knows what became of them.
+
+        A host that received them refuses them, the ledger takes one receipt for them, whoever answers.
+
+        Raises:
+            NotAnsweredAgainError: no host answers them; `should_retry` when one may later.
+            ClientError: as `ask`.
+        """
+        lease = await self._leases.verify_again(offer)
+        reasons, later = dict(lease.refused), bool(lease.refused)
+        for host in self._leases.in_order(lease):
+            try:
+                return await self._ask_host(lease, host, sealed, question)
+            except HostUnreachableError as error:
+                self._leases.unreachable(host.id)
+                reasons[host.name], later = str(error), True
+            except AnswerLostError as error:
+                self._leases.unreachable(host.id)
+                raise WorkerLostError(host.name, str(error)) from error
+            except (HostRefusedError, SealedRefusalError) as error:
+                if _classify(error) is _Next.STOP:
+                    raise
+                reasons[host.name] = f"{error.status} {error.code}"
+                later |= error.should_retry
+        raise NotAnsweredAgainError(reasons, later)
 
     async def _ask_hosts(self, lease: Lease, sealed: SealedRequest, question: Question) -> Answer:
         """Offer the same bytes to one host after the other."""

@@ -14,6 +14,11 @@ ClientError
 ├── ChannelUnusableError        the payment channel is not open, used up, or being closed
 ├── BillRefusedError            the operator asks for a voucher that receipts and leases do not justify
 ├── NoHostError                 no host of the lease passed verification and takes work
+├── NotAnsweredAgainError       a request whose outcome is unknown was sent again, and no host answers it
+├── BatchError                  a batch cannot begin or go on; something has to be changed first
+│   ├── BatchInputError         a line of the input is not one of a batch
+│   ├── BatchOutputError        the output, or its journal, belongs to something else
+│   └── BatchStoppedError       the batch stops with lines left; started again, it goes on
 ├── HostRefusedError            a host (or the relay) refused the request before reading it
 ├── AnswerError                 the answer cannot be used
 │   ├── WorkerLostError         it ended before its authenticated end
@@ -171,6 +176,46 @@ class NoHostError(ClientError):
         super().__init__(f"no host can take a request for {model} ({listed})")
         self.args = (model, dict(reasons))
         self.reasons = dict(reasons)
+
+
+class NotAnsweredAgainError(ClientError):
+    """A request whose outcome is unknown was sent again, the same bytes, and no host of its lease answers it."""
+
+    status = 502
+    code = "not_answered_again"
+
+    def __init__(self, reasons: Mapping[str, str], should_retry: bool) -> None:
+        listed = "; ".join(f"{host}: {why}" for host, why in sorted(reasons.items())) or "its lease is over"
+        super().__init__(f"no host answers the request again ({listed}): ask anew, it may have been paid for")
+        self.args = (dict(reasons), should_retry)
+        self.should_retry = should_retry
+
+
+class BatchError(ClientError):
+    """A batch cannot begin or go on; the text says what to change first."""
+
+    status = 400
+    code = "batch_refused"
+    kind = "invalid_request_error"
+
+
+class BatchInputError(BatchError):
+    """A line of the input is not one of a batch; `line` counts from 1."""
+
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(f"line {line}: {why}")
+        self.args = (line, why)
+        self.line, self.why = line, why
+
+
+class BatchOutputError(BatchError):
+    """The output or its journal belongs to something else, or cannot be written."""
+
+
+class BatchStoppedError(BatchError):
+    """The batch stops with lines left; started again, it goes on with them."""
+
+    code = "batch_stopped"
 
 
 class HostRefusedError(ClientError):

@@ -125,6 +125,19 @@ class LeaseManager:
             self._leases[model] = lease
             return lease
 
+    async def verify_again(self, offer: LeaseOffer) -> Lease:
+        """Return a lease taken earlier, perhaps by a process that is no more, with those hosts that hold now.
+
+        Raises:
+            ClientError: the registry is not readable, or no host of it holds.
+        """
+        view = self._registry.view()
+        self._verifier.use_reference(view.reference, view.log)
+        lease = await self._verify_hosts(offer, self._clock())
+        if not lease.hosts:
+            raise NoHostError(offer.model.name, lease.refused)
+        return lease
+
     def in_order(self, lease: Lease) -> Iterable[LeasedHost]:
         """Return the hosts to try: least busy first, then the one used least; those that gave no answer lately last."""
         now = self._clock()

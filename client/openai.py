@@ -33,20 +33,30 @@ def parse_request(body: bytes) -> ApiRequest:
     Raises:
         BadRequestError: not a JSON object, or model or stream is not what it must be.
     """
-    if not body:
-        raise BadRequestError("the body is empty: send a JSON object", "invalid_json")
-    try:
-        fields = json.loads(body, parse_constant=_refuse_constant, object_pairs_hook=_no_doubles)
-    except (ValueError, RecursionError):
-        raise BadRequestError("the body is not valid JSON: send one JSON object in UTF-8", "invalid_json") from None
-    if not isinstance(fields, dict):
-        raise BadRequestError("the body is not a JSON object", "invalid_json")
+    fields = load_object(body)
     model, stream = fields.get("model"), fields.get("stream")
     if not isinstance(model, str) or not 0 < len(model) <= MODEL_SIZE_MAX:
         raise BadRequestError("model must be the name of a model, see /v1/models", "invalid_value", "model")
     if stream is not None and not isinstance(stream, bool):
         raise BadRequestError("stream must be true or false", "invalid_value", "stream")
     return ApiRequest(model=model, stream=bool(stream), body=body)
+
+
+def load_object(data: bytes) -> dict[str, Any]:
+    """Read one JSON object: unique keys, finite numbers.
+
+    Raises:
+        BadRequestError: it is not one.
+    """
+    if not data:
+        raise BadRequestError("the body is empty: send a JSON object", "invalid_json")
+    try:
+        fields = json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_no_doubles)
+    except (ValueError, RecursionError):
+        raise BadRequestError("the body is not valid JSON: send one JSON object in UTF-8", "invalid_json") from None
+    if not isinstance(fields, dict):
+        raise BadRequestError("the body is not a JSON object", "invalid_json")
+    return fields
 
 
 def error_body(error: ClientError) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -34,16 +35,54 @@ from client.wallet import Wallet
 RECEIPTS, VOUCHERS = "receipts.sqlite", "vouchers.sqlite"  # in the state folder
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientParts:
+    """What one user's programs share: one registry, one verifier, one book of receipts."""
+
+    config: ClientConfig
+    wallet: Wallet
+    registry: Registry
+    verifier: Verifier
+    transport: Transport
+    receipts: ReceiptStore
+    payer: ChannelPayer | None  # pays for leases by vouchers, where the settings name a channel
+    clock: Callable[[], datetime]
+
+    def make_client(self) -> Client:
+        """Return a client with leases of its own."""
+        config = self.config
+        terms = LeaseTerms(
+            gateway=config.gateway,
+            direct=config.direct,
+            tls=config.tls,
+            hosts=config.hosts,
+            budget=config.budget,
+            coefficient_max=config.coefficient_max,
+            avoid_s=config.avoid_s,
+        )
+        leases = LeaseManager(
+            terms,
+            self.wallet,
+            self.registry,
+            self.verifier,
+            self.transport,
+            clock=self.clock,
+            random=os.urandom,
+            payer=self.payer,
+        )
+        return Client(leases, self.transport, self.receipts, clock=self.clock)
+
+
 @asynccontextmanager
-async def open_client(
+async def open_parts(
     config: ClientConfig,
     wallet: Wallet,
     source: RegistrySource,
     *,
     chain: ChainClient | None = None,
     clock: Callable[[], datetime] = now_utc,
-) -> AsyncIterator[Sidecar]:
-    """Give a sidecar whose registry was read; closes everything at the end but `chain`, which reads the channel.
+) -> AsyncIterator[ClientParts]:
+    """Give the parts once the registry was read; closes everything at the end but `chain`, which reads the channel.
 
     Raises:
         ConfigError: the policy cannot be used.
@@ -85,30 +124,35 @@ async def open_client(
             operator = registry.view().operator()
             gateway = config.gateway or operator.terms.endpoints[0]
             await payer.start(operator, lambda: transport.payment_terms(gateway))
-        leases = LeaseManager(
-            LeaseTerms(
-                gateway=config.gateway,
-                direct=config.direct,
-                tls=config.tls,
-                hosts=config.hosts,
-                budget=config.budget,
-                coefficient_max=config.coefficient_max,
-                avoid_s=config.avoid_s,
-            ),
-            wallet,
-            registry,
-            verifier,
-            transport,
-            clock=clock,
-            random=os.urandom,
-            payer=payer,
-        )
-        yield Sidecar(
-            Client(leases, transport, receipts, clock=clock),
-            SidecarOptions(price_cap=config.price_cap, body_max=config.body_max, api_key=config.api_key),
+        yield ClientParts(
+            config=config,
+            wallet=wallet,
             registry=registry,
             verifier=verifier,
+            transport=transport,
             receipts=receipts,
+            payer=payer,
+            clock=clock,
+        )
+
+
+@asynccontextmanager
+async def open_client(
+    config: ClientConfig,
+    wallet: Wallet,
+    source: RegistrySource,
+    *,
+    chain: ChainClient | None = None,
+    clock: Callable[[], datetime] = now_utc,
+) -> AsyncIterator[Sidecar]:
+    """Give a sidecar; raises as `open_parts`."""
+    async with open_parts(config, wallet, source, chain=chain, clock=clock) as parts:
+        yield Sidecar(
+            parts.make_client(),
+            SidecarOptions(price_cap=config.price_cap, body_max=config.body_max, api_key=config.api_key),
+            registry=parts.registry,
+            verifier=parts.verifier,
+            receipts=parts.receipts,
             kept=IdempotencyCache(clock),
             random=os.urandom,
         )

@@ -10,6 +10,10 @@ ClusterError
 │   ├── QueueTimeoutError       a job waited for as long as it wanted to
 │   ├── JobCancelledError       somebody took the job back while it waited
 │   ├── JobExistsError          a job of this id waits or runs
+│   ├── JobStateError           a job is not there, or not in a state for this
+│   ├── JobTimeoutError         a job ran for longer than it may, and was stopped
+│   ├── BundleError             the code of a job cannot travel
+│   │   └── BundleRefusedError  governance did not approve it
 │   ├── UnknownModelError       the registry does not list this model
 │   ├── LeaseRequestError       the signed lease request asks for what cannot be had
 │   │   └── StaleRequestError   it was signed too long ago, or in the future
@@ -112,6 +116,45 @@ class JobExistsError(RefusedError):
 
     def __str__(self) -> str:
         return f"job {self.job} waits or runs already: give each job an id of its own"
+
+
+class JobStateError(RefusedError):
+    """A job is not there, or not in a state for what was asked."""
+
+    def __init__(self, job: str, why: str) -> None:
+        super().__init__(job, why)
+        self.job, self.why = job, why
+
+    def __str__(self) -> str:
+        return f"job {self.job}: {self.why}"
+
+
+class JobTimeoutError(RefusedError):
+    """A job ran for longer than it may, and was stopped."""
+
+    def __init__(self, job: str, timeout_s: float) -> None:
+        super().__init__(job, timeout_s)
+        self.job, self.timeout_s = job, timeout_s
+
+    def __str__(self) -> str:
+        return f"job {self.job} was stopped after {self.timeout_s:.0f} s: give it a longer timeout_s"
+
+
+class BundleError(RefusedError):
+    """The code of a job cannot travel; the text says which file, and what to do."""
+
+
+class BundleRefusedError(BundleError):
+    """Governance did not approve this code."""
+
+    def __init__(self, digest: str, approved: int) -> None:
+        super().__init__(digest, approved)
+        self.digest, self.approved = digest, approved
+
+    def __str__(self) -> str:
+        return (
+            f"bundle {self.digest} is not among the {self.approved} job_bundles of the policy: have it approved first"
+        )
 
 
 class UnknownModelError(RefusedError):

@@ -74,6 +74,23 @@ def test_every_listening_socket_is_on_loopback(network) -> None:
     assert [entry for entry in listeners if entry[0] not in LOOPBACK] == []
 
 
+def test_a_python_job_runs_on_the_node_of_a_host_that_satisfies_it(network, tmp_path) -> None:
+    code, spec = tmp_path / "code", tmp_path / "job.yaml"
+    code.mkdir()
+    (code / "script.py").write_text(
+        "import os, pathlib, sys\npathlib.Path(sys.argv[1]).write_text(os.environ['MODE'])\n"
+    )
+    spec.write_text("working_dir: code\nrequirement: {tees: [sev-snp], gpus: 2}\nenv: {MODE: fast}\n")
+    submit = ["submit", "job", "--spec", str(spec), "--unsafe-unapproved", "--", "python", "script.py"]
+    done = network.do("command", *submit, str(tmp_path / "out"))
+    assert done["code"] == 0, done["err"]
+    assert (tmp_path / "out").read_text() == "fast"
+    (row, *_) = json.loads(network.do("command", "jobs", "list", "--json")["out"])
+    assert (row["status"], row["host_id"]) == ("SUCCEEDED", network.do("fleet")["snp"]["host_id"])
+    failed = network.do("command", *submit, "/nowhere/out")
+    assert (failed["code"], "FAILED" in failed["err"]) == (1, True)
+
+
 def test_a_host_is_bound_to_the_ray_node_that_proved_to_run_beside_it(network) -> None:
     fleet, nodes = network.do("fleet"), network.do("nodes")
     assert {name: fleet[name]["node_id"] for name in nodes} == nodes
