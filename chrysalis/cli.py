@@ -15,6 +15,7 @@ from chrysalis import (
     deposit_cli,
     devnet_cli,
     log_cli,
+    models_cli,
     owner_cli,
     registry_cli,
     settle_cli,
@@ -37,6 +38,7 @@ app.add_typer(settle_cli.app, name="settle")
 app.add_typer(claim_cli.app, name="claim")
 app.add_typer(cluster_cli.hosts_app, name="hosts")
 app.command()(cluster_cli.explain)
+app.add_typer(models_cli.app, name="models")
 app.add_typer(wallet_cli.app, name="wallet")
 app.add_typer(channel_cli.app, name="channel")
 app.add_typer(registry_cli.app, name="registry")

@@ -10,6 +10,7 @@ ClusterError
 │   ├── QueueTimeoutError       a job waited for as long as it wanted to
 │   ├── JobCancelledError       somebody took the job back while it waited
 │   ├── JobExistsError          a job of this id waits or runs
+│   ├── RolloutError            a model's roots cannot be changed like this now
 │   ├── UnknownModelError       the registry does not list this model
 │   ├── LeaseRequestError       the signed lease request asks for what cannot be had
 │   │   └── StaleRequestError   it was signed too long ago, or in the future
@@ -112,6 +113,18 @@ class JobExistsError(RefusedError):
 
     def __str__(self) -> str:
         return f"job {self.job} waits or runs already: give each job an id of its own"
+
+
+class RolloutError(RefusedError):
+    """A roll-out that cannot begin, or cannot be taken back."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(model, reason)
+        self.model = model
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"model {self.model!r}: {self.reason}"
 
 
 class UnknownModelError(RefusedError):

@@ -6,7 +6,7 @@ from typing import Any
 import ray
 
 NAMESPACE = "chrysalis"
-REGISTRY, SCHEDULER, BILLING, RELAY = "registry", "scheduler", "billing", "relay"
+REGISTRY, SCHEDULER, BILLING, RELAY, MODELS = "registry", "scheduler", "billing", "relay", "models"
 START_TIMEOUT_S = 60.0
 
 

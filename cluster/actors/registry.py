@@ -128,6 +128,10 @@ class RegistryActor:
         """Lift a quarantine or a ban."""
         await self._registry.release(host_id, reason, address=address)
 
+    async def prefer_models(self, roots: frozenset[bytes]) -> None:
+        """Say which roots leases are for, where a name has several."""
+        await self._registry.prefer_models(roots)
+
     async def count_job(self, host_id: bytes, ok: bool) -> None:
         """Count how a job ended for its host's reputation."""
         await self._registry.count_job(host_id, ok=ok)
