@@ -8,9 +8,11 @@ from pathlib import Path
 from cluster.errors import ConfigError
 from cluster.rollout import Versions, encode_versions, parse_versions
 
+MODEL_BOOK = "models.json"  # in the operator's state folder
+
 
 class ModelBook:
-    """The file. One process writes it."""
+    """The file. The models actor writes it; the registry reads it at its start."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -174,7 +174,7 @@ class Registry:
             await asyncio.gather(*(self._renew(record.address) for record in self._current(*ROUTED)))
 
     async def prefer_models(self, roots: frozenset[bytes]) -> None:
-        """Say which roots leases are for, where a name has several; told again and again, as it is not kept."""
+        """Say which roots leases are for, where a name has several, see cluster.rollout."""
         if roots != self._preferred:
             self._preferred = roots
             await self._publish()

@@ -92,6 +92,11 @@ def step(versions: Versions, serving: Mapping[bytes, int], *, now: datetime, ret
     return versions
 
 
+def postpone(versions: Versions, *, now: datetime, retire_s: int = RETIRE_S) -> Versions:
+    """The versions when leases for `outgoing` may still have been given just now."""
+    return replace(versions, retire_at=now + timedelta(seconds=retire_s)) if versions.outgoing is not None else versions
+
+
 def replicas_wanted(
     versions: Versions, wanted: int, serving: Mapping[bytes, int], missing: Mapping[bytes, int]
 ) -> dict[bytes, int]:
@@ -111,7 +116,10 @@ def replicas_wanted(
         }
     if versions.outgoing is not None:
         kept = serving.get(versions.outgoing, 0) - missing.get(versions.root, 0)
-        return {versions.root: wanted, versions.outgoing: max(1, kept)}
+        at_least = min(
+            1, serving.get(versions.outgoing, 0)
+        )  # leases name the hosts that have it: no other host needs it
+        return {versions.root: wanted, versions.outgoing: max(at_least, kept)}
     return {versions.root: wanted}
 
 

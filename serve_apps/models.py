@@ -23,7 +23,7 @@ from cluster.autoscale import Scale
 from cluster.config import NetworkConfig
 from cluster.errors import RolloutError, UnknownModelError
 from cluster.fleet import FleetSnapshot, HostState
-from cluster.model_book import ModelBook
+from cluster.model_book import MODEL_BOOK, ModelBook
 from cluster.model_settings import ModelSettings
 from cluster.placement import ModelDemand, ModelPlan
 from cluster.rollout import Versions
@@ -56,7 +56,7 @@ class ModelsActor:
         config = NetworkConfig.load(Path(config_path))
         config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._settings = config.models
-        self._book = ModelBook(config.state / "models.json")
+        self._book = ModelBook(config.state / MODEL_BOOK)
         self._versions = self._book.load()
         self._fleet: FleetSnapshot = await find(REGISTRY).snapshot.remote()
         self._measured_from, self._rates = self._fleet, dict[bytes, int]()
@@ -148,7 +148,10 @@ class ModelsActor:
         now = datetime.now(UTC)
         for name, versions in [*self._versions.items()]:  # (1)
             retire_s = self._settings_of(name).retire_after_s
-            self._save(rollout.step(versions, self._serving(versions), now=now, retire_s=retire_s))
+            if versions.outgoing is not None and versions.root not in self._fleet.preferred:
+                self._save(rollout.postpone(versions, now=now, retire_s=retire_s))  # gateways do not know yet
+            else:
+                self._save(rollout.step(versions, self._serving(versions), now=now, retire_s=retire_s))
         preferred = frozenset(versions.root for versions in self._versions.values())
         if preferred != self._fleet.preferred:  # (2)
             await asyncio.wait_for(find(REGISTRY).prefer_models.remote(preferred), CALL_TIMEOUT_S)

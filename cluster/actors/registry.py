@@ -24,6 +24,7 @@ from cluster.enclave_client import HttpEnclaveGate
 from cluster.errors import TroubleError
 from cluster.fleet import FleetSnapshot, HostRecord, Window
 from cluster.model import HostHints
+from cluster.model_book import MODEL_BOOK, ModelBook
 from cluster.registry import Registry
 from cluster.reputation import HostCounts, RatingFile
 
@@ -71,6 +72,8 @@ class RegistryActor:
             policy=config.policy,
             terms=terms,
         )
+        in_use = ModelBook(config.state / MODEL_BOOK).load().values()
+        await self._registry.prefer_models(frozenset(versions.root for versions in in_use))
         await self._registry.restore()
         self._loops = [asyncio.create_task(self._registry.run()), asyncio.create_task(self._follow_chain())]
 

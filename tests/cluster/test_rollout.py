@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from cluster.errors import ConfigError, RolloutError
 from cluster.model_book import ModelBook
 from cluster.model_settings import ModelSettings, parse_models
-from cluster.rollout import RETIRE_S, Versions, begin, encode_versions, parse_versions, replicas_wanted, roll_back, step
+from cluster.rollout import (
+    RETIRE_S,
+    Versions,
+    begin,
+    encode_versions,
+    parse_versions,
+    postpone,
+    replicas_wanted,
+    roll_back,
+    step,
+)
 from tests.cluster.fleets import MODEL, NOW, active, fleet
 
 A, B, C = (bytes([number]) * 32 for number in (1, 2, 3))
@@ -30,6 +40,12 @@ def test_leases_change_only_when_the_first_hosts_serve_the_new_root() -> None:
 def test_the_old_root_stays_until_its_leases_ended() -> None:
     assert step(retiring(), {}, now=LATER - timedelta(seconds=1)).live == {A, B}
     assert step(retiring(), {}, now=LATER).live == {B}
+
+
+def test_while_gateways_do_not_know_of_the_change_the_old_root_stays() -> None:
+    later = postpone(retiring(), now=LATER)
+    assert step(later, {}, now=LATER + timedelta(seconds=RETIRE_S - 1)).live == {A, B}
+    assert postpone(FIRST, now=NOW) == FIRST
 
 
 def test_rolling_back_while_the_old_root_retires_is_immediate_and_keeps_both() -> None:

@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.timeout(500),
     pytest.mark.skipif(not MODEL.exists(), reason="the demo model is not built: run `make demo-model`"),
 ]
-BASE_PORT = 27400
+BASE_PORT = 22300
 
 
 @pytest.fixture(scope="module")
