@@ -24,6 +24,7 @@ GATEWAY_APP = "gateway"
 HOSTS_MAX = 1000
 DEPLOY_TIMEOUT_S = 120.0
 BIND_TIMEOUT_S = 10.0
+LOAD_TIMEOUT_S = 300.0
 
 
 def start_serve(*, port: int, host: str = LOOPBACK) -> None:
@@ -101,12 +102,12 @@ def place_model(model_root: bytes, *, tier: Tier = Tier.CONFIDENTIAL, bound_to: 
     return decision
 
 
-def wait_loaded(model_root: bytes, hosts: int, *, timeout_s: float = 30.0) -> FleetSnapshot:
+def wait_loaded(model_root: bytes, hosts: int, *, timeout_s: float = LOAD_TIMEOUT_S) -> FleetSnapshot:
     """Return the first snapshot in which `hosts` active hosts serve the model; NodeStartError when time runs out."""
     registry = find(REGISTRY)
     deadline = time.monotonic() + timeout_s
     while True:
-        fleet: FleetSnapshot = ray.get(registry.snapshot.remote(), timeout=timeout_s)
+        fleet: FleetSnapshot = ray.get(registry.snapshot.remote(), timeout=DEPLOY_TIMEOUT_S)
         loaded = [host for host in fleet.active() if host.load.ready and model_root in host.load.models]
         if len(loaded) >= hosts:
             return fleet
