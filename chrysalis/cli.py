@@ -17,6 +17,7 @@ from chrysalis import (
     jobs_cli,
     log_cli,
     operator_cli,
+    models_cli,
     owner_cli,
     registry_cli,
     settle_cli,
@@ -43,6 +44,7 @@ app.add_typer(submit_cli.app, name="submit")
 app.add_typer(jobs_cli.app, name="jobs")
 app.command()(cluster_cli.explain)
 app.add_typer(operator_cli.app, name="cluster")
+app.add_typer(models_cli.app, name="models")
 app.add_typer(wallet_cli.app, name="wallet")
 app.add_typer(channel_cli.app, name="channel")
 app.add_typer(registry_cli.app, name="registry")

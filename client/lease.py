@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -53,7 +53,7 @@ class LeaseOffer:
 def check_lease(
     answer: object,
     request: LeaseRequest,
-    model: ModelOffer,
+    offers: Sequence[ModelOffer],
     *,
     coefficient_max: int,
     direct: bool,
@@ -61,7 +61,8 @@ def check_lease(
 ) -> LeaseOffer:
     """Return the gateway's lease if it is what was asked for.
 
-    (1) the grant is signed by the operator of the registry (2) it is for this account, model and tariff (3) it holds no
+    (1) the grant is signed by the operator of the registry (2) it is for this account, at the
+    price of one of the model's `offers` in the registry (3) it holds no
     more than the budget and ends in time (4) its hosts are as many as asked for at most, none too dear (5) every
     candidate is in the grant.
 
@@ -74,7 +75,7 @@ def check_lease(
         grant = verify_grant(signed, request.operator)  # (1)
     except BillingError as error:
         raise LeaseMismatchError(f"the lease has no grant of this registry's operator: {error}") from error
-    _check_terms(grant, request, model)  # (2)
+    model = _check_terms(grant, request, offers)  # (2)
     _check_limits(grant, request, coefficient_max, int(now.timestamp()))  # (3) (4)
     candidates = _read_candidates(body, direct=direct)
     named = {host.host_id for host in grant.hosts}
@@ -83,13 +84,16 @@ def check_lease(
     return LeaseOffer(model=model, grant=grant, signed_grant=signed, candidates=candidates)
 
 
-def _check_terms(grant: Grant, request: LeaseRequest, model: ModelOffer) -> None:
+def _check_terms(grant: Grant, request: LeaseRequest, offers: Sequence[ModelOffer]) -> ModelOffer:
     if grant.account != request.account:
         raise LeaseMismatchError("the grant is for another account")
-    if grant.model_root != model.root:
-        raise LeaseMismatchError(f"the grant is for model root {grant.model_root.hex()}, asked for {model.root.hex()}")
+    model = next((offer for offer in offers if offer.root == grant.model_root), None)
+    if model is None:
+        roots = " or ".join(offer.root.hex() for offer in offers)
+        raise LeaseMismatchError(f"the grant is for model root {grant.model_root.hex()}, asked for {roots}")
     if grant.tariff != model.tariff:
         raise LeaseMismatchError(f"the grant's prices {grant.tariff} are not the registry's {model.tariff}")
+    return model
 
 
 def _check_limits(grant: Grant, request: LeaseRequest, coefficient_max: int, now: int) -> None:

@@ -109,16 +109,16 @@ class LeaseManager:
                 no host of it holds.
         """
         view = self._registry.view()
-        offer, operator = view.model(model), view.operator()
+        offers, operator = view.offers_of(model), view.operator()
         self._verifier.use_reference(view.reference, view.log)
         async with self._locks[model]:
             lease = self._leases.get(model)
-            if lease is not None and lease is not instead_of and self._is_fresh(lease, offer, operator):
+            if lease is not None and lease is not instead_of and self._is_fresh(lease, offers, operator):
                 if self._is_usable(lease):
                     return lease
                 lease = await self._verify_hosts(lease.offer, lease.taken_at)
             else:
-                lease = await self._verify_hosts(await self._take(operator, offer), self._clock())
+                lease = await self._verify_hosts(await self._take(operator, offers), self._clock())
             if not lease.hosts:
                 self._leases.pop(model, None)
                 raise NoHostError(model, lease.refused)
@@ -180,8 +180,8 @@ class LeaseManager:
     def _is_avoided(self, host_id: bytes) -> bool:
         return self._avoided.get(host_id, self._clock()) > self._clock()
 
-    def _is_fresh(self, lease: Lease, offer: ModelOffer, operator: Operator) -> bool:
-        same = (lease.offer.model, lease.offer.grant.operator) == (offer, operator.terms.public_key)
+    def _is_fresh(self, lease: Lease, offers: Sequence[ModelOffer], operator: Operator) -> bool:
+        same = lease.offer.model in offers and lease.offer.grant.operator == operator.terms.public_key
         return same and lease.offer.ends_at > self._clock() + RENEW_BEFORE
 
     def _is_usable(self, lease: Lease) -> bool:
@@ -189,12 +189,12 @@ class LeaseManager:
             not self._is_avoided(host.id) and self._verifier.held(host.id) is not None for host in lease.hosts
         )
 
-    async def _take(self, operator: Operator, offer: ModelOffer) -> LeaseOffer:
+    async def _take(self, operator: Operator, offers: Sequence[ModelOffer]) -> LeaseOffer:
         now, terms = self._clock(), self._terms
         request = LeaseRequest(
             operator=operator.terms.public_key,
             account=self._wallet.account,
-            model=offer.name,
+            model=offers[0].name,
             tier=self._verifier.policy.required_tier.value,
             hosts=terms.hosts,
             budget=terms.budget,
@@ -209,7 +209,7 @@ class LeaseManager:
 
         answer = await (send({}) if self._payer is None else self._payer.pay(operator, request, send))
         lease = check_lease(
-            answer, request, offer, coefficient_max=terms.coefficient_max, direct=terms.direct, now=self._clock()
+            answer, request, offers, coefficient_max=terms.coefficient_max, direct=terms.direct, now=self._clock()
         )
         if self._payer is not None:
             self._payer.granted(request, lease.grant)

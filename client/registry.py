@@ -45,7 +45,10 @@ class RegistryView:
     seqno: int  # how often the owner changed something
     operators: Mapping[int, Operator]
     wanted: str  # the operator in the client's settings; empty for the only one
-    models: Mapping[str, ModelOffer]  # at the prices of the operator that was chosen, or the models' own without one
+    offers: tuple[ModelOffer, ...]  # a name may stand for several roots while its operator changes from one to another
+    models: Mapping[
+        str, ModelOffer
+    ]  # one for each name; at the prices of the operator that was chosen, or the models' own without one
     reference: ReferenceValues
     read_at: datetime
     policy_digest: bytes  # SHA-256 of the policy file that governance published; zeros for none
@@ -65,6 +68,15 @@ class RegistryView:
         if name not in self.models:
             raise UnknownModelError(name, tuple(sorted(self.models)))
         return self.models[name]
+
+    def offers_of(self, name: str) -> tuple[ModelOffer, ...]:
+        """Every root that the registry lists under a name; the operator decides which of them a lease is for.
+
+        Raises:
+            UnknownModelError: the registry does not list it.
+        """
+        self.model(name)
+        return tuple(offer for offer in self.offers if offer.name == name)
 
     def operator(self) -> Operator:
         """Return the operator to take leases from.
@@ -99,6 +111,7 @@ def view_registry(
         seqno=state.seqno,
         operators=state.operators,
         wanted=wanted,
+        offers=tuple(offers),
         models={offer.name: offer for offer in offers},
         reference=ReferenceValues(
             measurements=frozenset(state.measurements), rims=state.rims, models=frozenset(state.models)

@@ -14,6 +14,7 @@ books: postgresql://ledger@db.example/books   # optional; without it an SQLite f
 books_password: books.password   # optional, mode 0600; without it PGPASSFILE counts
 channels: {accept: true, delay_min_s: 3600, threshold: 500000000, max_age_s: 86400}   # see ChannelPolicy
 settlement: {sender: highload, threshold: 500000000, period_s: 3600}   # optional, see cluster/settlement_config.py
+models: {translator: {min: 1, max: 8}}   # optional, see cluster/model_settings.py
 
 `chain.second: {host, port, public_key}` is another lite-server, run by somebody else: both must show the same blocks. A
 public network needs it.
@@ -35,11 +36,13 @@ from billing.key_files import KeySource
 from billing.ton.channel_office import ChannelPolicy
 from billing.ton.client import DEVNET, MAINNET, TESTNET, ChainConfig, LiteServerConfig
 from cluster.errors import ConfigError
+from cluster.model_settings import ModelSettings, parse_models
 from cluster.settlement_config import SettlementSettings, parse_settlement
 
 _KEYS = {"chain", "registry", "policy", "state", "operator_key", "treasury_key", "ticket_key", "relay"}
 _SECRETS = ("operator_key", "treasury_key", "ticket_key")
 _OPTIONAL = {"expose_relay", "settlement", "transparency", "books", "books_password", "channels"}
+_OPTIONAL = {"settlement", "transparency", "books", "books_password", "channels", "models"}
 _CHANNELS = {"accept", "delay_min_s", "threshold", "max_age_s"}
 _CHAIN = {"host", "port", "public_key", "network_id"}
 _CHAIN_TRUST = {"init_block", "trust_level"}
@@ -64,6 +67,7 @@ class NetworkConfig:
     expose_relay: bool = False  # the relay may listen where other machines reach it
     transparency: LogSettings | None = None  # what admits hosts must also be in this log
     channels: ChannelPolicy = field(default_factory=ChannelPolicy)  # from which payment channels clients may pay
+    models: Mapping[str, ModelSettings] = field(default_factory=dict)  # by name; others have the defaults
 
     @classmethod
     def load(cls, path: Path) -> "NetworkConfig":
@@ -127,6 +131,7 @@ def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
         expose_relay=values.get("expose_relay", False),
         transparency=parse_log_settings(values["transparency"], base) if "transparency" in values else None,
         channels=ChannelPolicy(**_mapping(values.get("channels", {}), "channels", set(), _CHANNELS)),
+        models=parse_models(values.get("models", {})),
         state=base / values["state"],
         **secrets,
     )

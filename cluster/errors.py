@@ -14,6 +14,7 @@ ClusterError
 │   ├── JobTimeoutError         a job ran for longer than it may, and was stopped
 │   ├── BundleError             the code of a job cannot travel
 │   │   └── BundleRefusedError  governance did not approve it
+│   ├── RolloutError            a model's roots cannot be changed like this now
 │   ├── UnknownModelError       the registry does not list this model
 │   ├── LeaseRequestError       the signed lease request asks for what cannot be had
 │   │   └── StaleRequestError   it was signed too long ago, or in the future
@@ -155,6 +156,13 @@ class BundleRefusedError(BundleError):
         return (
             f"bundle {self.digest} is not among the {self.approved} job_bundles of the policy: have it approved first"
         )
+class RolloutError(RefusedError):
+    """A roll-out that cannot begin, or cannot be taken back."""
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(model, reason)
+        self.model = model
+        self.reason = reason
+        return f"model {self.model!r}: {self.reason}"
 
 
 class UnknownModelError(RefusedError):

@@ -123,6 +123,7 @@ class FleetSnapshot:
     at: datetime
     hosts: tuple[HostRecord, ...]
     models: tuple[ModelOffer, ...]
+    preferred: frozenset[bytes] = frozenset()  # of several roots of one name, those that leases are for
     operator: bytes = b""  # the operator's Ed25519 public key, 32 bytes, from the on-chain registry
     memo: dict[str, object] = field(default_factory=dict, compare=False, repr=False)  # what readers worked out of it
 
@@ -140,8 +141,12 @@ class FleetSnapshot:
         return next((host for host in self.hosts if host.host_id == host_id), None)
 
     def model(self, name: str) -> ModelOffer | None:
-        """The model called `name` (or with this hex root), None when the registry does not list it."""
-        return next((model for model in self.models if name in {model.name, model.root.hex()}), None)
+        """The model called `name` (or with this hex root), None when the registry does not list it.
+
+        When several roots have the name, it is the preferred one: see cluster.rollout.
+        """
+        named = [model for model in self.models if name in {model.name, model.root.hex()}]
+        return next((model for model in named if model.root in self.preferred), named[0] if named else None)
 
     def active(self) -> tuple[HostRecord, ...]:
         """Hosts whose evidence holds, that answer, and that take new work."""

@@ -73,6 +73,7 @@ def plan_models(
     now: datetime,
     residence_min_s: float = RESIDENCE_MIN_S,
     jobs: Iterable[Claim] = (),
+    retired: frozenset[bytes] = frozenset(),
 ) -> ModelPlan:
     """Plan where the models go.
 
@@ -83,10 +84,11 @@ def plan_models(
         now: for evidence, maintenance and residence.
         residence_min_s: how long a replica stays at least, unless its host loses a rule.
         jobs: slots that replicas cannot have.
+        retired: models that nobody may need any more; their replicas go at once.
     """
     if len({demand.model for demand in demands}) != len(demands):
         raise ValueError("one demand for each model")
-    planner = _Planner(fleet, now=now, residence_min_s=residence_min_s, jobs=tuple(jobs))
+    planner = _Planner(fleet, now=now, residence_min_s=residence_min_s, jobs=tuple(jobs), retired=retired)
     by_model = {demand.model: demand for demand in demands}
     for replica in sorted(present, key=lambda replica: (replica.since, replica.claim)):
         planner.review(replica, by_model.get(replica.model))
@@ -111,6 +113,7 @@ class _Planner:
     now: datetime
     residence_min_s: float
     jobs: tuple[Claim, ...] = ()
+    retired: frozenset[bytes] = frozenset()
     slots: Slots = field(default_factory=Slots)
     kept: list[Replica] = field(default_factory=list)
     surplus: list[Replica] = field(default_factory=list)  # oldest first
@@ -139,7 +142,7 @@ class _Planner:
         # a host in its maintenance, or about to be, still serves; one that lost its evidence or its route does not
         serves = host.state in {HostState.ACTIVE, HostState.DRAINING} and host.capability.valid_at(self.now)
         moved = demand is not None and demand.requirement.gpus_min != replica.gpus
-        if not serves or moved or (not allowed and not maintained):
+        if replica.model in self.retired or not serves or moved or (not allowed and not maintained):
             self.unload.append(replica)
             return
         self.slots.take(replica.claim, replica.host_id, replica.gpus)
@@ -210,10 +213,12 @@ class _Planner:
         if demand.requirement.owners_distinct:
             fitting = [host for host in fitting if host.owner not in owners]
 
-        def rank(host: HostRecord) -> tuple[bool, int, int, int, bytes]:
+        def rank(host: HostRecord) -> tuple[bool, bool, int, int, int, bytes]:
             warm = host.load.ready and demand.model in host.load.models
             bad = WEIGHT_STEPS - host.standing.weight * WEIGHT_STEPS // WEIGHT_ONE
-            return (not warm, owners.get(host.owner, 0), bad, self.slots.free(host.host_id or b""), host.host_id or b"")
+            room = self.slots.free(host.host_id or b"")
+            unbound = host.node_id is None  # no Ray node runs beside it yet, so nobody could load it
+            return (unbound, not warm, owners.get(host.owner, 0), bad, room, host.host_id or b"")
 
         return sorted(fitting, key=rank)
 

@@ -90,6 +90,7 @@ class Registry:
         self._rating_file, self._ratings = ratings, ratings.load()
         self._records: dict[str, HostRecord] = {}  # by address: one enclave listens there
         self._past: deque[HostRecord] = deque(maxlen=PAST_MAX)
+        self._preferred: frozenset[bytes] = frozenset()
         self._nonces: dict[bytes, bytes] = {}  # host id -> open node challenge
         self._challenging = asyncio.Semaphore(CHALLENGES_MAX)
         self._busy: set[str] = set()  # addresses under challenge now
@@ -109,6 +110,7 @@ class Registry:
             at=self._clock(),
             hosts=(*self._records.values(), *self._past),
             models=self._terms.models,
+            preferred=self._preferred,
             operator=self._terms.operator,
         )
 
@@ -170,6 +172,12 @@ class Registry:
                 await self._step(record.address, refused)
         if (terms.reference, terms.log) != (before.reference, before.log):
             await asyncio.gather(*(self._renew(record.address) for record in self._current(*ROUTED)))
+
+    async def prefer_models(self, roots: frozenset[bytes]) -> None:
+        """Say which roots leases are for, where a name has several, see cluster.rollout."""
+        if roots != self._preferred:
+            self._preferred = roots
+            await self._publish()
 
     async def round(self) -> None:
         """One health check of every host that is not at an end, and what follows from it."""

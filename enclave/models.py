@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from enclave.errors import NotFoundError, UnavailableError
 logger = logging.getLogger(__name__)
 
 Loader = Callable[[Path], Awaitable[Engine]]
+UNLOAD_GRACE_S = 60.0  # for answers that run; no answer goes on for longer after its lease ended
 
 
 class ModelState(StrEnum):
@@ -32,6 +34,8 @@ class ModelShelf:
         self._engines: dict[bytes, Engine] = {}
         self._loading: dict[bytes, asyncio.Task[Engine]] = {}
         self._failed: set[bytes] = set()
+        self._answers: dict[int, int] = {}  # id of an engine -> answers that run in it
+        self._idle: dict[int, asyncio.Event] = {}  # of engines that wait for their last answer
 
     @property
     def roots(self) -> tuple[bytes, ...]:
@@ -55,16 +59,16 @@ class ModelShelf:
         """The engine that answers for this model.
 
         Raises:
-            NotFoundError: the host serves other models.
-            UnavailableError: it serves none yet, or this one's engine died.
+            NotFoundError: the host does not have the model.
+            UnavailableError: it is not loaded now, or its engine died.
         """
         engine = self._engines.get(root)
         if engine is not None:
             if not engine.alive:
                 raise worker_lost()
             return engine
-        if root in self._folders and (root in self._loading or not self._engines):
-            raise UnavailableError("the model is not loaded yet: try again, or try another host", "model_not_loaded")
+        if root in self._folders:
+            raise UnavailableError("the model is not loaded now: try again, or try another host", "model_not_loaded")
         raise NotFoundError(
             "this host does not serve the model: take a lease for one that it serves", "model_not_found"
         )
@@ -89,20 +93,49 @@ class ModelShelf:
         except Exception as error:
             raise UnavailableError(f"the model did not load: {error}", "load_failed") from error
 
-    async def unload(self, root: bytes) -> None:
-        """End a model's engine; running answers end with an error. A model that is not loaded stays so."""
+    @contextmanager
+    def answering(self, engine: Engine) -> Iterator[None]:
+        """Hold an engine while an answer runs in it: `unload` waits for the end."""
+        self._answers[id(engine)] = self._answers.get(id(engine), 0) + 1
+        try:
+            yield
+        finally:
+            self._answers[id(engine)] -= 1
+            if not self._answers[id(engine)]:
+                del self._answers[id(engine)]
+                if id(engine) in self._idle:
+                    self._idle[id(engine)].set()
+
+    async def unload(self, root: bytes, grace_s: float = UNLOAD_GRACE_S) -> None:
+        """Take no request for a model any more, and end its engine once running answers ended.
+
+        Answers still running after `grace_s` end with an error. A model that is not loaded stays so.
+        """
         self._failed.discard(root)
         loading = self._loading.get(root)
         if loading is not None:
             await asyncio.wait([loading])
         engine = self._engines.pop(root, None)
         if engine is not None:
-            await engine.close()
+            try:
+                await self._wait_idle(engine, grace_s)
+            finally:
+                await engine.close()
 
     async def close(self) -> None:
         """End all engines."""
         for root in self.roots:
-            await self.unload(root)
+            await self.unload(root, grace_s=0.0)
+
+    async def _wait_idle(self, engine: Engine, grace_s: float) -> None:
+        if id(engine) not in self._answers:
+            return
+        idle = self._idle[id(engine)] = asyncio.Event()
+        try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(idle.wait(), grace_s)
+        finally:
+            del self._idle[id(engine)]
 
     async def _start(self, root: bytes) -> Engine:
         try:

@@ -77,7 +77,8 @@ class SealedService:
         opened, lease, engine = self._open(request.body, now)
         self.counters.active += 1
         try:
-            await Delivery(self._host, opened, lease, engine, exchange, began=now).run()
+            with self.models.answering(engine):
+                await Delivery(self._host, opened, lease, engine, exchange, began=now).run()
         finally:
             self.counters.active -= 1
 

@@ -1,39 +1,36 @@
-"""What the operator deploys on Ray Serve: the gateway on the head, and each model on the hosts that may serve it."""
+"""What the operator deploys: the gateway on the head, and the actor that keeps models on hosts that may serve them."""
 
 import logging
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import serve
 from ray.serve.config import ProxyLocation
-from ray.serve.schema import LoggingConfig
 
 from attestation.verdict import Tier
-from cluster.actors.handles import REGISTRY, SCHEDULER, find
-from cluster.errors import NodeStartError, NoEligibleHostError
+from cluster.actors.handles import MODELS, REGISTRY, SCHEDULER, START_TIMEOUT_S, find, pinned
+from cluster.errors import NodeStartError, NoEligibleHostError, UnknownModelError
 from cluster.fleet import FleetSnapshot
 from cluster.model import Decision, JobRequirement
 from serve_apps.gateway import Gateway
-from serve_apps.replica import ModelReplica
+from serve_apps.models import ModelsActor
+from serve_apps.serve_calls import NODE_LABEL, QUIET
 
 LOOPBACK = "127.0.0.1"
 ANY = "0.0.0.0"  # noqa: S104  the ingress of a cluster over several machines; docs/NETWORK.md
 GATEWAY_APP = "gateway"
 HOSTS_MAX = 1000
 DEPLOY_TIMEOUT_S = 120.0
-LOAD_TIMEOUT_S = 300.0
 BIND_TIMEOUT_S = 10.0
-NODE_LABEL = "ray.io/node-id"
-_QUIET = LoggingConfig(enable_access_log=False, log_level="WARNING")
+LOAD_TIMEOUT_S = 300.0
 
 
 def start_serve(*, port: int, host: str = LOOPBACK) -> None:
     """Start Serve with its HTTP ingress on the head only, at host:port. This process must be a driver."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options={"host": host, "port": port}, logging_config=_QUIET)
+    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options={"host": host, "port": port}, logging_config=QUIET)
 
 
 def deploy_gateway(config: Path, *, port: int, head_node_id: str, host: str = LOOPBACK, replicas: int = 1) -> None:
@@ -53,24 +50,37 @@ def deploy_gateway(config: Path, *, port: int, head_node_id: str, host: str = LO
         num_replicas=replicas,
         max_ongoing_requests=200,
         ray_actor_options={"num_cpus": 0, "label_selector": {NODE_LABEL: head_node_id}},
-        logging_config=_QUIET,
+        logging_config=QUIET,
     )
     _run(deployment.bind(str(config)), name=GATEWAY_APP, route_prefix="/")
     wait_running(GATEWAY_APP, timeout_s=DEPLOY_TIMEOUT_S)
 
 
-def place_model(model_root: bytes, *, tier: Tier = Tier.CONFIDENTIAL, bound_to: int = 1) -> Decision:
-    """Ask the scheduler where this model goes and deploy it there: one replica on each eligible host.
+def start_models(config: Path, *, head_node_id: str) -> None:
+    """Start the actor that keeps models on hosts, on the head, detached; returns once it works. Serve must run.
 
-    Call it again when the fleet has changed. A model stays loaded in an enclave that is no longer chosen.
+    Args:
+        config: the operator's settings file; only its path travels through Ray.
+        head_node_id: Ray's id of the head node.
+    """
+    options = pinned(head_node_id) | {"max_task_retries": 0}  # to roll back twice is not to roll back once
+    actor = ray.remote(ModelsActor).options(name=MODELS, **options).remote(str(config))
+    ray.get(actor.ready.remote(), timeout=START_TIMEOUT_S)
+
+
+def place_model(model_root: bytes, *, tier: Tier = Tier.CONFIDENTIAL, bound_to: int = 1) -> Decision:
+    """Have the models actor deploy a model once enough hosts may serve it; returns who may, before they have loaded it.
+
+    From then on the actor keeps it where it should be, see docs/SCHEDULING.md.
 
     Args:
         model_root: manifest root, 32 bytes.
-        tier: the least tier to place it on.
+        tier: the least tier to count.
         bound_to: how many eligible hosts there must be.
 
     Raises:
         NoEligibleHostError: fewer hosts are eligible and bound to a Ray node; it says which rule each lost.
+        UnknownModelError: the registry does not list the root.
     """
     requirement = JobRequirement(model=model_root, tier=tier, hosts=HOSTS_MAX)
     deadline = time.monotonic() + BIND_TIMEOUT_S
@@ -82,39 +92,23 @@ def place_model(model_root: bytes, *, tier: Tier = Tier.CONFIDENTIAL, bound_to: 
         if time.monotonic() > deadline:
             raise NoEligibleHostError(model_root.hex(), _lost(decision))
         time.sleep(0.1)
-    deploy_model(model_root, nodes)
+    fleet: FleetSnapshot = ray.get(find(REGISTRY).snapshot.remote(), timeout=DEPLOY_TIMEOUT_S)
+    offer = fleet.model(model_root.hex())
+    if offer is None:
+        raise UnknownModelError(model_root.hex(), tuple(model.name for model in fleet.models))
+    models = find(MODELS)
+    rows = ray.get(models.models.remote(), timeout=DEPLOY_TIMEOUT_S)
+    if (offer.name, model_root.hex()) not in {(row["name"], row["root"]) for row in rows}:
+        ray.get(models.rollout.remote(offer.name, model_root), timeout=DEPLOY_TIMEOUT_S)
     return decision
 
 
-def deploy_model(model_root: bytes, nodes: Sequence[str]) -> None:
-    """Deploy one replica of the model on each of these Ray nodes and return once all of them are healthy."""
-    deployment = serve.deployment(
-        ModelReplica,
-        name="Model",
-        num_replicas=len(nodes),
-        max_replicas_per_node=1,
-        ray_actor_options={"num_cpus": 0, "label_selector": {NODE_LABEL: f"in({','.join(nodes)})"}},
-        health_check_period_s=2,
-        health_check_timeout_s=5,
-        graceful_shutdown_timeout_s=1,
-        logging_config=_QUIET,
-    )
-    name = model_app(model_root)
-    _run(deployment.bind(model_root), name=name, route_prefix=None)
-    wait_running(name, timeout_s=LOAD_TIMEOUT_S)
-
-
-def model_app(model_root: bytes) -> str:
-    """The Serve application of a model."""
-    return f"model-{model_root.hex()[:16]}"
-
-
-def wait_loaded(model_root: bytes, hosts: int, *, timeout_s: float = 30.0) -> FleetSnapshot:
+def wait_loaded(model_root: bytes, hosts: int, *, timeout_s: float = LOAD_TIMEOUT_S) -> FleetSnapshot:
     """Return the first snapshot in which `hosts` active hosts serve the model; NodeStartError when time runs out."""
     registry = find(REGISTRY)
     deadline = time.monotonic() + timeout_s
     while True:
-        fleet: FleetSnapshot = ray.get(registry.snapshot.remote(), timeout=timeout_s)
+        fleet: FleetSnapshot = ray.get(registry.snapshot.remote(), timeout=DEPLOY_TIMEOUT_S)
         loaded = [host for host in fleet.active() if host.load.ready and model_root in host.load.models]
         if len(loaded) >= hosts:
             return fleet

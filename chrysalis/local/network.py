@@ -43,6 +43,7 @@ TREASURY_CAPITAL = 2 * TON  # pays chain fees until the operator's share does
 FEE_PERMILLE = 50
 CHANNEL_DELAY_S = 3600
 CALL_TIMEOUT_S = 60.0
+EVERYWHERE = 100  # replicas wanted: one on every host that there is
 SHORT_FOLDER = "/tmp"  # noqa: S108  below TMPDIR the paths of unix sockets may grow too long; mkdtemp makes it private
 KIND_NUMBERS = {TeeKind.TDX: 1, TeeKind.SEV_SNP: 2}
 
@@ -59,6 +60,8 @@ class NetworkPlan:
     engine: str = "torch"
     sender: SenderKind = SenderKind.HIGHLOAD  # the kind of treasury
     folder: Path | None = None  # kept; None: a temporary one that `stop` removes
+    newer_models: tuple[Path, ...] = ()  # other roots of the same name, to roll out later
+    model_settings: dict[str, int] = field(default_factory=lambda: {"min": EVERYWHERE})
     channel: int = 5 * TON  # nanotons in the payment channel that the sidecar opens; 0: it pays from `deposit`
 
 
@@ -154,6 +157,10 @@ class LocalNetwork:
         """The ordinary wallet of a key on this chain."""
         return Wallet(public_key=_public(key), network_id=self.chain.config.network_id)
 
+    @property
+    def _model_folders(self) -> tuple[Path, ...]:
+        return (self.plan.model, *self.plan.newer_models)
+
     def _entries(self, operator: Ed25519PrivateKey) -> RegistryEntries:
         good = {kind: self.vendors.make_host(kind, gpus=1) for kind in TeeKind}
         return RegistryEntries(
@@ -163,9 +170,10 @@ class LocalNetwork:
             },
             rims=sorted(frozenset[bytes]().union(*(host.rim_digests() for host in good.values()))),
             models={
-                self.model_root: ModelTerms(
+                manifest_root(folder): ModelTerms(
                     name=self.plan.model_name, tariff=self.plan.tariff, context=self.plan.context
                 )
+                for folder in self._model_folders
             },
             operator=OperatorTerms(
                 name="local operator",
@@ -186,6 +194,7 @@ class LocalNetwork:
             relay=self.relay_address,
             settlement=self.settlement,
             channels={"threshold": 100_000_000},
+            models={self.plan.model_name: self.plan.model_settings},
             transparency=log,
         )
         write_client_settings(
@@ -206,11 +215,13 @@ class LocalNetwork:
         head = start_head(self.supervisor, self.ray)
         connect(self.ray)
         from cluster.actors.handles import start_operator
-        from serve_apps.deploy import deploy_gateway
+        from serve_apps.deploy import deploy_gateway, start_models
 
         config = self.folder / "operator" / "operator.yaml"
         start_operator(config, head_node_id=head.node_id)
         deploy_gateway(config, port=self.ray.ports.gateway, head_node_id=head.node_id)
+        deploy_gateway(config, cluster=self.ray, head_node_id=head.node_id)
+        start_models(config, head_node_id=head.node_id)
 
     # --- hosts -------------------------------------------------------------------------------------------------------
 
@@ -223,6 +234,7 @@ class LocalNetwork:
             spec,
             self.vendors,
             self.enclave_settings(),
+            EnclaveSettings(operator_key=self._operator_key(), models=self._model_folders, engine=self.plan.engine),
             payee=payee,
             port=self.port(10 + len(self.enclaves)),
         )
@@ -246,7 +258,7 @@ class LocalNetwork:
             start_host(enclave.host_id, node_id=self.nodes[name], control=enclave.control)
 
     def place_model(self, *, hosts: int) -> Decision:
-        """Run one replica of the model on every eligible host, `hosts` at least; returns when all of them serve."""
+        """Have the model on every eligible host, `hosts` at least; returns when so many of them serve."""
         from serve_apps.deploy import place_model, wait_loaded
 
         decision = place_model(self.model_root, bound_to=hosts)

@@ -38,6 +38,7 @@ def write_operator_settings(
     relay: str,
     settlement: dict[str, Any],
     channels: dict[str, int],
+    models: dict[str, dict[str, int]],
     transparency: dict[str, Any],
 ) -> Path:
     """The operator's settings file; key files and policy.yaml lie beside it."""
@@ -54,6 +55,7 @@ def write_operator_settings(
             "relay": relay,
             "settlement": settlement,
             "channels": channels,
+            "models": models,
             "transparency": transparency,
         },
     )

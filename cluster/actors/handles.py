@@ -9,7 +9,7 @@ import ray
 from cluster.errors import NodeStartError
 
 NAMESPACE = "chrysalis"
-REGISTRY, SCHEDULER, BILLING, RELAY = "registry", "scheduler", "billing", "relay"
+REGISTRY, SCHEDULER, BILLING, RELAY, MODELS = "registry", "scheduler", "billing", "relay", "models"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 

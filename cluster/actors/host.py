@@ -32,6 +32,10 @@ class HostActor:
         """Returns (this node's id) once the host is bound to it."""
         return self._node_id
 
+    async def unload(self, model_root: bytes) -> None:
+        """Have the enclave end a model; returns once the answers that ran have ended."""
+        await self._control.unload(model_root)
+
     async def collect(self) -> int:
         """Carry over every receipt there is now; returns how many."""
         async with self._collecting_now:

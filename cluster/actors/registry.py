@@ -24,6 +24,7 @@ from cluster.enclave_client import HttpEnclaveGate
 from cluster.errors import TroubleError
 from cluster.fleet import FleetSnapshot, HostRecord, Window
 from cluster.model import HostHints
+from cluster.model_book import MODEL_BOOK, ModelBook
 from cluster.registry import Registry
 from cluster.reputation import HostCounts, RatingFile
 
@@ -71,6 +72,8 @@ class RegistryActor:
             policy=config.policy,
             terms=terms,
         )
+        in_use = ModelBook(config.state / MODEL_BOOK).load().values()
+        await self._registry.prefer_models(frozenset(versions.root for versions in in_use))
         await self._registry.restore()
         self._loops = [asyncio.create_task(self._registry.run()), asyncio.create_task(self._follow_chain())]
 
@@ -127,6 +130,10 @@ class RegistryActor:
     async def release(self, host_id: bytes, reason: str, address: str = "") -> None:
         """Lift a quarantine or a ban."""
         await self._registry.release(host_id, reason, address=address)
+
+    async def prefer_models(self, roots: frozenset[bytes]) -> None:
+        """Say which roots leases are for, where a name has several."""
+        await self._registry.prefer_models(roots)
 
     async def count_job(self, host_id: bytes, ok: bool) -> None:
         """Count how a job ended for its host's reputation."""

@@ -52,16 +52,21 @@ class SchedulerActor:
         self._decisions.add("placed by requirement", requirement, _ids(decision.placements), now=now)
         return decision
 
-    async def plan_models(self, demands: Sequence[ModelDemand]) -> ModelPlan:
-        """Where models should be, see cluster.placement; the plan counts as carried out."""
+    async def plan_models(
+        self, demands: Sequence[ModelDemand], retired: frozenset[bytes] = frozenset(), dry: bool = False
+    ) -> ModelPlan:
+        """Where models should be, see cluster.placement; the plan counts as carried out, unless it is `dry`."""
         now = datetime.now(UTC)
         present = self._replicas if self._replicas is not None else replicas_seen(demands, self._fleet, now=now)
         old = {replica.claim for replica in present}
         jobs = [claim for name, claim in self._queue.slots.claims.items() if name not in old]
-        plan = plan_models(demands, present, self._fleet, now=now, jobs=jobs)
+        plan = plan_models(demands, present, self._fleet, now=now, jobs=jobs, retired=retired)
+        if dry:
+            return plan
+        changed = plan.load or plan.unload
         self._replicas = plan.replicas
         self._queue.hold_replicas(old, plan.replicas)
-        for demand in demands:
+        for demand in demands if changed else ():
             chosen = {replica.host_id for replica in plan.replicas if replica.model == demand.model}
             self._decisions.add(f"planned model {demand.model.hex()[:16]}", demand.requirement, chosen, now=now)
         self._dispatch()

@@ -19,6 +19,7 @@ from attestation.verdict import TeeKind
 from billing.money import Nanotons
 from billing.receipt import encode_receipt, parse_receipt, sign_receipts
 from billing.tariff import Tariff, Usage
+from billing.ton.registry import ModelTerms
 from tests.client.conftest import StartNetwork
 from tests.client.support import CHAT, MODEL, TARIFF, Network
 
@@ -164,6 +165,40 @@ async def test_a_grant_that_is_not_what_was_asked_for_is_refused(
     assert (status, code) == (502, "lease_mismatch")
     assert words in message
     assert network.operator.sealed == []
+
+
+async def list_models(network: Network, **names: bytes) -> None:
+    """Have the registry list further roots, under these names."""
+    state = network.registry.state
+    models = {root: ModelTerms(name=name, tariff=TARIFF, context=32768) for name, root in names.items()}
+    network.registry.state = replace(state, seqno=state.seqno + 1, models={**models, **state.models})
+    await network.sidecar._registry.refresh()
+
+
+async def test_a_grant_for_a_root_that_is_listed_under_another_name_is_refused(network: Network) -> None:
+    await list_models(network, cheap=b"x" * 32)
+    network.operator.grant_changes = {"model_root": b"x" * 32}
+    status, code, message = await ask_and_fail(network)
+    assert (status, code, "model root" in message) == (502, "lease_mismatch", True)
+    assert network.operator.sealed == []
+
+
+@pytest.mark.parametrize("other", [bytes(32), b"\xff" * 32])
+async def test_a_lease_may_be_for_any_root_that_is_listed_under_the_name(network: Network, other: bytes) -> None:
+    await list_models(network, echo=other)
+    assert (await ask(network)).choices[0].message.content == "one two three four five"
+    assert (await ask(network)).choices[0].message.content == "one two three four five"
+    assert [grant.model_root for grant in network.operator.leases] == [MODEL]
+
+
+async def test_a_lease_ends_when_its_root_is_not_listed_any_more(network: Network) -> None:
+    await list_models(network, echo=b"\xff" * 32)
+    await ask(network)
+    state = network.registry.state
+    left = {root: terms for root, terms in state.models.items() if root != MODEL}
+    network.registry.state = replace(state, seqno=state.seqno + 1, models=left)
+    await network.sidecar._registry.refresh()
+    assert (await ask_and_fail(network))[1] == "lease_mismatch"
 
 
 async def test_a_grant_of_another_operator_is_refused(network: Network) -> None:

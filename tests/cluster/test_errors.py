@@ -14,6 +14,7 @@ from cluster import errors
         errors.QueueFullError(9, 3),
         errors.QueueTimeoutError("ab", 60, "busy"),
         errors.JobExistsError("ab"),
+        errors.RolloutError("m", "it serves already"),
         errors.JobCancelledError("job ab"),
         errors.JobStateError("ab", "unknown"),
         errors.JobTimeoutError("ab", 3.0),

@@ -184,3 +184,15 @@ def test_however_demand_changes_no_gpu_is_given_twice_and_nobody_is_placed_who_l
             lacking = sum(count for model, count, _ in plan.missing if model == one)
             assert sum(replica.model == one for replica in plan.replicas) + lacking >= want.replicas
         replicas = plan.replicas
+
+
+def test_replicas_of_a_retired_model_go_at_once() -> None:
+    hosts = [server("a"), server("b")]
+    present = [replica(hosts[0]), replica(hosts[1], model=OTHER)]
+    plan = plan_models([demand(1)], present, fleet(*hosts), now=NOW, retired=frozenset({OTHER}))
+    assert (on(fleet(*hosts), plan.unload), on(fleet(*hosts), plan.replicas)) == (["b"], ["a"])
+
+
+def test_hosts_that_a_ray_node_is_bound_to_come_first() -> None:
+    snapshot = fleet(*(server(name) for name in "abc"), replace(server("bound"), node_id="n"))
+    assert on(snapshot, plan_models([demand(1)], [], snapshot, now=NOW).load) == ["bound"]

@@ -400,3 +400,12 @@ def test_a_damaged_address_book_is_named(tmp_path) -> None:
     path.write_text('{"address": 3}\n')
     with pytest.raises(ConfigError, match="line 1"):
         AddressBook(path)
+
+
+async def test_preferred_roots_are_in_the_next_snapshot_and_the_same_ones_change_nothing(world) -> None:
+    before = world.registry.snapshot()
+    await world.registry.prefer_models(frozenset({b"\x11" * 32}))
+    after = world.registry.snapshot()
+    assert (after.preferred, after.version > before.version) == ({b"\x11" * 32}, True)
+    await world.registry.prefer_models(after.preferred)
+    assert world.registry.snapshot().version == after.version

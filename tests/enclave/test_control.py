@@ -289,7 +289,7 @@ async def test_a_model_that_does_not_load_is_said_so_and_can_be_tried_again() ->
     shelf = ModelShelf({MODEL: Path("m")}, load)
     waiting = [asyncio.create_task(shelf.load(MODEL)) for _ in range(2)]
     await eventually(lambda: shelf.state(MODEL) is ModelState.LOADING)
-    with pytest.raises(UnavailableError, match="not loaded yet"):
+    with pytest.raises(UnavailableError, match="not loaded now"):
         shelf.engine(MODEL)
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(result) for result in results] == [UnavailableError, UnavailableError]
@@ -300,3 +300,48 @@ async def test_a_model_that_does_not_load_is_said_so_and_can_be_tried_again() ->
         await shelf.load(OTHER_MODEL)
     await shelf.close()
     assert shelf.state(MODEL) is ModelState.UNLOADED
+
+
+async def test_unloading_lets_running_answers_end_and_sends_new_requests_elsewhere(start: Starter) -> None:
+    enclave = await start(engine=lambda: EchoEngine(delay_s=0.05))
+    client, shelf = Client(enclave), enclave.service.models
+    running = asyncio.create_task(client.ask())
+    await eventually(lambda: enclave.service.counters.active == 1)
+    unloading = asyncio.create_task(control(enclave, "POST", "/unload", {"model_root": MODEL.hex()}))
+    await eventually(lambda: shelf.state(MODEL) is ModelState.UNLOADED)
+    assert (await client.send(client.seal().data)).error() == (503, "model_not_loaded")
+    assert not unloading.done()
+    assert (await running).text == "one two three"
+    assert (await unloading)["state"] == "unloaded"
+
+
+async def test_an_answer_that_does_not_end_is_cut_when_the_time_for_unloading_is_over() -> None:
+    engine = EchoEngine()
+
+    async def load(_: Path) -> Engine:
+        return engine
+
+    shelf = ModelShelf({MODEL: Path("m")}, load)
+    await shelf.load(MODEL)
+    with shelf.answering(engine), shelf.answering(engine):
+        await shelf.unload(MODEL, grace_s=0.01)
+        assert not engine.alive
+
+
+async def test_a_model_that_comes_back_while_it_is_unloaded_keeps_its_new_engine() -> None:
+    engines = [EchoEngine(), EchoEngine()]
+    old, new = engines
+
+    async def load(_: Path) -> Engine:
+        return engines.pop(0)
+
+    shelf = ModelShelf({MODEL: Path("m")}, load)
+    await shelf.load(MODEL)
+    with shelf.answering(old):
+        unloading = asyncio.create_task(shelf.unload(MODEL))
+        await eventually(lambda: shelf.state(MODEL) is ModelState.UNLOADED)
+        await shelf.load(MODEL)
+    with shelf.answering(new):
+        await unloading
+    assert (old.alive, new.alive, shelf.serving) == (False, True, (MODEL,))
+    await shelf.close()

@@ -104,7 +104,7 @@ async def test_a_session_the_enclave_does_not_know_is_refused(client: Client) ->
         pytest.param({"not_after": 1_700_000_000}, (402, "lease_expired"), id="lease-expired"),
         pytest.param({"coefficient": 999}, (402, "coefficient_too_low"), id="pays-less-than-the-owner-asks"),
         pytest.param({"account_key": OTHER_KEY}, (401, "invalid_grant"), id="grant-of-another-account"),
-        pytest.param({"model": OTHER_MODEL}, (404, "model_not_found"), id="model-not-loaded-here"),
+        pytest.param({"model": OTHER_MODEL}, (503, "model_not_loaded"), id="model-not-loaded-here"),
         pytest.param({"model": b"?" * 32}, (404, "model_not_found"), id="model-unknown"),
     ],
 )

@@ -1,0 +1,49 @@
+"""Real parts: devnet, head, three hosts, relay, gateway, sidecar, and clients that never stop asking."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.cluster.network_process import MODEL
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.timeout(500),
+    pytest.mark.skipif(not MODEL.exists(), reason="the demo model is not built: run `make demo-model`"),
+]
+BASE_PORT = 22300
+
+
+@pytest.fixture(scope="module")
+def report():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.serve.rollout_scenario", str(BASE_PORT)],
+        capture_output=True,
+        text=True,
+        timeout=480,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_under_steady_load_a_roll_out_a_drain_and_a_roll_back_lose_no_request(report) -> None:
+    assert report["lost"] == []
+    assert report["answered"] >= 20
+    assert report["refused"] == []
+
+
+def test_both_roots_answered_and_were_paid(report) -> None:
+    assert min(report["roots"]["old"], report["roots"]["new"]) > 0
+    assert sum(report["roots"].values()) == report["answered"]
+
+
+def test_the_old_root_was_kept_when_leases_changed(report) -> None:
+    assert report["old_kept"] == 3
+
+
+def test_nothing_stays_behind(report) -> None:
+    assert report["left"] == []
