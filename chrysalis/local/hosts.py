@@ -65,7 +65,6 @@ def start_enclave(
     if spec.tee is not None:
         vendors.make_host(spec.tee, gpus=spec.gpus, image=image, faults=spec.faults).save(folder / "hardware.sim")
         hardware = {"simulated": "hardware.sim"}
-    config = folder / "enclave.yaml"
     values = {
         "listen": f"127.0.0.1:{port}",
         "control": "control.sock",
@@ -78,7 +77,13 @@ def start_enclave(
         "coefficient": spec.coefficient,
         "max_running": settings.max_running,
     }
-    config.write_text(yaml.safe_dump(values))
+    (folder / "enclave.yaml").write_text(yaml.safe_dump(values))
+    return launch_enclave(supervisor, folder, spec, payee=payee)
+
+
+def launch_enclave(supervisor: Supervisor, folder: Path, spec: HostSpec, *, payee: str) -> RunningEnclave:
+    """Start the enclave whose files are in `folder`, for the first time or again; returns when it listens."""
+    config = folder / "enclave.yaml"
     argv = [sys.executable, "-m", "enclave", "--config", str(config), "--parent-death"]
     program, ready = supervisor.start_reporting(
         f"enclave-{spec.name}", argv, timeout_s=READY_TIMEOUT_S, group=spec.name
