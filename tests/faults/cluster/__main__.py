@@ -30,8 +30,11 @@ def strike(world: World, fault: Fault, *, calm_s: float = CALM_S) -> Window:
     """One fault, from the blow until the network is calm again."""
     time.sleep(calm_s)
     began = time.monotonic()
-    fault.strike(world)
-    fault.mend(world)
+    try:
+        fault.strike(world)
+        fault.mend(world)
+    except Exception as error:  # whatever it is, it is the finding
+        raise NotWholeError(f"{type(error).__name__}: {error}"[:500]) from error
     whole = time.monotonic()
     time.sleep(calm_s)
     return Window(fault=fault.name, began=began, whole=whole, ended=time.monotonic())

@@ -54,7 +54,7 @@ def _mend_replica(world: World) -> None:
 
 
 def _mend_node(world: World) -> None:
-    world.revive_node("cleo")
+    world.revive_node(world.hosts[-1].name)
     world.until(world.serving, "every host serves")
 
 
@@ -128,7 +128,9 @@ def _freeze(victim: Callable[[World], psutil.Process], world: World) -> None:
 FAULTS = {
     "replica": Fault(name="replica killed", strike=_kill_replica, mend=_mend_replica, target_s=10),
     "enclave": Fault(name="enclave killed", strike=_kill_enclave, mend=_mend_enclave),
-    "raylet": Fault(name="raylet killed", strike=lambda w: _kill(w, "raylet/raylet", group="cleo"), mend=_mend_node),
+    "raylet": Fault(
+        name="raylet killed", strike=lambda w: _kill(w, "raylet/raylet", group=w.hosts[-1].name), mend=_mend_node
+    ),
     "host": Fault(
         name="host without power", strike=lambda w: w.net.kill_host("anna") and None, mend=_mend_host, target_s=15
     ),
