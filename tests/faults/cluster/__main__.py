@@ -21,7 +21,7 @@ from tests.faults.cluster.figures import Effect, Window, effect_of, read_asked, 
 from tests.faults.cluster.page import write_page
 from tests.faults.cluster.world import HOSTS, NotWholeError, World
 
-BASE_PORT = 28700
+BASE_PORT = 30000
 CALM_S = 5.0  # before the next fault
 SHORT_FOLDER = "/tmp"
 
@@ -94,7 +94,12 @@ def main() -> int:
                     failures.append(f"{FAULTS[name].name}: {error}")
                     print(failures[-1], file=sys.stderr, flush=True)
                     break
+                except KeyboardInterrupt:
+                    failures.append("it was interrupted")
+                    break
                 print(table(effects(world, windows[-1:])).splitlines()[-1], flush=True)
+            if "it was interrupted" in failures:
+                break
         gained = _let_rogue_try(world) if options.rogue else None
         world.finish_load()
         found = effects(world, windows)
@@ -115,7 +120,16 @@ def main() -> int:
         words |= {"rogue": gained, "failures": failures, "left": left}
         options.json.write_text(json.dumps(words))
     if options.write:
-        write_page(found, audit, imbalance, runs=options.runs, rate=options.rate, failures=failures)
+        write_page(
+            found,
+            audit,
+            imbalance,
+            hosts=options.hosts,
+            released=world.released,
+            runs=options.runs,
+            rate=options.rate,
+            failures=failures,
+        )
     broken = failures or left or imbalance or audit.unpaid or audit.twice or audit.unlike
     return 1 if broken else 0
 

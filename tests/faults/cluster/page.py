@@ -18,10 +18,10 @@ _PAGE = """# What happens when parts die
 Written by `python -m tests.faults.cluster --write`; do not edit. Each fault {runs} time(s), at {rate:g} sealed requests
 a second, on {machine}.
 
-A network on one machine: three simulated hosts, devnet, Ray, relay, gateway, and a real sidecar. Parts are killed with
-SIGKILL or stopped with SIGSTOP. The suite plays the service manager: it starts a dead enclave, Ray node or head again
-at once, and releases hosts that were quarantined for coming and going. Actors and replicas come back by Ray. One in
-twenty requests is a stream; a refusal that says so is asked again, as the OpenAI SDK does it.
+A network on one machine: {hosts} simulated hosts, devnet, Ray, relay, gateway, and a real sidecar. Parts are killed
+with SIGKILL or stopped with SIGSTOP. The suite plays the service manager: it starts a dead enclave, Ray node or head
+again at once, and releases hosts that were quarantined for coming and going ({released} here). Actors and replicas come
+back by Ray. One in twenty requests is a stream; a refusal that says so is asked again, as the OpenAI SDK does it.
 
 {table}
 {broken}
@@ -68,15 +68,25 @@ def targets(effects: Sequence[Effect]) -> str:
 
 
 def page_text(
-    effects: Sequence[Effect], audit: Audit, imbalance: int, *, runs: int, rate: float, failures: Sequence[str]
+    effects: Sequence[Effect],
+    audit: Audit,
+    imbalance: int,
+    *,
+    hosts: int,
+    released: int,
+    runs: int,
+    rate: float,
+    failures: Sequence[str],
 ) -> str:
     """The whole page."""
     return _PAGE.format(
+        hosts=hosts,
+        released=released,
         runs=runs,
         rate=rate,
         machine=machine(),
         table=table(effects),
-        broken="".join(f"\nThe run ended early: {failure}.\n" for failure in failures),
+        broken="".join(f"\nNot measured, as it did not get well: {failure}.\n" for failure in failures),
         targets=targets(effects),
         money=audit.text(),
         imbalance=imbalance,
@@ -84,8 +94,18 @@ def page_text(
 
 
 def write_page(
-    effects: Sequence[Effect], audit: Audit, imbalance: int, *, runs: int, rate: float, failures: Sequence[str]
+    effects: Sequence[Effect],
+    audit: Audit,
+    imbalance: int,
+    *,
+    hosts: int,
+    released: int,
+    runs: int,
+    rate: float,
+    failures: Sequence[str],
 ) -> None:
     """Write the page into docs/."""
-    PAGE.write_text(page_text(effects, audit, imbalance, runs=runs, rate=rate, failures=failures))
+    PAGE.write_text(
+        page_text(effects, audit, imbalance, hosts=hosts, released=released, runs=runs, rate=rate, failures=failures)
+    )
     print(f"{PAGE.relative_to(Path.cwd()) if PAGE.is_relative_to(Path.cwd()) else PAGE} written", file=sys.stderr)

@@ -18,6 +18,7 @@ from attestation.verdict import TeeKind
 from chrysalis.demo.run import CONTEXT, MODEL, MODEL_NAME, TARIFF
 from chrysalis.local.hosts import HostSpec
 from chrysalis.local.network import TON, LocalNetwork, NetworkPlan
+from cluster.errors import ClusterError
 from cluster.fleet import HostState
 from cluster.processes import Program
 
@@ -114,7 +115,7 @@ class World:
         enclave = self.net.enclaves[name]
         self._clear(name, keep=enclave.program)
         self.net.join([enclave])
-        self.net.place_model(hosts=len(self.hosts))
+        self._place_model()
 
     def revive_host(self, name: str) -> None:
         """The machine is switched on again."""
@@ -136,7 +137,24 @@ class World:
             self._clear(enclave.spec.name, keep=enclave.program)
         self.net.start_operator()
         self.net.join(list(self.net.enclaves.values()))
-        self.net.place_model(hosts=len(self.hosts))
+        self._place_model()
+
+    def _place_model(self) -> None:
+        """Have every host serve; one that is quarantined meanwhile is released first."""
+
+        def place() -> bool:
+            self._release_quarantined()
+            self.net.place_model(hosts=len(self.hosts))
+            return True
+
+        self.until(place, "the model is placed on every host")
+
+    def _release_quarantined(self) -> None:
+        """What an operator does who knows that hosts came and went because they were killed."""
+        for host in self.net.fleet().hosts:
+            if host.state is HostState.QUARANTINED and host.host_id is not None:
+                self.released += 1
+                self.net.ask("registry", "release", host.host_id, "it was killed on purpose", host.address)
 
     def _admit(self, name: str) -> None:
         admission = self.net.admit(self.net.enclaves[name])
@@ -155,12 +173,8 @@ class World:
 
     def serving(self) -> bool:
         """Every host is active and has the model loaded. The operator releases hosts that came and went too often."""
-        fleet = self.net.fleet()
-        for host in fleet.hosts:
-            if host.state is HostState.QUARANTINED and host.host_id is not None:
-                self.released += 1
-                self.net.ask("registry", "release", host.host_id, "it was killed on purpose", host.address)
-        hosts = [host for host in fleet.active() if self.net.model_root in host.load.models]
+        self._release_quarantined()
+        hosts = [host for host in self.net.fleet().active() if self.net.model_root in host.load.models]
         return len(hosts) >= len(self.hosts)
 
     def replicas_run(self) -> bool:
@@ -181,7 +195,7 @@ class World:
             try:
                 if holds():
                     return
-            except (ValueError, OSError, ray.exceptions.RayError, NotWholeError) as error:
+            except (ValueError, OSError, ray.exceptions.RayError, ClusterError, NotWholeError) as error:
                 last = f": {type(error).__name__} {error}"[:300]
             if time.monotonic() > deadline:
                 raise NotWholeError(f"not after {timeout_s:.0f} s: {what}{last}")
