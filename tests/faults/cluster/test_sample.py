@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.timeout(500),
+    pytest.mark.skipif("CLUSTER_FAULTS" not in os.environ, reason="never run to its end yet: set CLUSTER_FAULTS=1"),
     pytest.mark.skipif(not MODEL.exists(), reason="the demo model is not built: run `make demo-model`"),
 ]
 
