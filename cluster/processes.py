@@ -118,11 +118,13 @@ class Supervisor:
         group: str | None = None,
     ) -> tuple[Program, dict[str, Any]]:
         """Start a program that prints one JSON line when it is ready; returns that line parsed."""
+        log = self._log_dir / f"{name}.log"
+        before = log.stat().st_size if log.exists() else 0  # what an earlier life of it said
         program = self.start(name, argv, env=env, group=group)
         found: list[dict[str, Any]] = []
 
         def ready() -> bool:
-            for line in program.log.read_bytes().splitlines(keepends=True):
+            for line in program.log.read_bytes()[before:].splitlines(keepends=True):
                 if line.startswith(b"{") and line.endswith(b"\n"):
                     found.append(json.loads(line))
                     return True

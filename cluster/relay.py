@@ -38,6 +38,10 @@ class RelayError(TroubleError):
     """The relay does not run, or does not do what it is told; the text says why."""
 
 
+class RelaySilentError(RelayError):
+    """HAProxy runs and does not answer on its admin socket: it hangs, or the machine is overloaded."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayCounters:
     """What went through the relay since it started."""
@@ -174,6 +178,11 @@ class RelayProcess:
             for host, answered, failed in _OUTCOME.findall(table)
         }
 
+    def kill(self) -> None:
+        """End a HAProxy that may hang, at once, and remove its files."""
+        self._process.kill()
+        self.stop()
+
     def stop(self) -> None:
         """End HAProxy and remove its files. Stopping twice is allowed."""
         process: subprocess.Popen[bytes] | None = getattr(self, "_process", None)
@@ -206,7 +215,7 @@ class RelayProcess:
                 admin.sendall(line.encode() + b"\n")
                 answer = _read_all(admin).decode(errors="replace").strip()
         except OSError as error:
-            raise RelayError(f"HAProxy does not answer on its admin socket: {error}") from error
+            raise RelaySilentError(f"HAProxy does not answer on its admin socket: {error}") from error
         if silent and answer:
             raise RelayError(f"HAProxy refused {line!r}: {answer}")
         return answer

@@ -185,8 +185,10 @@ def _rules(files: RelayFiles, limits: RelayLimits) -> str:
         f"http-request return {OTHER_HOST} unless {{ var(txn.ticket_host),strcmp(txn.host) eq 0 }}",
         f"http-request set-var(txn.address) var(txn.host),map_str({files.hosts})",
         f"http-request return {NO_HOST} unless {{ var(txn.address) -m found }}",
+        # asked before it is counted: were refusals counted too, an account that keeps asking would stay refused
+        f"http-request return {TOO_FAST} if"
+        f" {{ var(txn.account),table_http_req_rate(accounts) ge {limits.requests_per_account} }}",
         "http-request track-sc0 var(txn.account) table accounts",
-        f"http-request return {TOO_FAST} if {{ sc_http_req_rate(0) gt {limits.requests_per_account} }}",
         "http-request track-sc1 var(txn.host) table outcomes if { path_end /sealed }",
         *(f"http-request del-header {name}" for name in ("authorization", "upgrade", "x-forwarded-for", "forwarded")),
     ]

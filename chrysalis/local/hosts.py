@@ -98,6 +98,30 @@ def start_enclave(
     config = write_enclave_settings(
         folder, spec, vendors, settings, payee=payee, listen=f"127.0.0.1:{port}", image=image
     )
+    folder.mkdir(parents=True, mode=0o700)
+    hardware: dict[str, object] = {"none": True}
+    if spec.tee is not None:
+        vendors.make_host(spec.tee, gpus=spec.gpus, image=image, faults=spec.faults).save(folder / "hardware.sim")
+        hardware = {"simulated": "hardware.sim"}
+    values = {
+        "listen": f"127.0.0.1:{port}",
+        "control": "control.sock",
+        "state": "state",
+        "payee": payee,
+        "operator_key": settings.operator_key.hex(),
+        "models": [{"path": str(path)} for path in settings.models],
+        "engine": settings.engine,
+        "hardware": hardware,
+        "coefficient": spec.coefficient,
+        "max_running": settings.max_running,
+    }
+    (folder / "enclave.yaml").write_text(yaml.safe_dump(values))
+    return launch_enclave(supervisor, folder, spec, payee=payee)
+
+
+def launch_enclave(supervisor: Supervisor, folder: Path, spec: HostSpec, *, payee: str) -> RunningEnclave:
+    """Start the enclave whose files are in `folder`, for the first time or again; returns when it listens."""
+    config = folder / "enclave.yaml"
     argv = [sys.executable, "-m", "enclave", "--config", str(config), "--parent-death"]
     program, ready = supervisor.start_reporting(
         f"enclave-{spec.name}", argv, timeout_s=READY_TIMEOUT_S, group=spec.name

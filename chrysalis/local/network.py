@@ -25,7 +25,7 @@ from billing.ton.registry import Measurement, ModelTerms, OperatorTerms
 from billing.ton.sender import Sender
 from billing.ton.wallet import Wallet, pay
 from chrysalis.local.chain import LocalChain, RegistryEntries, deploy_registry, start_devnet
-from chrysalis.local.hosts import EnclaveSettings, HostSpec, RunningEnclave, policy_text, start_enclave
+from chrysalis.local.hosts import EnclaveSettings, HostSpec, RunningEnclave, launch_enclave, policy_text, start_enclave
 from chrysalis.local.log import begin_log
 from chrysalis.local.settings import make_key, raw_address, write_client_settings, write_operator_settings, write_secret
 from cluster.admission import Admission
@@ -84,7 +84,7 @@ class LocalNetwork:
     client_pid: int = 0
     enclaves: dict[str, RunningEnclave] = field(default_factory=dict)
     nodes: dict[str, str] = field(default_factory=dict)  # host name -> Ray node id
-    _joined: int = 0
+    _places: list[str] = field(default_factory=list)  # host names, in the order of their Ray ports
 
     def __post_init__(self) -> None:
         self.folder = self.plan.folder or Path(tempfile.mkdtemp(prefix="chr-", dir=SHORT_FOLDER))
@@ -241,6 +241,13 @@ class LocalNetwork:
         self.enclaves[spec.name] = enclave
         return enclave
 
+    def restart_enclave(self, name: str) -> RunningEnclave:
+        """Start an enclave that has ended again, on its files. It has new keys, so it is another host: admit it."""
+        old = self.enclaves[name]
+        folder = self.folder / "hosts" / name
+        self.enclaves[name] = launch_enclave(self.supervisor, folder, old.spec, payee=old.payee)
+        return self.enclaves[name]
+
     def admit(self, enclave: RunningEnclave) -> Admission:
         """Ask the registry to challenge the enclave."""
         hints = HostHints(name=enclave.spec.name, coefficient=enclave.spec.coefficient)
@@ -275,11 +282,12 @@ class LocalNetwork:
         return self.supervisor.kill(name)
 
     def _begin_node(self, enclave: RunningEnclave) -> Program:
-        self._joined += 1
+        if enclave.spec.name not in self._places:
+            self._places.append(enclave.spec.name)
         return begin_node(
             self.supervisor,
             self.ray,
-            index=self._joined,
+            index=self._places.index(enclave.spec.name) + 1,
             name=enclave.spec.name,
             labels={"tee": enclave.spec.tee.value if enclave.spec.tee else "none", "gpus": str(enclave.spec.gpus)},
             env={"CHRYSALIS_ENCLAVE_CONTROL": str(enclave.control)},

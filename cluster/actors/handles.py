@@ -12,6 +12,7 @@ NAMESPACE = "chrysalis"
 REGISTRY, SCHEDULER, BILLING, RELAY, MODELS = "registry", "scheduler", "billing", "relay", "models"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
+POLL_S = 0.1
 
 
 def find(name: str) -> Any:  # noqa: ANN401  actor handles have no useful static type
@@ -65,12 +66,30 @@ def stop_operator(*, timeout_s: float = STOP_TIMEOUT_S) -> None:
 
 
 def start_host(host_id: bytes, *, node_id: str, control: Path) -> Any:  # noqa: ANN401
-    """Start the actor that serves one admitted host, on the Ray node beside its enclave; binds the two first."""
+    """Start the actor that serves one admitted host, on the Ray node beside its enclave; binds the two first.
+
+    A host whose Ray node died comes back as another node: the actor that waits for the old one is ended.
+    """
     from cluster.actors.host import HostActor  # noqa: PLC0415
 
+    end_host(host_id)
     actor = _actor(HostActor, host_actor_name(host_id), node_id).remote(host_id, str(control))
     ray.get(actor.ready.remote(), timeout=START_TIMEOUT_S)
     return actor
+
+
+def end_host(host_id: bytes) -> None:
+    """End the actor of a host for good and return once its name is free; nothing happens when there is none."""
+    name = host_actor_name(host_id)
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            ray.kill(find(name))
+        except ValueError:
+            return
+        if time.monotonic() > deadline:
+            raise NodeStartError(f"the actor {name} did not end within {START_TIMEOUT_S:.0f} s")
+        time.sleep(POLL_S)
 
 
 def pinned(node_id: str) -> dict[str, Any]:

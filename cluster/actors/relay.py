@@ -1,17 +1,21 @@
 """The relay as an actor: owns the HAProxy process and its admin socket, and keeps its host map as the registry says."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import ray
 
 from cluster.config import NetworkConfig, read_secret
-from cluster.relay import RelayCounters, RelayError, RelayProcess
+from cluster.relay import RelayCounters, RelayError, RelayProcess, RelaySilentError
 from cluster.relay_config import RelayLimits
 from cluster.reputation import HostCounts
 
 TAKE_OVER_S = 5.0
 PAUSE_S = 0.1
+SILENCES_MAX = 3  # of cluster.relay.COMMAND_S each
+T = TypeVar("T")
 
 
 class RelayActor:
@@ -28,6 +32,7 @@ class RelayActor:
         listen = config.relay
         self._ticket_key, self._limits, self._expose = read_secret(config.ticket_key), limits, config.expose_relay
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        self._silences = 0
         self._relay = self._start(listen, patience_s=TAKE_OVER_S if restarted else 0.0)
 
     def address(self) -> str:
@@ -35,11 +40,15 @@ class RelayActor:
         return self._relay.address
 
     def set_hosts(self, hosts: dict[bytes, str]) -> str:
-        """Make exactly these hosts (id -> IP:PORT) reachable. A dead HAProxy is replaced first. Returns `address`."""
-        if not self._relay.alive():
-            self._relay.stop()
+        """Make exactly these hosts (id -> IP:PORT) reachable. Returns `address`.
+
+        A HAProxy that is dead, or did not answer SILENCES_MAX times in a row, is replaced first.
+        """
+        if not self._relay.alive() or self._silences >= SILENCES_MAX:
+            self._relay.kill()
             self._relay = self._start(self._relay.address, patience_s=TAKE_OVER_S)
-        self._relay.set_hosts(hosts)
+            self._silences = 0
+        self._hear(lambda: self._relay.set_hosts(hosts))
         return self._relay.address
 
     def hosts(self) -> dict[str, str]:
@@ -52,11 +61,21 @@ class RelayActor:
 
     def outcomes(self) -> dict[bytes, HostCounts]:
         """How requests to each host ended since HAProxy started."""
-        return self._relay.outcomes()
+        return self._hear(self._relay.outcomes)
 
     def stop(self) -> None:
         """End HAProxy."""
         self._relay.stop()
+
+    def _hear(self, command: Callable[[], T]) -> T:
+        """What a command of the registry's rounds gives; counts how often in a row HAProxy was silent."""
+        try:
+            answer = command()
+        except RelaySilentError:
+            self._silences += 1
+            raise
+        self._silences = 0
+        return answer
 
     def _start(self, listen: str, *, patience_s: float) -> RelayProcess:
         """A new HAProxy; with patience, it waits for the one it follows to let go of the port."""

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from cluster.errors import ConfigError
-from cluster.relay import RelayError, RelayProcess, parse_address
+from cluster.relay import RelayError, RelayProcess, RelaySilentError, parse_address
 from cluster.relay_config import RelayLimits
 from cluster.ticket import make_ticket, relay_secret
 
@@ -309,7 +309,7 @@ async def test_an_account_that_sends_too_fast_is_slowed_and_others_are_not() -> 
             assert await send(relay, bearer=ticket(account=b"b" * 32)) == (200, "first")
             counters = relay.counters()
             assert (counters.requests, counters.refused) == (6, 2)
-            assert counters.accounts == {ACCOUNT.hex(): 5, (b"b" * 32).hex(): 1}
+            assert counters.accounts == {ACCOUNT.hex(): 3, (b"b" * 32).hex(): 1}, "refusals do not count"
     finally:
         relay.stop()
 
@@ -424,6 +424,23 @@ async def test_a_new_relay_takes_the_place_of_one_that_died_with_connections_ope
             assert await send(second) == (200, "first")
         finally:
             second.stop()
+
+
+def test_a_relay_that_hangs_is_told_from_one_that_refuses_and_can_be_replaced_at_its_port() -> None:
+    first = RelayProcess("127.0.0.1:0", KEY)
+    try:
+        os.kill(first.pid, signal.SIGSTOP)
+        with pytest.raises(RelaySilentError, match="does not answer"):
+            first.set_hosts({})
+        assert first.alive()
+    finally:
+        first.kill()
+    second = RelayProcess(first.address, KEY)
+    try:
+        second.set_hosts({HOST: "127.0.0.1:9"})
+        assert second.address == first.address
+    finally:
+        second.stop()
 
 
 def test_haproxy_dies_with_its_parent() -> None:

@@ -1,0 +1,157 @@
+"""What is done to the network, and how one sees that the part does its work again."""
+
+from __future__ import annotations
+
+import signal
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+
+from tests.faults.cluster.world import HEAD, World
+
+FREEZE_S = 30.0
+ACTORS = {"registry": "RegistryActor", "scheduler": "SchedulerActor", "billing": "BillingActor"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One way to hurt the network. `strike` returns when it is done; `mend` when the part is whole."""
+
+    name: str
+    strike: Callable[[World], None]
+    mend: Callable[[World], None]
+    target_s: float | None = None  # until answers flow again
+
+
+def _kill(world: World, *words: str, group: str | None = None) -> None:
+    victim = world.one(*words, group=group)
+    victim.kill()
+    psutil.wait_procs([victim], timeout=5)
+
+
+def _kill_enclave(world: World) -> None:
+    program = world.net.enclaves["ben"].program
+    program.process.kill()
+    program.process.wait(10)
+
+
+def _mend_enclave(world: World) -> None:
+    world.revive_enclave("ben")
+    world.until(world.serving, "every host serves")
+
+
+def _kill_replica(world: World) -> None:
+    _kill(world, "ray::ServeReplica", "Model", group="anna")
+
+
+def _mend_replica(world: World) -> None:
+    world.until(lambda: world.find("ray::ServeReplica", "Model", group="anna"), "a replica runs")
+    world.until(world.replicas_run, "Serve calls the replicas healthy")
+    world.until(world.serving, "every host serves")
+
+
+def _mend_node(world: World) -> None:
+    world.revive_node(world.hosts[-1].name)
+    world.until(world.serving, "every host serves")
+
+
+def _mend_host(world: World) -> None:
+    world.revive_host("anna")
+    world.until(world.serving, "every host serves")
+
+
+def _relay(world: World) -> psutil.Process:
+    return world.one("chrysalis-relay-", "haproxy")
+
+
+def _mend_relay(world: World) -> None:
+    world.until(lambda: len(world.net.ask("relay", "hosts")) == len(world.hosts), "the relay knows every host")
+
+
+def _ingress_answers(world: World) -> bool:
+    with urllib.request.urlopen(f"{world.net.ray.gateway_url}/v1/models", timeout=2) as answer:
+        return answer.status == 200
+
+
+def _kill_ingress(world: World) -> None:
+    _kill(world, "haproxy", str(world.net.ray.haproxy_folder), "-f")
+
+
+def _mend_ingress(world: World) -> None:
+    world.until(lambda: _ingress_answers(world), "the gateway answers")
+
+
+def _mend_controller(world: World) -> None:
+    world.until(lambda: world.find("ray::ServeController"), "Serve's controller runs")
+    world.until(world.replicas_run, "Serve calls the replicas healthy")
+    _mend_ingress(world)
+
+
+def _kill_head(world: World) -> None:
+    world.net.supervisor.kill(HEAD)
+
+
+def _mend_head(world: World) -> None:
+    world.revive_head()
+    _mend_ingress(world)
+    world.until(world.serving, "every host serves")
+
+
+def _mend_gcs(world: World) -> None:
+    """The head notices by itself and ends; only then somebody starts it again."""
+    world.until(lambda: not world.find("cluster.ray_start", "--head"), "the head has ended")
+    _mend_head(world)
+
+
+def _actor(name: str) -> Fault:
+    def mend(world: World) -> None:
+        world.until(lambda: world.net.ask(name, "ready") is not None, f"{name} answers")
+        if name == "registry":
+            world.until(world.serving, "every host serves")
+
+    return Fault(name=f"{name} actor killed", strike=lambda world: _kill(world, f"ray::{ACTORS[name]}"), mend=mend)
+
+
+def _freeze(victim: Callable[[World], psutil.Process], world: World) -> None:
+    process = victim(world)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        time.sleep(FREEZE_S)
+    finally:
+        if process.is_running():
+            process.send_signal(signal.SIGCONT)
+
+
+FAULTS = {
+    "replica": Fault(name="replica killed", strike=_kill_replica, mend=_mend_replica, target_s=10),
+    "enclave": Fault(name="enclave killed", strike=_kill_enclave, mend=_mend_enclave),
+    "raylet": Fault(
+        name="raylet killed", strike=lambda w: _kill(w, "raylet/raylet", group=w.hosts[-1].name), mend=_mend_node
+    ),
+    "host": Fault(
+        name="host without power", strike=lambda w: w.net.kill_host("anna") and None, mend=_mend_host, target_s=15
+    ),
+    "relay": Fault(name="relay killed", strike=lambda w: _relay(w).kill(), mend=_mend_relay),
+    "ingress": Fault(name="Serve's HAProxy killed", strike=_kill_ingress, mend=_mend_ingress),
+    "proxy": Fault(
+        name="Serve's proxy actor killed", strike=lambda w: _kill(w, "ray::HAProxyManager"), mend=_mend_ingress
+    ),
+    "controller": Fault(
+        name="Serve's controller killed", strike=lambda w: _kill(w, "ray::ServeController"), mend=_mend_controller
+    ),
+    "scheduler": _actor("scheduler"),
+    "registry": _actor("registry"),
+    "billing": _actor("billing"),
+    "relay-actor": Fault(name="relay actor killed", strike=lambda w: _kill(w, "ray::RelayActor"), mend=_mend_relay),
+    "frozen-enclave": Fault(
+        name="enclave frozen 30 s",
+        strike=lambda w: _freeze(lambda w: psutil.Process(w.net.enclaves["ben"].program.pid), w),
+        mend=lambda w: w.until(w.serving, "every host serves"),
+    ),
+    "frozen-relay": Fault(name="relay frozen 30 s", strike=lambda w: _freeze(_relay, w), mend=_mend_relay),
+    "gcs": Fault(name="GCS killed", strike=lambda w: _kill(w, "gcs_server"), mend=_mend_gcs, target_s=60),
+    "head": Fault(name="head without power", strike=_kill_head, mend=_mend_head, target_s=60),
+}
