@@ -77,7 +77,7 @@ def start(
 
     with _exit_codes(), _driver() as node:
         from cluster.actors.handles import start_operator, stop_operator
-        from serve_apps.deploy import ANY, deploy_gateway
+        from serve_apps.deploy import ANY, deploy_gateway, start_models
 
         if "node:__internal_head__" not in node["Resources"]:
             raise ConfigError("this machine is not the head: the operator's keys and actors belong there")
@@ -85,6 +85,7 @@ def start(
         start_operator(config.resolve(), head_node_id=node["NodeID"])
         address = node["NodeManagerAddress"]
         deploy_gateway(config.resolve(), port=port, host=ANY, head_node_id=node["NodeID"])
+        start_models(config.resolve(), head_node_id=node["NodeID"])
         typer.echo(json.dumps({"gateway": f"http://{address}:{port}"}))
 
 

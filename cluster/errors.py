@@ -156,12 +156,17 @@ class BundleRefusedError(BundleError):
         return (
             f"bundle {self.digest} is not among the {self.approved} job_bundles of the policy: have it approved first"
         )
+
+
 class RolloutError(RefusedError):
     """A roll-out that cannot begin, or cannot be taken back."""
+
     def __init__(self, model: str, reason: str) -> None:
         super().__init__(model, reason)
         self.model = model
         self.reason = reason
+
+    def __str__(self) -> str:
         return f"model {self.model!r}: {self.reason}"
 
 

@@ -95,27 +95,7 @@ def start_enclave(
     image: bytes = DEFAULT_IMAGE,
 ) -> RunningEnclave:
     """Make the host's hardware file and settings in `folder` and start its enclave; returns when it listens."""
-    config = write_enclave_settings(
-        folder, spec, vendors, settings, payee=payee, listen=f"127.0.0.1:{port}", image=image
-    )
-    folder.mkdir(parents=True, mode=0o700)
-    hardware: dict[str, object] = {"none": True}
-    if spec.tee is not None:
-        vendors.make_host(spec.tee, gpus=spec.gpus, image=image, faults=spec.faults).save(folder / "hardware.sim")
-        hardware = {"simulated": "hardware.sim"}
-    values = {
-        "listen": f"127.0.0.1:{port}",
-        "control": "control.sock",
-        "state": "state",
-        "payee": payee,
-        "operator_key": settings.operator_key.hex(),
-        "models": [{"path": str(path)} for path in settings.models],
-        "engine": settings.engine,
-        "hardware": hardware,
-        "coefficient": spec.coefficient,
-        "max_running": settings.max_running,
-    }
-    (folder / "enclave.yaml").write_text(yaml.safe_dump(values))
+    write_enclave_settings(folder, spec, vendors, settings, payee=payee, listen=f"127.0.0.1:{port}", image=image)
     return launch_enclave(supervisor, folder, spec, payee=payee)
 
 

@@ -220,7 +220,6 @@ class LocalNetwork:
         config = self.folder / "operator" / "operator.yaml"
         start_operator(config, head_node_id=head.node_id)
         deploy_gateway(config, port=self.ray.ports.gateway, head_node_id=head.node_id)
-        deploy_gateway(config, cluster=self.ray, head_node_id=head.node_id)
         start_models(config, head_node_id=head.node_id)
 
     # --- hosts -------------------------------------------------------------------------------------------------------
@@ -234,7 +233,6 @@ class LocalNetwork:
             spec,
             self.vendors,
             self.enclave_settings(),
-            EnclaveSettings(operator_key=self._operator_key(), models=self._model_folders, engine=self.plan.engine),
             payee=payee,
             port=self.port(10 + len(self.enclaves)),
         )
@@ -296,7 +294,7 @@ class LocalNetwork:
 
     def enclave_settings(self) -> EnclaveSettings:
         """What all enclaves of this network are told."""
-        return EnclaveSettings(operator_key=self._operator_key(), models=(self.plan.model,), engine=self.plan.engine)
+        return EnclaveSettings(operator_key=self._operator_key(), models=self._model_folders, engine=self.plan.engine)
 
     def _operator_key(self) -> bytes:
         return _public(read_signing_key(self.folder / "operator" / "operator.key"))

@@ -54,7 +54,7 @@ def stop_operator(*, timeout_s: float = STOP_TIMEOUT_S) -> None:
     Needed after the head was lost: it comes back as another Ray node, and actors stay pinned to the one that is gone.
     """
     deadline = time.monotonic() + timeout_s
-    for name in (SCHEDULER, REGISTRY, BILLING, RELAY):
+    for name in (MODELS, SCHEDULER, REGISTRY, BILLING, RELAY):
         while True:
             try:
                 ray.kill(find(name), no_restart=True)

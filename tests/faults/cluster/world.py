@@ -181,10 +181,11 @@ class World:
         """Serve calls every replica of the model healthy."""
         from ray import serve  # noqa: PLC0415
 
-        from serve_apps.deploy import model_app  # noqa: PLC0415
+        from serve_apps.replica_apps import app_prefix  # noqa: PLC0415
 
-        app = serve.status().applications.get(model_app(self.net.model_root))
-        return app is not None and app.status == "RUNNING"
+        running = [name for name, app in serve.status().applications.items() if app.status == "RUNNING"]
+        prefixes = [app_prefix(self.net.model_root, enclave.host_id) for enclave in self.net.enclaves.values()]
+        return all(any(name.startswith(prefix) for name in running) for prefix in prefixes)
 
     def until(self, holds: Callable[[], object], what: str, *, timeout_s: float = PATIENCE_S) -> None:
         """Return once it holds; a part that does not answer counts as not yet."""
