@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chrysalis.cluster_cli import REFUSED, AsJson, Where, _ask, _cluster
+from chrysalis.cluster_cli import REFUSED, AsJson, Where, _ask, connected
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="Name in the registry.")]
 
@@ -19,7 +19,7 @@ app = typer.Typer(help="The operator's models: list, plan, roll out, roll back."
 @app.command("list")
 def list_models(address: Where = "auto", as_json: AsJson = False) -> None:
     """List every model with its roots, replicas wanted, and hosts that serve it."""
-    with _cluster(address):
+    with connected(address):
         rows = _ask("models", "models")
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
@@ -31,7 +31,7 @@ def list_models(address: Where = "auto", as_json: AsJson = False) -> None:
 @app.command()
 def plan(address: Where = "auto", as_json: AsJson = False) -> None:
     """Show what the next round would load and unload, and what finds no place; changes nothing."""
-    with _cluster(address):
+    with connected(address):
         planned = _ask("models", "plan")
     if as_json:
         typer.echo(json.dumps(planned, indent=2))
@@ -59,14 +59,14 @@ def rollout(
     except ValueError:
         typer.echo(f"refused: {root} is not a manifest root: give 64 hexadecimal digits", err=True)
         raise typer.Exit(REFUSED) from None
-    with _cluster(address):
+    with connected(address):
         _show(_ask("models", "rollout", name, wanted, first), as_json)
 
 
 @app.command()
 def rollback(name: Name, address: Where = "auto", as_json: AsJson = False) -> None:
     """Go back to the root before the last roll-out, in the same careful way."""
-    with _cluster(address):
+    with connected(address):
         _show(_ask("models", "roll_back", name), as_json)
 
 
