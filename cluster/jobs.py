@@ -38,11 +38,17 @@ class JobRow:
     entrypoint: str
     started_at: float
     message: str
+    exit_code: int | None = None  # of the job's own process; None while it runs, and where it was lost
 
     @property
     def over(self) -> bool:
         """Whether it ended, in whatever way."""
         return bool(JobStatus(self.status).is_terminal())
+
+    @property
+    def host_held(self) -> bool:
+        """Whether the host did its part: it ran the job to its end, whatever the job itself made of it."""
+        return self.status != JobStatus.FAILED or self.exit_code is not None
 
 
 class Jobs:
@@ -110,7 +116,7 @@ class Jobs:
             shown = len(logs)
             if over:
                 row = self._row(self._client.get_job_info(name))
-                self._finish(job_id, ok=row.status == JobStatus.SUCCEEDED)
+                self._finish(job_id, ok=row.host_held)
                 return row
             if time.monotonic() > until:
                 self.stop(job_id)
@@ -123,7 +129,7 @@ class Jobs:
         rows = sorted((self._row(each) for each in details), key=lambda row: -row.started_at)
         for row in rows:
             if row.over:
-                self._finish(bytes.fromhex(row.job_id), ok=row.status == JobStatus.SUCCEEDED)
+                self._finish(bytes.fromhex(row.job_id), ok=row.host_held)
         return rows
 
     def logs(self, job_id: bytes) -> str:
@@ -156,4 +162,5 @@ class Jobs:
             entrypoint=details.entrypoint,
             started_at=(details.start_time or 0) / 1000,
             message=details.message or "",
+            exit_code=details.driver_exit_code,
         )

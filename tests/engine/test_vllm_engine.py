@@ -74,7 +74,7 @@ async def test_tokens_out_of_the_prefix_cache_are_reported(engine: VllmEngine) -
 
 async def test_an_answer_arrives_in_pieces(engine: VllmEngine) -> None:
     answer = await collect(engine, question(engine, LONG))
-    assert answer.pieces > 5
+    assert answer.pieces > 2
 
 
 @pytest.mark.parametrize(
