@@ -41,8 +41,7 @@ from cluster.settlement_config import SettlementSettings, parse_settlement
 
 _KEYS = {"chain", "registry", "policy", "state", "operator_key", "treasury_key", "ticket_key", "relay"}
 _SECRETS = ("operator_key", "treasury_key", "ticket_key")
-_OPTIONAL = {"expose_relay", "settlement", "transparency", "books", "books_password", "channels"}
-_OPTIONAL = {"settlement", "transparency", "books", "books_password", "channels", "models"}
+_OPTIONAL = {"expose_relay", "settlement", "transparency", "books", "books_password", "channels", "models"}
 _CHANNELS = {"accept", "delay_min_s", "threshold", "max_age_s"}
 _CHAIN = {"host", "port", "public_key", "network_id"}
 _CHAIN_TRUST = {"init_block", "trust_level"}

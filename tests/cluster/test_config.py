@@ -145,6 +145,13 @@ def test_a_damaged_secret_is_refused_without_showing_it(tmp_path, text) -> None:
     assert not text or text not in str(refusal.value)
 
 
+def test_every_optional_setting_is_read(write) -> None:
+    config = NetworkConfig.load(
+        write(SETTINGS | {"expose_relay": True, "models": {"demo": {"gpus": 2}}, "channels": {"accept": False}})
+    )
+    assert (config.expose_relay, config.models["demo"].gpus, config.channels.accept) == (True, 2, False)
+
+
 @pytest.mark.parametrize(("network_id", "allowed"), [(-777, True), (-3, True), (-239, False), (0, False)])
 def test_an_unencrypted_key_is_for_test_networks_only(write, tmp_path, network_id, allowed) -> None:
     (tmp_path / "policy.yaml").write_text("roots: production\n")
