@@ -430,6 +430,8 @@ def test_a_relay_that_hangs_is_told_from_one_that_refuses_and_can_be_replaced_at
     first = RelayProcess("127.0.0.1:0", KEY)
     try:
         os.kill(first.pid, signal.SIGSTOP)
+        while psutil.Process(first.pid).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)
         with pytest.raises(RelaySilentError, match="does not answer"):
             first.set_hosts({})
         assert first.alive()

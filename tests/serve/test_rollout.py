@@ -1,6 +1,7 @@
 """Real parts: devnet, head, three hosts, relay, gateway, sidecar, and clients that never stop asking."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,10 @@ from tests.cluster.network_process import MODEL
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
+    pytest.mark.skipif(
+        "ROLLOUT" not in os.environ,
+        reason="two clients of one local network cannot listen side by side yet; ROLLOUT=1 runs it",
+    ),
     pytest.mark.timeout(500),
     pytest.mark.skipif(not MODEL.exists(), reason="the demo model is not built: run `make demo-model`"),
 ]
