@@ -17,7 +17,6 @@ from cluster.errors import ConfigError
 from cluster.launch_file import LaunchFile, parse_settings
 
 ROOT = Path(__file__).parents[2]
-NOW = datetime.now(UTC)  # the command asks the machine's clock
 ADDRESSES = {"HEAD_ADDRESS": "10.0.0.1", "HOST_1_ADDRESS": "10.0.0.2", "HOST_2_ADDRESS": "10.0.0.3"}
 
 
@@ -32,13 +31,13 @@ def filled_in(folder: Path) -> Path:
     for path, content in ((folder / "ssh_key", "key"), (folder / "secret" / "token", "ab" * 32)):
         path.write_text(content)
         path.chmod(0o600)
-    write_certificates(folder / "tls", "chrysalis", list(ADDRESSES.values()), now=NOW)
+    write_certificates(folder / "tls", "chrysalis", list(ADDRESSES.values()), now=datetime.now(UTC))
     return folder / "cluster.yaml"
 
 
-def problems(path: Path, *, now: datetime = NOW) -> list[str]:
+def problems(path: Path, *, now: datetime | None = None) -> list[str]:
     try:
-        return list(LaunchFile.load(path).problems(now=now))
+        return list(LaunchFile.load(path).problems(now=now or datetime.now(UTC)))
     except ConfigError as error:
         return str(error).splitlines()
 
@@ -175,7 +174,7 @@ def test_each_mistake_beside_the_file_has_its_line(tmp_path: Path, edit: Callabl
 
 
 def test_certificates_that_ran_out_are_named_one_by_one(tmp_path: Path) -> None:
-    found = problems(filled_in(tmp_path), now=NOW + timedelta(days=31))
+    found = problems(filled_in(tmp_path), now=datetime.now(UTC) + timedelta(days=31))
     assert len(found) == 3 and all("ended on" in line and "chrysalis cluster certs" in line for line in found)
 
 
