@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from attestation import snp, tdx
 from attestation.chain_cache import ChainCache
 from attestation.errors import MeasurementNotAllowedError
 from attestation.evidence import SnpEvidence, TdxEvidence
 from attestation.floors import Floors, Mark
-from attestation.held import remember
 from attestation.policy import AppraisalPolicy
 from attestation.roots import trust_domain
-from attestation.td_image import check_image, fields_of
+from attestation.td_image import check_image
 from attestation.tdx_quote import TdBody
 from attestation.verdict import CheckLog, TeeKind
 
 _PLATFORM_TAG = b"chrysalis/1 platform"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CpuClaims:
+class CpuClaims(NamedTuple):
     """What a genuine CPU says, whichever vendor made it; the fields are those of `attestation.verdict.Verdict`.
 
     Attributes:
@@ -82,10 +80,8 @@ def check_measurement(cpu: CpuClaims, policy: AppraisalPolicy, log: CheckLog) ->
     Raises:
         MeasurementNotAllowedError: it is none.
     """
-    body = cpu.body
-    if body is not None:
-        about = "image", fields_of(body)
-        remember(about, policy, log, lambda part: check_image(body, policy.images, policy.reference.measurements, part))
+    if cpu.body is not None:
+        check_image(cpu.body, policy.images, policy.reference.measurements, log)
         return
     log.require(
         "image",

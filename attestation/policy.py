@@ -89,6 +89,9 @@ class AppraisalPolicy:
         image_configs: SHA-256 of the only image configurations accepted on TDX hosts; empty accepts any.
         job_bundles: SHA-256 of jobs' code that may have run on a TDX host; none by default.
         unsafe_accept_open_hosts: accept evidence without any TEE; also needs `required_tier` "open".
+        tcb_rules: which of Intel's firmware is good enough, in one value; made of the fields above, as the next two.
+        tdx_rules: which guest settings and TDX modules are accepted.
+        snp_rules: the SEV-SNP rules.
     """
 
     reference: ReferenceValues
@@ -118,6 +121,9 @@ class AppraisalPolicy:
     image_configs: frozenset[bytes] = frozenset()
     job_bundles: frozenset[bytes] = frozenset()
     unsafe_accept_open_hosts: bool = False
+    tcb_rules: TcbRules = field(init=False, repr=False, compare=False)
+    tdx_rules: TdxRules = field(init=False, repr=False, compare=False)
+    snp_rules: SnpRules = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.unsafe_simulated_roots is not None and self.roots != TrustedRoots.none():
@@ -135,7 +141,7 @@ class AppraisalPolicy:
         names = [image.name for image in self.images]
         if len(names) > IMAGES_MAX or len(set(names)) != len(names):
             raise PolicyError(f"images: want at most {IMAGES_MAX}, each name once")
-        _ = self.tdx_rules
+        self._derive_rules()
         if self.required_tier is Tier.OPEN and not self.unsafe_accept_open_hosts:
             raise PolicyError("required_tier 'open' also needs unsafe_accept_open_hosts: true")
         if not self.snp_signing_keys:
@@ -150,34 +156,27 @@ class AppraisalPolicy:
         """Whether nothing but an open host can pass."""
         return self.unsafe_accept_open_hosts and self.required_tier is Tier.OPEN
 
-    @property
-    def snp_rules(self) -> SnpRules:
-        """The SEV-SNP rules in one value."""
-        return SnpRules(
-            guest=self.snp_guest,
-            platform=self.snp_platform,
-            identity=self.snp_identity,
-            signing_keys=self.snp_signing_keys,
-        )
+    def _derive_rules(self) -> None:
+        """Make the values that the vendors' modules take, once: an appraisal has no time to make them again.
 
-    @property
-    def tcb_rules(self) -> TcbRules:
-        """Which of Intel's firmware is good enough, in one value."""
-        return TcbRules(
+        Raises:
+            PolicyError: they name unknown TDX features or firmware statuses, or no module measurement.
+        """
+        tcb = TcbRules(
             statuses=self.tcb_statuses,
             age_max_s=self.tcb_age_max_s,
             advisories=self.tcb_advisories_allowed,
             evaluation_min=self.tcb_evaluation_min,
         )
-
-    @property
-    def tdx_rules(self) -> TdxRules:
-        """Which guest settings and TDX modules are accepted, in one value.
-
-        Raises:
-            PolicyError: they name unknown features, or no module measurement.
-        """
-        return TdxRules(xfam_allowed=self.tdx_xfam_allowed, modules=self.tdx_modules)
+        snp = SnpRules(
+            guest=self.snp_guest,
+            platform=self.snp_platform,
+            identity=self.snp_identity,
+            signing_keys=self.snp_signing_keys,
+        )
+        object.__setattr__(self, "tcb_rules", tcb)
+        object.__setattr__(self, "tdx_rules", TdxRules(xfam_allowed=self.tdx_xfam_allowed, modules=self.tdx_modules))
+        object.__setattr__(self, "snp_rules", snp)
 
     def pins(self, vendor: str) -> frozenset[bytes]:
         """Return the SPKI fingerprints trusted for "intel", "amd" or "nvidia"."""

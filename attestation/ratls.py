@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
@@ -219,7 +219,7 @@ def check_certificate(
             error=HostMismatchError,
         )  # (5)
     return Peer(
-        verdict=replace(verdict, not_after=min(verdict.not_after, statement.not_after), checks=log.checks),
+        verdict=verdict._replace(not_after=min(verdict.not_after, statement.not_after), checks=log.checks),
         certificate=hashlib.sha256(data).digest(),
     )
 

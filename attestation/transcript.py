@@ -8,6 +8,7 @@ signed. Byte layout: docs/protocol/transcript.md.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -106,18 +107,18 @@ class Transcript:
         return b"".join(
             (
                 _HEAD_WITH_REPORTS if reports else _HEAD,
-                *_list("cc", [cbor.encode(str(state)) for state in self.cc]),
-                *(_list("gpus", [_REPORT + digest for digest in self.gpus]) if reports else ()),
+                _list("cc", b"", [cbor.encode(str(state)) for state in self.cc]),
+                _list("gpus", _REPORT, self.gpus) if reports else b"",
                 _HPKE,
                 self.hpke,
                 _PAYEE,
                 self.payee,
                 _ENGINE,
                 self.engine,
-                *_list("models", [_ROOT + root for root in self.models]),
+                _list("models", _ROOT, self.models),
                 _RECEIPT,
                 self.receipt,
-                *(_list("switches", [_REPORT + digest for digest in self.switches]) if reports else ()),
+                _list("switches", _REPORT, self.switches) if reports else b"",
                 _NONCE_ROOT,
                 self.nonce_root,
             )
@@ -153,8 +154,9 @@ def _map(count: int) -> bytes:
     return cbor.encode({str(at): 0 for at in range(count)})[:1] + cbor.encode("v") + cbor.encode(TRANSCRIPT_VERSION)
 
 
-def _list(name: str, items: list[bytes]) -> tuple[bytes, ...]:
-    return _list_head(name, len(items)), *items
+def _list(name: str, head: bytes, items: Sequence[bytes]) -> bytes:
+    """The key of a list, and the list; `head` stands before each item's bytes."""
+    return _list_head(name, len(items)) + head + head.join(items) if items else _list_head(name, 0)
 
 
 @lru_cache(maxsize=64)

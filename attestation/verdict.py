@@ -108,8 +108,7 @@ class SwitchClaims:
     pdi: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Evidence that held: these keys live inside that hardware, until `not_after`.
 
     Attributes:

@@ -24,7 +24,8 @@ from attestation.held import remember
 from attestation.log_appraisal import check_logs
 from attestation.policy import AppraisalPolicy
 from attestation.roots import trust_domain
-from attestation.transcript import Transcript, report_data_of
+from attestation.td_image import fields_of
+from attestation.transcript import CcState, Transcript, report_data_of
 from attestation.verdict import Check, CheckLog, GpuClaims, SwitchClaims, Tier, Verdict
 
 
@@ -42,8 +43,8 @@ def verify(
     1. Freshness: our nonce stands in the tree whose root the transcript names.
     2. CPU: genuine TEE with acceptable firmware and guest settings; its platform is not denied.
        Its collateral and lists are not older than what the caller has seen.
-    3. Image: the measurement is one of the reference values.
-    4. Binding: the CPU signed exactly this transcript, so its keys, payee, models, GPUs and switches.
+    3. Binding: the CPU signed exactly this transcript, so its keys, payee, models, GPUs and switches.
+    4. Image: the measurement is one of the reference values.
     5. Logs: they explain the run-time registers, and what they say was loaded is allowed and what the transcript names.
     6. GPUs and switches: as many as the transcript names, in its order, each genuine, each answering its own nonce,
        none twice, none revoked, with measurements of an allowed manifest, all in confidential-computing mode,
@@ -126,13 +127,11 @@ def _verify(
         return _appraise_open_host(evidence, policy, now, log)
     cpu = check_cpu(evidence.cpu, policy, now=now, chains=chains, floors=floors, log=log)  # (2)
     check_not_denied("platform", cpu.platform_id, policy, log)
-    check_measurement(cpu, policy, log)  # (3)
     digest = transcript.digest()
-    _check_binding(cpu, digest, log)  # (4)
-    devices = _check_loaded(evidence, cpu, policy, now=now, chains=chains, log=log)  # (5) to (8)
+    _check_binding(cpu, digest, log)  # (3)
+    devices = _check_loaded(evidence, cpu, policy, now=now, chains=chains, log=log)  # (4) to (8)
     tier = _tier(devices)
-    domains = [cpu.trust_domain, *(trust_domain("nvidia", root) for root in devices.roots)]
-    ends = [cpu.not_after, now + timedelta(seconds=policy.max_age_s), *devices.ends]
+    domains = [cpu.trust_domain, *[trust_domain("nvidia", root) for root in devices.roots]]
     return Verdict(
         tier=tier,
         tee=cpu.tee,
@@ -142,13 +141,8 @@ def _verify(
         advisories=cpu.advisories,
         platform_id=cpu.platform_id,
         measurement=cpu.measurement,
-        gpus=tuple(
-            GpuClaims(model=gpu.model, driver=gpu.driver, vbios=gpu.vbios, mode=gpu.feature, cc=state)
-            for gpu, state in zip(devices.gpus, transcript.cc, strict=True)
-        ),
-        switches=tuple(
-            SwitchClaims(model=switch.model, bios=switch.bios, pdi=switch.pdi) for switch in devices.switches
-        ),
+        gpus=_gpu_claims(devices, transcript.cc) if devices.gpus else (),
+        switches=_switch_claims(devices) if devices.switches else (),
         hpke=transcript.hpke,
         receipt=transcript.receipt,
         payee=transcript.payee,
@@ -156,7 +150,7 @@ def _verify(
         engine=transcript.engine,
         transcript_digest=digest,
         verified_at=now,
-        not_after=min(ends),
+        not_after=min(cpu.not_after, now + timedelta(seconds=policy.max_age_s), *devices.ends),
         marks=cpu.marks,
         checks=log.checks,
     )
@@ -172,23 +166,18 @@ def _check_loaded(
     log: CheckLog,
 ) -> DeviceClaims:
     """Check all that does not depend on the nonce; what held for a host without devices, holds for one like it."""
-    registers = cpu.body.rtmrs if cpu.body else None
-    if not isinstance(evidence.cpu, TdxEvidence) or names_devices(evidence):
-        return _check_parts(evidence, registers, policy, now=now, chains=chains, log=log)
+    body = cpu.body
+    if body is None or not isinstance(evidence.cpu, TdxEvidence) or names_devices(evidence):
+        return _check_parts(evidence, cpu, policy, now=now, chains=chains, log=log)
     transcript = evidence.transcript
-    key = "loaded", evidence.cpu.log, evidence.cpu.ccel, registers, transcript.models, transcript.engine
-    remember(
-        key,
-        policy,
-        log,
-        lambda part: _check_parts(evidence, registers, policy, now=now, chains=chains, log=part),
-    )
+    key = evidence.cpu.log, evidence.cpu.ccel, body.rtmrs, fields_of(body), transcript.models, transcript.engine
+    remember(key, policy, log, lambda part: _check_parts(evidence, cpu, policy, now=now, chains=chains, log=part))
     return NO_DEVICES
 
 
 def _check_parts(
     evidence: Evidence,
-    registers: tuple[bytes, bytes, bytes, bytes] | None,
+    cpu: CpuClaims,
     policy: AppraisalPolicy,
     *,
     now: datetime,
@@ -196,12 +185,24 @@ def _check_parts(
     log: CheckLog,
 ) -> DeviceClaims:
     transcript = evidence.transcript
-    check_logs(evidence.cpu, registers, transcript, policy, log)  # (5)
+    check_measurement(cpu, policy, log)  # (4)
+    check_logs(evidence.cpu, cpu.body.rtmrs if cpu.body else None, transcript, policy, log)  # (5)
     devices = check_devices(evidence, policy, now=now, chains=chains, log=log)  # (6)
     _check_models(transcript, policy, log)  # (7)
     _check_engine(transcript, policy, log)
     _check_tier(_tier(devices), policy, log)  # (8)
     return devices
+
+
+def _gpu_claims(devices: DeviceClaims, states: tuple[CcState, ...]) -> tuple[GpuClaims, ...]:
+    return tuple(
+        GpuClaims(model=gpu.model, driver=gpu.driver, vbios=gpu.vbios, mode=gpu.feature, cc=state)
+        for gpu, state in zip(devices.gpus, states, strict=True)
+    )
+
+
+def _switch_claims(devices: DeviceClaims) -> tuple[SwitchClaims, ...]:
+    return tuple(SwitchClaims(model=switch.model, bios=switch.bios, pdi=switch.pdi) for switch in devices.switches)
 
 
 def _tier(devices: DeviceClaims) -> Tier:
