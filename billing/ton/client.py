@@ -245,13 +245,12 @@ class ChainClient:
         Raises:
             TimeoutError: it did not come to hold in time.
         """
-        async with asyncio.timeout(timeout_s) as limit:
-            while not limit.expired():  # Python 3.11's `asyncio.wait_for`, which pytoniq uses, can swallow its signal
+        async with asyncio.timeout(timeout_s):
+            while True:
                 state = await self.account(address)
                 if condition(state):
                     return state
                 await asyncio.sleep(poll_s)
-            raise TimeoutError
 
     def _check_current(self, head: Head, seen: int) -> None:
         """Refuse a head that cannot be the newest: before one seen when it was asked for, or its time far from ours."""
@@ -379,7 +378,21 @@ class ChainClient:
 
     async def _within_time(self, answer: Awaitable[T]) -> T:
         async with asyncio.timeout(self.config.timeout_s):
-            return await answer
+            return await heed_cancel(answer)
+
+
+async def heed_cancel(answer: Awaitable[T]) -> T:
+    """Await `answer`, and be cancelled if that was asked for meanwhile, even when `answer` forgot it.
+
+    Python 3.11's `asyncio.wait_for`, which pytoniq uses, forgets a cancellation that comes together with its result:
+    the timeout around it then never ends it.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    result = await answer
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return result
 
 
 def _check_server(port: int, public_key: str) -> None:

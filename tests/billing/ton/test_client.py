@@ -22,7 +22,7 @@ from billing.errors import (
     WrongNetworkError,
 )
 from billing.money import Nanotons
-from billing.ton.client import ChainClient, ChainConfig
+from billing.ton.client import ChainClient, ChainConfig, heed_cancel
 from billing.ton.devnet import Devnet, Fault, FaultKind, running_devnet
 from billing.ton.devnet.adnl import AdnlServer
 from billing.ton.devnet.liteserver import LiteServer
@@ -260,3 +260,13 @@ def signed_transfer(state: AccountState) -> bytes:
         messages, key=TREASURY_KEY, query_id=0, created_at=state.head.time, after_lt=state.last_lt, deploy=True
     )
     return signed.boc
+
+
+async def test_a_cancellation_that_came_with_the_answer_is_not_forgotten() -> None:
+    answer = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(heed_cancel(asyncio.wait_for(answer, 10)))
+    await asyncio.sleep(0)
+    answer.set_result("here")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
