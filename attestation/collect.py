@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from attestation.errors import NoRegisterError
 from attestation.eventlog import EventKind, LogEvent
 from attestation.evidence import Evidence, GpuEvidence, SnpEvidence, SwitchEvidence, TdxEvidence
 from attestation.merkle import InclusionProof
@@ -44,6 +45,9 @@ class Attestation:
         )
 
 
+NAMED = frozenset({EventKind.ENGINE, EventKind.MODEL})  # what the transcript names too
+
+
 class Attester(Protocol):
     """The hardware of one host."""
 
@@ -51,9 +55,10 @@ class Attester(Protocol):
         """Log what is about to be loaded, so that all later evidence names it.
 
         An event that is logged already changes nothing. Hardware without a runtime register proves no log: there
-        engine and models count by the transcript alone.
+        engine and models count by the transcript alone, and other events are refused.
 
         Raises:
+            NoRegisterError: nothing would prove the event.
             RestartNeededError: log and register may differ; the guest must restart.
             AttesterError: not logged; what the event names must not be loaded.
         """
@@ -86,7 +91,9 @@ class NoTee:
     """A host without a TEE: it proves nothing, and its evidence says so."""
 
     def extend(self, event: LogEvent) -> None:
-        """Do nothing: no register would prove it."""
+        """Take engine and models, which the transcript names; raises `NoRegisterError` for anything else."""
+        if event.kind not in NAMED:
+            raise NoRegisterError(f"this host has no TEE: nothing would prove {event}")
 
     def attest(self, base: Transcript) -> Attestation:
         """Return the transcript, signed by nobody."""

@@ -42,6 +42,7 @@ FloorFileError                      the file of what was seen before is damaged;
 EndorsementFetchError               could not ask a vendor's service, and nothing usable is kept (retry may help)
 PolicyError                         the policy itself is unusable (a mistake on our side)
 AttesterError                       the local hardware could not make evidence (retry may help)
+├── NoRegisterError                 it has no runtime register, so nothing would prove what is to be logged
 └── RestartNeededError              runtime log and register differ: only restarting the guest helps
 SealedStateError                    state on disk is refused; it is not what this image wrote
 ├── MalformedSealedStateError       the bytes are not what the layout says
@@ -251,6 +252,10 @@ class PolicyError(ValueError):
 
 class AttesterError(Exception):
     """The local hardware could not make evidence; asking again may help."""
+
+
+class NoRegisterError(AttesterError):
+    """The hardware has no runtime register: nothing would prove what is to be logged; another kind of host can."""
 
 
 class RestartNeededError(AttesterError):

@@ -20,6 +20,7 @@ the fields of `AppraisalPolicy`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from attestation.errors import PolicyError
@@ -58,6 +59,19 @@ def parse_policy(
     if "reference" not in values:
         raise PolicyError("the policy names no reference values; add 'reference:' with measurements, rims and models")
     return AppraisalPolicy(**values)
+
+
+def read_job_bundles(path: Path) -> frozenset[bytes]:
+    """Return the `job_bundles` of a network's policy file, SHA-256 each.
+
+    Raises:
+        PolicyError: not readable, or no policy that leaves reference values to the registry.
+    """
+    none = ReferenceValues(measurements=frozenset(), rims=frozenset(), models=frozenset())
+    try:
+        return parse_policy(path.read_text(encoding="utf-8"), none).job_bundles
+    except (OSError, UnicodeDecodeError, PolicyError) as error:
+        raise PolicyError(f"the policy {path}: {error}") from error
 
 
 def _reference(value: object) -> ReferenceValues:

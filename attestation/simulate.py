@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Self
 
 from attestation import cbor, snp, tdx
-from attestation.collect import Attestation
-from attestation.errors import AttesterError
-from attestation.eventlog import EventKind, LogEvent
+from attestation.collect import NAMED, Attestation
+from attestation.errors import NoRegisterError
+from attestation.eventlog import LogEvent
 from attestation.evidence import SnpEvidence, TdxEvidence
 from attestation.roots import UnsafeSimulatedRoots
 from attestation.sim.collateral import GOOD, LIFE, CollateralFaults
@@ -128,12 +128,13 @@ class SimulatedHost:
 
         Raises:
             RestartNeededError: log and register differ; use `restarted`.
-            AttesterError: the log is full, or the event is one that SEV-SNP cannot prove.
+            NoRegisterError: the event is one that SEV-SNP cannot prove.
+            AttesterError: the log is full.
         """
         if self.tee is TeeKind.TDX:
             self._guest.log(self.image).add(event)
-        elif event.kind not in {EventKind.ENGINE, EventKind.MODEL}:  # these two the transcript names
-            raise AttesterError(f"{self.tee} has no runtime register: nothing would prove {event}")
+        elif event.kind not in NAMED:
+            raise NoRegisterError(f"{self.tee} has no runtime register: nothing would prove {event}")
 
     def attest(self, base: Transcript) -> Attestation:
         """Sign a transcript as real hardware would, faults included. Blocks for `quote_latency_s`."""

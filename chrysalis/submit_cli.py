@@ -42,7 +42,8 @@ def job(
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="What runs, as: python script.py")],
     spec: Annotated[Path, typer.Option("--spec", help="What the job needs, YAML; see docs/JOBS.md.")],
     policy: Annotated[
-        Path | None, typer.Option("--policy", help="The network's policy; the code must be among its job_bundles.")
+        Path | None,
+        typer.Option("--policy", help="The network's policy; its job_bundles must list the code, which the host logs."),
     ] = None,
     address: Where = "auto",
     *,
@@ -55,7 +56,7 @@ def job(
     from attestation.verdict import Tier
     from cluster.errors import ClusterError
     from cluster.job_bundle import make_bundle
-    from cluster.job_spec import load_spec
+    from cluster.job_spec import load_spec, measurable
 
     try:
         wanted = load_spec(spec)
@@ -63,7 +64,11 @@ def job(
         typer.echo(f"bundle {bundle.digest.hex()}: {bundle.files} files, {len(bundle.data)} bytes", err=not only_pack)
         if only_pack:
             return
-        _check_approved(bundle.digest, policy, needed=not unapproved and wanted.requirement.tier is not Tier.OPEN)
+        sealed = wanted.requirement.tier is not Tier.OPEN
+        _check_approved(bundle.digest, policy, needed=sealed and not unapproved)
+        measured = sealed and policy is not None
+        if measured:
+            wanted = measurable(wanted)
     except ClusterError as error:
         typer.echo(f"refused: {error}", err=True)
         raise typer.Exit(CHANGE_FIRST) from None
@@ -74,7 +79,7 @@ def job(
         jobs = Jobs(dashboard)
         placement = jobs.place(wanted, job_id)
         typer.echo(f"job {job_id.hex()} on host {placement.host_id.hex()}", err=True)
-        jobs.start(wanted, bundle, command, placement, job_id)
+        jobs.start(wanted, bundle, command, placement, job_id, measured=measured)
         try:
             row = jobs.follow(job_id, timeout_s=wanted.timeout_s, show=lambda text: typer.echo(text, nl=False))
         except KeyboardInterrupt:
@@ -87,9 +92,8 @@ def job(
 
 def _check_approved(digest: bytes, path: Path | None, *, needed: bool) -> None:
     """Refuse code that the policy does not list, and with `needed` code for which none is given."""
-    from attestation.errors import AttestationError
-    from attestation.policy import ReferenceValues
-    from attestation.policy_file import parse_policy
+    from attestation.errors import PolicyError
+    from attestation.policy_file import read_job_bundles
     from cluster.errors import ConfigError
     from cluster.job_bundle import check_approved
 
@@ -98,10 +102,9 @@ def _check_approved(digest: bytes, path: Path | None, *, needed: bool) -> None:
             raise ConfigError("attested hosts run approved code only: give --policy, a file with job_bundles")
         return
     try:
-        none = ReferenceValues(measurements=frozenset(), rims=frozenset(), models=frozenset())
-        approved = parse_policy(path.read_text(encoding="utf-8"), none).job_bundles
-    except (OSError, UnicodeDecodeError, AttestationError) as error:
-        raise ConfigError(f"the policy {path}: {error}") from error
+        approved = read_job_bundles(path)
+    except PolicyError as error:
+        raise ConfigError(str(error)) from error
     check_approved(digest, approved)
 
 

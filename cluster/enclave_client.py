@@ -15,6 +15,9 @@ from attestation.evidence import EVIDENCE_SIZE_MAX
 from cluster.errors import ConfigError, EnclaveUnreachableError, RefusedError
 from cluster.relay import parse_address
 
+CONTROL_VARIABLE = (
+    "CHRYSALIS_ENCLAVE_CONTROL"  # path of the control socket, set for a whole Ray node by whoever starts it
+)
 HEALTH_TIMEOUT_S = 0.9  # three misses at one a second must fit into five seconds
 EVIDENCE_TIMEOUT_S = 15.0
 CONTROL_TIMEOUT_S = 10.0
@@ -112,6 +115,10 @@ class EnclaveControl:
     async def unload(self, model_root: bytes) -> None:
         """Stop serving a model; requests that run are answered."""
         await self._json("POST", "/unload", {"model_root": model_root.hex()}, timeout_s=LOAD_TIMEOUT_S)
+
+    async def log_bundle(self, digest: bytes) -> None:
+        """Have a job's code (SHA-256, 32 bytes) logged before it runs; EnclaveControlError when it may not run here."""
+        await self._json("POST", "/extend", {"job_bundle": digest.hex()})
 
     async def receipts(self, *, after: int, limit: int) -> tuple[PendingReceipt, ...]:
         """Up to `limit` receipts that were not acknowledged, with sequence numbers above `after`."""

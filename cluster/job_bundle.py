@@ -71,6 +71,15 @@ def check_approved(digest: bytes, approved: frozenset[bytes]) -> None:
         raise BundleRefusedError(digest.hex(), len(approved))
 
 
+def is_portable(name: str) -> bool:
+    """Whether every program reads this name as the same path: UTF-8, printable, no backslash."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\\" not in name and name.isprintable()
+
+
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     """Every file with its name in the archive; what is neither file nor folder is refused, nothing is followed."""
     for where, folders, files in os.walk(folder, followlinks=False, onerror=_refuse_unreadable):
@@ -79,7 +88,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
             shown = path.relative_to(folder).as_posix()
             if path.is_symlink():
                 raise BundleError(f"{shown} is a link: put the file itself there")
-            if "\\" in shown or not shown.isprintable() or not _is_text(shown):
+            if not is_portable(shown):
                 raise BundleError(f"{shown!r} cannot be a name in a bundle: use printable characters, no backslash")
         folders[:] = sorted(set(folders) - SKIPPED)
         for name in files:
@@ -95,22 +104,14 @@ def _read(path: Path, name: str, size_max: int) -> tuple[bytes, bool]:
             state = os.fstat(file.fileno())
             if not stat.S_ISREG(state.st_mode):
                 raise BundleError(f"{name} is not a file: only files and folders can travel")
-            data = file.read(size_max + 1)
+            data = file.read(size_max + 1) if state.st_size <= size_max else b""
     except OSError as error:
         raise BundleError(f"cannot read {name}: {error.strerror}") from error
-    if len(data) > size_max:
+    if max(len(data), state.st_size) > size_max:
         raise BundleError(
             f"the files have more than the {BUNDLE_MAX} bytes of a bundle, at {name}: fetch them in the job"
         )
     return data, bool(state.st_mode & stat.S_IXUSR)
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _refuse_unreadable(error: OSError) -> None:

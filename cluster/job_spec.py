@@ -14,7 +14,7 @@ wait_s: 600                  # for a place
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ from cluster.model import JobRequirement
 SPEC_SIZE_MAX = 64 << 10
 ENV_MAX, ENV_VALUE_MAX = 64, 4096
 TIME_MAX_S = 7 * 86_400
+MEASURING = frozenset({TeeKind.TDX})
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _SECRET = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|PRIVATE|(^|_)(API_?)?KEY($|_)", re.I)
-_RESERVED = re.compile(r"RAY_|LD_|PYTHON|PATH$|HOME$", re.I)
+_RESERVED = re.compile(r"RAY_|CHRYSALIS_|LD_|PYTHON|PATH$|HOME$", re.I)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,20 @@ def load_spec(path: Path) -> JobSpec:
         return parse_spec(yaml.safe_load(data), path.parent)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def measurable(spec: JobSpec) -> JobSpec:
+    """The same job on hosts that can prove its code only: those with a runtime register.
+
+    Raises:
+        ConfigError: the spec asks for other hosts.
+    """
+    tees = spec.requirement.tees or MEASURING
+    if not tees & MEASURING:
+        raise ConfigError(
+            "SEV-SNP has no register that would prove the job's code: write `tees: [tdx]`, or leave it out"
+        )
+    return replace(spec, requirement=replace(spec.requirement, tees=tees & MEASURING))
 
 
 def parse_spec(raw: object, folder: Path) -> JobSpec:

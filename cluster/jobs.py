@@ -19,12 +19,14 @@ from cluster.errors import JobStateError, JobTimeoutError
 from cluster.job_bundle import Bundle
 from cluster.job_queue import UNSATISFIABLE_AFTER_S, Job
 from cluster.job_spec import JobSpec
+from cluster.job_unpack import wrap_bundle
 from cluster.model import Placement
 
 CALL_TIMEOUT_S = 30.0
 POLL_S = 0.5
 NODE_LABEL = "ray.io/node-id"
 _PREFIX = "chrysalis-"
+_JOB_START = ("python", "-m", "cluster.job_start")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,14 +87,28 @@ class Jobs:
             raise JobStateError(job_id.hex(), "its host has no Ray node yet: submit it again")
         return placement
 
-    def start(self, spec: JobSpec, bundle: Bundle, command: Sequence[str], placement: Placement, job_id: bytes) -> None:
-        """Start a placed job on its host's node; its place is given back when that fails."""
+    def start(
+        self,
+        spec: JobSpec,
+        bundle: Bundle,
+        command: Sequence[str],
+        placement: Placement,
+        job_id: bytes,
+        *,
+        measured: bool,
+    ) -> None:
+        """Start a placed job on its host's node; its place is given back when that fails.
+
+        `measured`: the host unpacks the bundle only after its enclave logged it, see `cluster.job_start`.
+        """
+        data = wrap_bundle(bundle) if measured else bundle.data
+        started = [*_JOB_START, bundle.digest.hex(), "--", *command] if measured else command
         try:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder, f"{bundle.digest.hex()}.zip")
-                path.write_bytes(bundle.data)
+                path.write_bytes(data)
                 self._client.submit_job(
-                    entrypoint=shlex.join(command),
+                    entrypoint=shlex.join(started),
                     submission_id=_PREFIX + job_id.hex(),
                     runtime_env={"working_dir": str(path), "env_vars": dict(spec.env)},
                     metadata={"host_id": placement.host_id.hex(), "bundle": bundle.digest.hex()},

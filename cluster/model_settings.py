@@ -3,7 +3,7 @@
 models:
   translator: {min: 2, max: 8, gpus: 1, tier: confidential, depth_target: 8, tokens_per_s: 400}
 
-Also up_after_s, down_after_s (`cluster.autoscale`) and retire_after_s (`cluster.rollout`).
+Also up_after_s, down_after_s (`cluster.autoscale`), retire_after_s (`cluster.rollout`), spare_s (`cluster.placement`).
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,8 @@ from cluster.errors import ConfigError
 from cluster.model import JobRequirement
 from cluster.rollout import RETIRE_MIN_S, RETIRE_S
 
-_OWN = {"gpus", "retire_after_s"}
+SPARE_S = 3600
+_OWN = {"gpus", "retire_after_s", "spare_s"}
 _NUMBERS = {"min": "replicas_min", "max": "replicas_max"} | {
     name: name for name in ("depth_target", "tokens_per_s", "up_after_s", "down_after_s")
 }
@@ -29,6 +30,7 @@ class ModelSettings:
     gpus: int = 0  # of each replica, on one host
     tier: Tier = Tier.CONFIDENTIAL  # the least
     retire_after_s: int = RETIRE_S  # how long a replica without new leases stays; less ends it before its leases end
+    spare_s: int = SPARE_S  # how long a replica that is too much stays loaded; another model may need its room before
 
     def __post_init__(self) -> None:
         if self.retire_after_s < RETIRE_MIN_S:

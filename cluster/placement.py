@@ -4,12 +4,12 @@
    loaded first, and the old one goes when that one serves.
 2. New replicas go where the model is loaded already, then to owners with the fewest replicas of the model, then where
    they leave the least room. A replica of g GPUs (tensor parallel) needs them on one host. Large ones are placed first.
-3. Replicas beyond the demand stay too, as long as nobody needs their room: loading a model on a confidential host takes
-   minutes. When somebody does, one that has been there for `residence_min_s` goes.
+3. Replicas beyond the demand, the newest ones, stay for as long as the demand says (`spare_s`): loading a model on a
+   confidential host takes minutes. When somebody needs their room, those that were there for `residence_min_s` go.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cluster.fleet import WEIGHT_ONE, FleetSnapshot, HostRecord, HostState
@@ -28,6 +28,7 @@ class ModelDemand:
 
     requirement: JobRequirement  # names the model; its `gpus_min` GPUs are each replica's; `hosts` and `loaded` unused
     replicas: int
+    spare_s: float | None = None  # how long a replica beyond them stays; None: until somebody needs its room
 
     def __post_init__(self) -> None:
         if self.requirement.model is None or self.requirement.loaded or self.replicas < 0:
@@ -47,6 +48,7 @@ class Replica:
     host_id: bytes
     gpus: int
     since: datetime  # when it was put there
+    spare_since: datetime | None = field(default=None, compare=False)  # since when it is beyond the demand
 
     @property
     def claim(self) -> bytes:
@@ -145,20 +147,26 @@ class _Planner:
         if replica.model in self.retired or not serves or moved or (not allowed and not maintained):
             self.unload.append(replica)
             return
+        if allowed and (demand is None or len(self._of(replica.model)) >= demand.replicas):
+            self._review_spare(replica, demand)
+            return
         self.slots.take(replica.claim, replica.host_id, replica.gpus)
-        if not allowed:
-            self.leaving.append(replica)
-        elif demand is None or len(self._of(replica.model)) >= demand.replicas:
-            self.surplus.append(replica)
-        else:
-            self.kept.append(replica)
+        (self.kept if allowed else self.leaving).append(replace(replica, spare_since=None))
+
+    def _review_spare(self, replica: Replica, demand: ModelDemand | None) -> None:
+        """A replica that is too much stays warm for a while, or until its room is needed."""
+        since = replica.spare_since or self.now
+        spare_s = demand.spare_s if demand is not None else None
+        if spare_s is not None and (self.now - since).total_seconds() >= spare_s:
+            self.unload.append(replica)
+            return
+        self.slots.take(replica.claim, replica.host_id, replica.gpus)
+        self.surplus.append(replace(replica, spare_since=since))
 
     def fill(self, demand: ModelDemand) -> None:
         """Place what a model lacks."""
         lacking = demand.replicas - len(self._of(demand.model))
         for number in range(lacking):
-            if self._take_back(demand):
-                continue
             host = self._best(demand) or self._make_room(demand)
             if host is None or host.host_id is None:
                 self.missing.append((demand.model, lacking - number, tuple(self._losses(demand))))
@@ -221,14 +229,6 @@ class _Planner:
             return (unbound, not warm, owners.get(host.owner, 0), bad, room, host.host_id or b"")
 
         return sorted(fitting, key=rank)
-
-    def _take_back(self, demand: ModelDemand) -> bool:
-        """Use a replica that was too much before; it never left."""
-        spare = next((one for one in self.surplus if one.model == demand.model), None)
-        if spare is not None:
-            self.surplus.remove(spare)
-            self.kept.append(spare)
-        return spare is not None
 
     def _best(self, demand: ModelDemand) -> HostRecord | None:
         gpus = demand.requirement.gpus_min

@@ -89,6 +89,7 @@ def _facts(config: EnclaveConfig) -> Facts:
         models=folders,
         engine_digest=engine_digest(engine_versions(config.engine)),
         tls=config.tls,
+        job_bundles=config.job_bundles,
         limits=Limits(running=config.max_running, waiting=config.max_waiting, coalesce_s=config.coalesce_ms / 1000),
     )
 

@@ -8,12 +8,23 @@ import yaml
 
 from attestation.endorse import Endorser
 from attestation.endorse_settings import parse_endorser
+from attestation.errors import PolicyError
+from attestation.policy_file import read_job_bundles
 from enclave.engine import ENGINES
 from enclave.errors import StartError
 
 MODELS_MAX = 16
 _REQUIRED = {"listen", "control", "state", "payee", "operator_key", "models", "engine", "hardware"}
-_OPTIONAL = {"coefficient", "max_running", "max_waiting", "coalesce_ms", "context", "endorsements", "listen_tls"}
+_OPTIONAL = {
+    "coefficient",
+    "max_running",
+    "max_waiting",
+    "coalesce_ms",
+    "context",
+    "endorsements",
+    "listen_tls",
+    "job_policy",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +46,7 @@ class EnclaveConfig:
     coalesce_ms: int = 0  # how long to gather events of a stream into one, after the first token
     endorser: Endorser | None = None  # fetches endorsements; None uses what the hardware brings
     tls: tuple[str, int] | None = None  # where attested TLS listens too, for clients that come without the relay
+    job_bundles: frozenset[bytes] = frozenset()  # SHA-256 of jobs' code that may run here, from the file `job_policy`
     context: int | None = None  # most tokens of prompt and answer; None leaves it to the engine
 
 
@@ -72,6 +84,7 @@ def load_config(path: Path) -> EnclaveConfig:
         coalesce_ms=_number(raw, "coalesce_ms", 0, 0, 1000),
         endorser=_endorser(raw["endorsements"], base, base / _text(raw, "state")) if "endorsements" in raw else None,
         tls=_listen(raw["listen_tls"], "listen_tls") if "listen_tls" in raw else None,
+        job_bundles=_job_bundles(base / _text(raw, "job_policy")) if "job_policy" in raw else frozenset(),
         context=_number(raw, "context", 0, 1, 1 << 24) if "context" in raw else None,
     )
 
@@ -81,6 +94,13 @@ def _endorser(value: object, base: Path, state: Path) -> Endorser:
         return parse_endorser(value, base, state / "endorsements")
     except ValueError as error:
         raise StartError(str(error)) from error
+
+
+def _job_bundles(path: Path) -> frozenset[bytes]:
+    try:
+        return read_job_bundles(path)
+    except PolicyError as error:
+        raise StartError(f"job_policy: {error}") from error
 
 
 def _text(raw: dict[str, Any], key: str) -> str:

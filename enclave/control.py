@@ -2,9 +2,10 @@
 
     GET  /status                       GET  /receipts?after=N&limit=M      POST /load    {"model_root": hex}
     POST /prove   challenge bytes      POST /ack    {"seq": N}             POST /unload  {"model_root": hex}
-    POST /shutdown
+    POST /extend  {"job_bundle": hex}  POST /shutdown
 
-Nothing here can reach a prompt, a key or an answer: whoever holds the socket can stop the host and collect receipts.
+Nothing here can reach a prompt, a key or an answer: whoever holds the socket can stop the host, collect receipts, and
+have approved job bundles logged.
 """
 
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from enclave.bundles import BundleDesk
 from enclave.errors import BadRequestError, NotFoundError, StartError
 from enclave.front import Exchange, HttpRequest, reply_json
 from enclave.service import SealedService
@@ -27,15 +29,18 @@ SOCKET_PATH_MAX = 107  # sun_path of unix(7), without its final zero
 class Control:
     """The requests of the control socket."""
 
-    def __init__(self, service: SealedService, address: str, shut_down: Callable[[], None]) -> None:
+    def __init__(
+        self, service: SealedService, bundles: BundleDesk, address: str, shut_down: Callable[[], None]
+    ) -> None:
         """`address` is where the sealed side listens; `shut_down` asks the process to end."""
-        self._service, self._address, self._shut_down = service, address, shut_down
+        self._service, self._bundles, self._address, self._shut_down = service, bundles, address, shut_down
         self._routes: dict[tuple[str, str], Callable[[HttpRequest], Awaitable[object]]] = {
             ("GET", "/status"): self._status,
             ("GET", "/receipts"): self._receipts,
             ("POST", "/ack"): self._acknowledge,
             ("POST", "/load"): self._load,
             ("POST", "/unload"): self._unload,
+            ("POST", "/extend"): self._extend,
             ("POST", "/shutdown"): self._shutdown,
         }
 
@@ -80,14 +85,19 @@ class Control:
         return {"receipts": len(self._service.journal)}
 
     async def _load(self, request: HttpRequest) -> object:
-        root = _root(request)
+        root = _digest(request, "model_root")
         await self._service.models.load(root)
         return {"model_root": root.hex(), "state": self._service.models.state(root)}
 
     async def _unload(self, request: HttpRequest) -> object:
-        root = _root(request)
+        root = _digest(request, "model_root")
         await self._service.models.unload(root)
         return {"model_root": root.hex(), "state": "unloaded"}
+
+    async def _extend(self, request: HttpRequest) -> object:
+        digest = _digest(request, "job_bundle")
+        await self._bundles.log(digest)
+        return {"job_bundle": digest.hex(), "state": "logged"}
 
     async def _shutdown(self, _: HttpRequest) -> object:
         self._shut_down()
@@ -170,15 +180,15 @@ def _object(request: HttpRequest) -> dict[str, Any]:
     return value
 
 
-def _root(request: HttpRequest) -> bytes:
-    text = _object(request).get("model_root")
+def _digest(request: HttpRequest, name: str) -> bytes:
+    text = _object(request).get(name)
     try:
-        root = bytes.fromhex(text) if isinstance(text, str) else b""
+        digest = bytes.fromhex(text) if isinstance(text, str) else b""
     except ValueError:
-        root = b""
-    if len(root) != 32:
-        raise BadRequestError("model_root must be 64 hexadecimal digits", "invalid_value", "model_root")
-    return root
+        digest = b""
+    if len(digest) != 32:
+        raise BadRequestError(f"{name} must be 64 hexadecimal digits", "invalid_value", name)
+    return digest
 
 
 def _number(text: str, name: str) -> int:

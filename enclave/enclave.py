@@ -11,6 +11,7 @@ from attestation.collect import Attester, extend_named
 from attestation.sealed_state import SealingKeySource
 from attestation.sealing import Random
 from attestation.transcript import Transcript
+from enclave.bundles import BundleDesk
 from enclave.control import Control, bind_control, health
 from enclave.credit import CreditDesk
 from enclave.errors import NotFoundError, StartError
@@ -45,15 +46,21 @@ class Facts:
     engine_digest: bytes  # 32
     limits: Limits
     tls: tuple[str, int] | None = None  # where attested TLS listens too
+    job_bundles: frozenset[bytes] = frozenset()  # SHA-256 of jobs' code that may run on this host
 
 
 class Enclave:
     """One enclave instance. `start`, then `run` until it is asked to stop, or `stop` at once."""
 
     def __init__(
-        self, service: SealedService, journal: ReceiptJournal, facts: Facts, clock: Callable[[], datetime]
+        self,
+        service: SealedService,
+        bundles: BundleDesk,
+        journal: ReceiptJournal,
+        facts: Facts,
+        clock: Callable[[], datetime],
     ) -> None:
-        self.service, self._journal, self._facts = service, journal, facts
+        self.service, self._bundles, self._journal, self._facts = service, bundles, journal, facts
         self.address = ""
         self._front, self._tls, self._tls_port = Front(self._answer), self._make_tls(clock), 0
         self._control: Front | None = None
@@ -98,7 +105,7 @@ class Enclave:
             clock=clock,
             random=random,
         )
-        enclave = cls(service, journal, facts, clock)
+        enclave = cls(service, BundleDesk(attester, facts.job_bundles), journal, facts, clock)
         try:
             await enclave._listen()
         except BaseException:
@@ -146,7 +153,7 @@ class Enclave:
         self.address = f"{host}:{port}"
         await self._listen_tls()
         listening = bind_control(facts.control)
-        control = Control(self.service, self.address, self.ask_to_stop)
+        control = Control(self.service, self._bundles, self.address, self.ask_to_stop)
         self._control = Front(control.answer, body_max=CONTROL_BODY_MAX)
         await self._control.listen_unix(listening)
         self._sweeper = asyncio.create_task(self._sweep())

@@ -4,6 +4,7 @@ RequestError           a request is refused; nothing is charged
 ├── BadRequestError    400, the request itself is wrong
 ├── UnauthorizedError  401, grant or signature does not hold
 ├── CreditError        402, the lease does not pay for it
+├── ForbiddenError     403, this host must not do it
 ├── NotFoundError      404, this host does not have it
 ├── ReplayedError      409, received before
 ├── TooLargeError      413
@@ -81,6 +82,13 @@ class CreditError(RequestError):
 
     status = 402
     kind = "insufficient_credit"
+
+
+class ForbiddenError(RequestError):
+    """This host must not do what was asked; asking again gives the same answer."""
+
+    status = 403
+    kind = "invalid_request_error"
 
 
 class NotFoundError(RequestError):

@@ -195,7 +195,8 @@ class ModelsActor:
             for root, replicas in rollout.replicas_wanted(
                 versions, wanted, self._serving(versions), self._missing
             ).items():
-                demands.append(ModelDemand(requirement=settings.requirement(root), replicas=replicas))
+                requirement = settings.requirement(root)
+                demands.append(ModelDemand(requirement=requirement, replicas=replicas, spare_s=settings.spare_s))
         return demands
 
     def _measure(self, now: datetime) -> None:

@@ -5,11 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster.enclave_client import EnclaveControl
+from cluster.enclave_client import CONTROL_VARIABLE, EnclaveControl
 from cluster.errors import ConfigError, EnclaveUnreachableError
 from serve_apps.loopback import keep_replica_on_loopback
-
-CONTROL_VARIABLE = "CHRYSALIS_ENCLAVE_CONTROL"  # set for the whole Ray node by whoever starts it
 
 
 class ModelReplica:

@@ -43,6 +43,7 @@ TREASURY_CAPITAL = 2 * TON  # pays chain fees until the operator's share does
 FEE_PERMILLE = 50
 CHANNEL_DELAY_S = 3600
 CALL_TIMEOUT_S = 60.0
+CLIENTS_MAX = 4
 EVERYWHERE = 100  # replicas wanted: one on every host that there is
 SHORT_FOLDER = "/tmp"  # noqa: S108  below TMPDIR the paths of unix sockets may grow too long; mkdtemp makes it private
 KIND_NUMBERS = {TeeKind.TDX: 1, TeeKind.SEV_SNP: 2}
@@ -62,7 +63,12 @@ class NetworkPlan:
     folder: Path | None = None  # kept; None: a temporary one that `stop` removes
     newer_models: tuple[Path, ...] = ()  # other roots of the same name, to roll out later
     model_settings: dict[str, int] = field(default_factory=lambda: {"min": EVERYWHERE})
-    channel: int = 5 * TON  # nanotons in the payment channel that the sidecar opens; 0: it pays from `deposit`
+    channel: int = 5 * TON  # nanotons in the payment channel that a sidecar opens; 0: it pays from `deposit`
+    clients: int = 1  # sidecars that may be started, each with a wallet of its own
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.clients <= CLIENTS_MAX:
+            raise ValueError(f"a local network has 1 to {CLIENTS_MAX} clients, not {self.clients}")
 
 
 @dataclass(slots=True)
@@ -88,15 +94,16 @@ class LocalNetwork:
 
     def __post_init__(self) -> None:
         self.folder = self.plan.folder or Path(tempfile.mkdtemp(prefix="chr-", dir=SHORT_FOLDER))
-        for name in ("operator", "client", "hosts", "logs"):
-            (self.folder / name).mkdir(parents=True, mode=0o700)
+        folders = [self.folder / name for name in ("operator", "hosts", "logs")]
+        for folder in (*folders, *map(self.client_folder, range(self.plan.clients))):
+            folder.mkdir(parents=True, mode=0o700)
         self.supervisor = Supervisor(self.folder / "logs")
         self.ray = RayCluster.create(self.folder / "r", base_port=self.plan.base_port)
 
     # --- ports: the last node block of the Ray cluster's range is ours -----------------------------------------------
 
     def port(self, offset: int) -> int:
-        """Our own ports: 0 relay, 1 sidecar, 2 lite-server, 10 and up enclaves."""
+        """Our own ports: 0 relay, 2 lite-server, 1 and 5 and up sidecars, 10 and up enclaves."""
         return self.ray.ports.node(19)[offset]
 
     @property
@@ -124,9 +131,9 @@ class LocalNetwork:
         operator, owner, treasury_key = (
             make_key(self.folder / "operator" / name) for name in ("operator.key", "governance.key", "treasury.key")
         )
-        client = make_key(self.folder / "client" / "wallet.key")
+        clients = [make_key(self.client_folder(number) / "wallet.key") for number in range(self.plan.clients)]
         write_secret(self.folder / "operator" / "ticket.key", secrets.token_bytes(32))
-        self.account = _public(client)
+        self.account = _public(clients[0])
         self.settlement = {
             "threshold": 1_000_000,
             "max_age_s": 86_400,
@@ -143,7 +150,7 @@ class LocalNetwork:
         )
         for address, amount in (
             (self.chain_wallet(owner).address, FAUCET),
-            (self.chain_wallet(client).address, FAUCET),
+            *((self.chain_wallet(client).address, FAUCET) for client in clients),
             (self.treasury.address, TREASURY_CAPITAL),
         ):
             await self.chain.admin.faucet(raw_address(address), amount)
@@ -185,8 +192,7 @@ class LocalNetwork:
         )
 
     def _write_settings(self, log: dict[str, Any]) -> None:
-        for folder, accept_open in (("operator", True), ("client", False)):
-            (self.folder / folder / "policy.yaml").write_text(policy_text(self.vendors, accept_open=accept_open))
+        (self.folder / "operator" / "policy.yaml").write_text(policy_text(self.vendors, accept_open=True))
         write_operator_settings(
             self.folder / "operator",
             chain=self.chain.config,
@@ -197,16 +203,19 @@ class LocalNetwork:
             models={self.plan.model_name: self.plan.model_settings},
             transparency=log,
         )
-        write_client_settings(
-            self.folder / "client",
-            chain=self.chain.config,
-            registry=self.registry,
-            listen=f"{LOOPBACK}:{self.port(1)}",
-            budget=300_000_000,
-            price_cap=20_000_000,
-            channel={"deposit": self.plan.channel, "delay_s": CHANNEL_DELAY_S} if self.plan.channel else None,
-            transparency=log,
-        )
+        for number in range(self.plan.clients):
+            folder = self.client_folder(number)
+            (folder / "policy.yaml").write_text(policy_text(self.vendors, accept_open=False))
+            write_client_settings(
+                folder,
+                chain=self.chain.config,
+                registry=self.registry,
+                listen=f"{LOOPBACK}:{self.port(4 + number if number else 1)}",
+                budget=300_000_000,
+                price_cap=20_000_000,
+                channel={"deposit": self.plan.channel, "delay_s": CHANNEL_DELAY_S} if self.plan.channel else None,
+                transparency=log,
+            )
 
     # --- operator ----------------------------------------------------------------------------------------------------
 
@@ -321,13 +330,19 @@ class LocalNetwork:
         async with await ChainClient.connect(self.chain.config) as chain:
             await pay(chain, self.chain_wallet(key), key, [transfer], now=datetime.now(UTC))
 
-    def start_client(self) -> str:
-        """The sidecar, which opens its payment channel; returns the base URL of its OpenAI interface."""
-        argv = [sys.executable, "-m", "client", "--config", str(self.folder / "client" / "client.yaml")]
-        program, ready = self.supervisor.start_reporting("client", argv, timeout_s=CALL_TIMEOUT_S)
-        self.client_pid = program.pid
-        self.sidecar_url = ready["base_url"]
-        return self.sidecar_url
+    def client_folder(self, number: int = 0) -> Path:
+        """Where a client's wallet, settings and state are."""
+        return self.folder / (f"client{number}" if number else "client")
+
+    def start_client(self, number: int = 0) -> str:
+        """A client's sidecar, which opens its payment channel; returns the base URL of its OpenAI interface."""
+        folder = self.client_folder(number)
+        argv = [sys.executable, "-m", "client", "--config", str(folder / "client.yaml")]
+        program, ready = self.supervisor.start_reporting(folder.name, argv, timeout_s=CALL_TIMEOUT_S)
+        url: str = ready["base_url"]
+        if number == 0:
+            self.client_pid, self.sidecar_url = program.pid, url
+        return url
 
     # --- everything --------------------------------------------------------------------------------------------------
 

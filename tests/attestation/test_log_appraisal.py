@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from attestation import (
     AppraisalPolicy,
     AttestationError,
-    AttesterError,
     Evidence,
     MalformedEvidenceError,
     TdxEvidence,
@@ -27,6 +26,7 @@ from attestation.errors import (
     EventLogMismatchError,
     EventNotAllowedError,
     MeasurementNotAllowedError,
+    NoRegisterError,
 )
 from attestation.eventlog import EventKind, LogEvent, replay
 from attestation.evidence import encode_evidence, parse_evidence
@@ -308,7 +308,7 @@ def test_the_checks_of_a_host_without_a_runtime_register_say_that_nothing_was_lo
 def test_a_guest_without_a_runtime_register_does_not_take_what_it_could_not_prove() -> None:
     guest = host(SNP_CPU).restarted()
     extend_named(guest, base_transcript())
-    with pytest.raises(AttesterError, match="no runtime register"):
+    with pytest.raises(NoRegisterError, match="no runtime register"):
         guest.extend(BUNDLE)
 
 

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from attestation.verdict import TeeKind, Tier
 from chrysalis.cli import app
 from cluster.errors import ConfigError
-from cluster.job_spec import load_spec
+from cluster.job_spec import load_spec, measurable
 from cluster.model import JobRequirement
 
 FULL = """\
@@ -56,6 +56,7 @@ def test_a_spec_is_read_with_strict_defaults(tmp_path: Path) -> None:
         ("working_dir: a\nenv: {api_key: x}", "api_key looks like a secret"),
         ("working_dir: a\nenv: {LD_PRELOAD: x}", "LD_PRELOAD is set by the host"),
         ("working_dir: a\nenv: {RAY_ADDRESS: x}", "RAY_ADDRESS is set by the host"),
+        ("working_dir: a\nenv: {CHRYSALIS_ENCLAVE_CONTROL: x}", "CHRYSALIS_ENCLAVE_CONTROL is set by the host"),
         ("working_dir: a\nenv: {A: 1}", "must be text"),
         ("working_dir: a\nenv: {'A=B': x}", "is not the name"),
         ("#" + "x" * 70_000, "has more than 65536 bytes"),
@@ -64,6 +65,13 @@ def test_a_spec_is_read_with_strict_defaults(tmp_path: Path) -> None:
 def test_a_spec_that_cannot_be_is_refused_with_its_key(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         load(tmp_path, text)
+
+
+def test_code_that_is_measured_runs_where_a_register_proves_it(tmp_path: Path) -> None:
+    for text, tees in (("", {"tdx"}), ("requirement: {tees: [tdx, sev-snp]}", {"tdx"})):
+        assert measurable(load(tmp_path, f"working_dir: code\n{text}")).requirement.tees == tees
+    with pytest.raises(ConfigError, match=r"SEV-SNP has no register .* write `tees: \[tdx\]`"):
+        measurable(load(tmp_path, "working_dir: code\nrequirement: {tees: [sev-snp]}"))
 
 
 def test_attested_hosts_get_approved_code_only(tmp_path: Path) -> None:

@@ -89,6 +89,21 @@ def test_surplus_stays_warm_while_nobody_needs_its_room_and_is_taken_back() -> N
     assert (more.replicas, more.load) == (fewer.replicas, ())
 
 
+def test_surplus_goes_once_it_was_too_much_for_as_long_as_the_demand_says() -> None:
+    a, b = server("a"), server("b")
+    snapshot = fleet(a, b)
+    little, much = replace(demand(1), spare_s=60), replace(demand(2), spare_s=60)
+    placed = [replica(a), replace(replica(b), since=NOW + timedelta(seconds=1))]
+    begun = plan_models([little], placed, snapshot, now=LATER)
+    almost = plan_models([little], begun.replicas, snapshot, now=LATER + timedelta(seconds=59))
+    assert (len(almost.replicas), almost.unload) == (2, ())
+    over = plan_models([little], almost.replicas, snapshot, now=LATER + timedelta(seconds=60))
+    assert (on(snapshot, over.replicas), on(snapshot, over.unload)) == (["a"], ["b"])  # the one that came last
+    needed = plan_models([much], almost.replicas, snapshot, now=LATER + timedelta(seconds=60))
+    again = plan_models([little], needed.replicas, snapshot, now=LATER + timedelta(seconds=61))
+    assert (needed.unload, again.unload) == ((), ())  # the time begins anew
+
+
 def test_surplus_makes_room_for_another_model_but_not_before_its_time() -> None:
     a, b = server("a"), server("b")
     demands = [demand(1), demand(1, model=OTHER)]

@@ -139,8 +139,11 @@ def test_a_damaged_book_is_an_error_and_not_an_empty_one(tmp_path, text) -> None
 
 
 def test_settings_of_models_are_read_strictly() -> None:
-    settings = parse_models({"m": {"min": 2, "max": 5, "gpus": 4, "tier": "open", "retire_after_s": 60}})["m"]
+    settings = parse_models({"m": {"min": 2, "max": 5, "gpus": 4, "tier": "open", "retire_after_s": 60, "spare_s": 9}})[
+        "m"
+    ]
     assert (settings.limits.replicas_min, settings.limits.replicas_max, settings.gpus) == (2, 5, 4)
+    assert settings.spare_s == 9
     assert settings.requirement(A).tier == "open"
     assert parse_models({"m": {}}) == {"m": ModelSettings()}
     for wrong in (

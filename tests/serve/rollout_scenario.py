@@ -1,4 +1,4 @@
-"""A roll-out, a drain and a roll-back on a local network of three hosts, while clients ask all the time.
+"""Scaling up, a roll-out, a drain, a roll-back and scaling down on three local hosts, while clients ask all the time.
 
     python -m tests.serve.rollout_scenario BASE_PORT     prints one JSON object: what happened
 
@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,16 +31,18 @@ from tests.cluster.network_process import MODEL
 
 HOSTS = tuple(HostSpec(name=name, title=name, tee=TeeKind.TDX, gpus=1) for name in ("a", "b", "c"))
 CLIENTS = 2
+CROWD = 10  # programs that ask as fast as they can; more than three replicas of the target depth
 RETIRE_S = 12
-WAIT_S = 90.0
+SCALING = {"min": 1, "max": 3, "depth_target": 1, "up_after_s": 1, "down_after_s": 5, "spare_s": 5}
+WAIT_S = 120.0
 
 
 class Asking(threading.Thread):
-    """One client program that asks again as soon as it has its answer."""
+    """One client program that asks again some time after it had its answer."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, pause_s: float) -> None:
         super().__init__(daemon=True)
-        self._url, self._over = url, threading.Event()
+        self._url, self._pause_s, self._over = url, pause_s, threading.Event()
         self.answered, self.lost = 0, list[str]()
 
     def run(self) -> None:
@@ -55,11 +57,16 @@ class Asking(threading.Thread):
             except urllib.error.HTTPError as error:
                 with error:
                     self.lost.append(error.read().decode()[:500])
-            time.sleep(0.02)
+            except OSError as error:
+                self.lost.append(f"{type(error).__name__}: {error}")
+            self._over.wait(self._pause_s)
 
     def stop(self) -> None:
+        """Let the answer that is on its way come, and end."""
         self._over.set()
-        self.join(60)
+        self.join(90)
+        if self.is_alive():
+            self.lost.append("no answer")
 
 
 def copy_with_note(folder: Path) -> Path:
@@ -93,48 +100,92 @@ def story(net: LocalNetwork, new: bytes) -> dict[str, Any]:
     enclaves = [net.start_enclave(spec) for spec in HOSTS]
     refused = [admission.reason for admission in map(net.admit, enclaves) if not admission.accepted]
     net.join(enclaves)
-    net.place_model(hosts=len(HOSTS))
-    old = net.model_root
-    asking = [Asking(net.start_client()) for _ in range(CLIENTS)]
-    for one in asking:
-        one.start()
+    net.place_model(hosts=1)
+    urls = [net.start_client(number) for number in range(CLIENTS)]
+    few = [Asking(urls[0], pause_s=3.0)]  # never two at once: one replica is enough
+    crowd = [Asking(urls[number % CLIENTS], pause_s=0.01) for number in range(CROWD)]
+    took: dict[str, float] = {}
     try:
-        took = {"first answers": wait_for("answers", lambda: all(one.answered > 3 for one in asking), net)}
-        net.ask("models", "rollout", "demo", new, 2)
-        took["switched"] = wait_for("switch", lambda: row(net)["root"] == new.hex(), net)
-        kept = sum(old in models for models in loaded(net).values())
-        window = Window(start=datetime.now(UTC), end=None, reason="disk")
-        took["draining"] = wait_for("new root everywhere", lambda: row(net)["serving"][new.hex()] == 3, net)
-        net.ask("registry", "plan", net.enclaves["a"].host_id, window)
-        done = {"a": frozenset[bytes](), "b": frozenset({new}), "c": frozenset({new})}
-        took["retired and drained"] = wait_for("retirement", lambda: loaded(net) == done, net)
-        during = sum(one.answered for one in asking)
-        wait_for("answers by the new root", lambda: sum(one.answered for one in asking) > during + 10, net)
-        net.ask("models", "roll_back", "demo")
-        took["rolled back"] = wait_for("roll-back", lambda: row(net)["root"] == old.hex(), net)
+        scaled = scale_up(net, few, crowd, took)
+        kept = change_roots(net, new, crowd, took)
+        scaled |= scale_down(net, few, crowd, took)
     finally:
-        for one in asking:
-            one.stop()
+        for one in (*few, *crowd):
+            if one.ident is not None:
+                one.stop()
+    old = net.model_root
     return {
         "refused": refused,
         "took": took,
+        "scaled": scaled,
         "old_kept": kept,
-        "answered": sum(one.answered for one in asking),
-        "lost": [words for one in asking for words in one.lost],
+        "answered": answers((*few, *crowd)),
+        "lost": [words for one in (*few, *crowd) for words in one.lost],
         "roots": roots_of_receipts(net, {old: "old", new: "new"}),
-        "apps": apps(),
     }
 
 
+def scale_up(net: LocalNetwork, few: list[Asking], crowd: list[Asking], took: dict[str, float]) -> dict[str, int]:
+    """Little work keeps one replica; much of it makes as many as the fleet offers."""
+    start_all(few)
+    took["first answers"] = wait_for("answers", lambda: all(one.answered > 2 for one in few), net)
+    before = serving(net)
+    start_all(crowd)
+    took["second replica"] = wait_for("second replica", lambda: serving(net) >= 2, net)
+    took["third replica"] = wait_for("third replica", lambda: serving(net) == len(HOSTS), net)
+    return {"before": before, "busy": serving(net), "wanted": row(net)["wanted"], "offered": row(net)["offered"]}
+
+
+def change_roots(net: LocalNetwork, new: bytes, crowd: list[Asking], took: dict[str, float]) -> int:
+    """Roll-out, drain and roll-back; returns how many hosts kept the old root when leases changed to the new one."""
+    old = net.model_root
+    net.ask("models", "rollout", "demo", new, 2)
+    took["switched"] = wait_for("switch", lambda: row(net)["root"] == new.hex(), net)
+    kept = sum(old in models for models in loaded(net).values())
+    took["new root everywhere"] = wait_for("new root everywhere", lambda: row(net)["serving"][new.hex()] == 3, net)
+    window = Window(start=datetime.now(UTC), end=None, reason="disk")
+    net.ask("registry", "plan", net.enclaves["a"].host_id, window)
+    done = {"a": frozenset[bytes](), "b": frozenset({new}), "c": frozenset({new})}
+    took["retired and drained"] = wait_for("retirement", lambda: loaded(net) == done, net)
+    during = answers(crowd)
+    wait_for("answers by the new root", lambda: answers(crowd) > during + 10, net)
+    net.ask("models", "roll_back", "demo")
+    took["rolled back"] = wait_for("roll-back", lambda: row(net)["root"] == old.hex(), net)
+    return kept
+
+
+def scale_down(net: LocalNetwork, few: list[Asking], crowd: list[Asking], took: dict[str, float]) -> dict[str, int]:
+    """When the crowd is gone, one host keeps the model and the others unload it."""
+    took["busy again"] = wait_for("two replicas", lambda: row(net)["serving"].get(net.model_root.hex()) == 2, net)
+    for one in crowd:
+        one.stop()
+    took["one wanted"] = wait_for("one wanted", lambda: row(net)["wanted"] == 1, net)
+    took["idle replicas gone"] = wait_for(
+        "retirement", lambda: sorted(map(len, loaded(net).values())) == [0, 0, 1], net
+    )
+    during = answers(few)
+    wait_for("answers by the last replica", lambda: answers(few) > during + 4, net)
+    return {"idle": serving(net)}
+
+
+def start_all(asking: Iterable[Asking]) -> None:
+    for one in asking:
+        one.start()
+
+
+def answers(asking: Iterable[Asking]) -> int:
+    return sum(one.answered for one in asking)
+
+
+def serving(net: LocalNetwork) -> int:
+    """Hosts that serve the root that leases are for."""
+    now = row(net)
+    return int(now["serving"].get(now["root"], 0))
+
+
 def roots_of_receipts(net: LocalNetwork, names: dict[bytes, str]) -> dict[str, int]:
-    kept = read_receipts(net.folder / "client" / "state" / "receipts.sqlite")
-    return Counter(names[one.receipt.model_root] for one in kept)
-
-
-def apps() -> int:
-    from serve_apps.serve_calls import list_apps  # noqa: PLC0415  imports ray
-
-    return sum(name.startswith("model-") for name in list_apps())
+    books = [net.client_folder(number) / "state" / "receipts.sqlite" for number in range(CLIENTS)]
+    return Counter(names[one.receipt.model_root] for book in books for one in read_receipts(book))
 
 
 def main() -> None:
@@ -148,7 +199,8 @@ def main() -> None:
             tariff=Tariff(prompt_price=10**9, completion_price=2 * 10**9),
             context=256,
             newer_models=(newer,),
-            model_settings={"min": 3, "max": 3, "retire_after_s": RETIRE_S},
+            clients=CLIENTS,
+            model_settings=SCALING | {"retire_after_s": RETIRE_S},
         )
     )
     began = time.monotonic()

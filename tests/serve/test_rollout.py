@@ -1,7 +1,6 @@
-"""Real parts: devnet, head, three hosts, relay, gateway, sidecar, and clients that never stop asking."""
+"""Real parts: devnet, head, three hosts, relay, gateway, sidecars, and clients that never stop asking."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -11,12 +10,8 @@ from tests.cluster.network_process import MODEL
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        "ROLLOUT" not in os.environ,
-        reason="two clients of one local network cannot listen side by side yet; ROLLOUT=1 runs it",
-    ),
-    pytest.mark.timeout(500),
+    pytest.mark.rollout,
+    pytest.mark.timeout(620),
     pytest.mark.skipif(not MODEL.exists(), reason="the demo model is not built: run `make demo-model`"),
 ]
 BASE_PORT = 22300
@@ -28,14 +23,14 @@ def report():
         [sys.executable, "-m", "tests.serve.rollout_scenario", str(BASE_PORT)],
         capture_output=True,
         text=True,
-        timeout=480,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_under_steady_load_a_roll_out_a_drain_and_a_roll_back_lose_no_request(report) -> None:
+def test_scaling_a_roll_out_a_drain_and_a_roll_back_under_load_lose_no_request(report) -> None:
     assert report["lost"] == []
     assert report["answered"] >= 20
     assert report["refused"] == []
@@ -48,6 +43,10 @@ def test_both_roots_answered_and_were_paid(report) -> None:
 
 def test_the_old_root_was_kept_when_leases_changed(report) -> None:
     assert report["old_kept"] == 3
+
+
+def test_load_makes_as_many_replicas_as_the_fleet_offers_and_idleness_retires_them(report) -> None:
+    assert report["scaled"] == {"before": 1, "busy": 3, "wanted": 3, "offered": 3, "idle": 1}
 
 
 def test_nothing_stays_behind(report) -> None:
