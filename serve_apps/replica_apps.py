@@ -52,7 +52,8 @@ def plan_changes(
 ) -> Changes:
     """Compare the plan with what Serve runs and what hosts report.
 
-    A draining host keeps its replicas for a while: leases that were given before still send requests to it.
+    A draining host keeps its replicas for a while: leases that were given before still send requests to it. A host that
+    came back after its replica was planned elsewhere goes on serving until one of the planned ones does.
 
     Args:
         replicas: all that should be there.
@@ -63,6 +64,8 @@ def plan_changes(
         now: the time.
     """
     planned = {(replica.model, replica.host_id) for replica in replicas}
+    awaited = {model for model, _ in planned} - _served(planned, fleet)
+    busy = {host_id for _, host_id in planned}
     wanted, unload, kept = list[Pinned](), list[tuple[bytes, bytes]](), list[str]()
     for host in fleet.hosts:
         if host.host_id is None or host.state not in ROUTED:
@@ -79,6 +82,8 @@ def plan_changes(
             ):
                 kept.append(prefix)
             elif model in host.load.models and not any(app.startswith(prefix) for app in apps):
+                if model in awaited and host.host_id not in busy:
+                    continue  # nobody else serves it yet, and nothing needs its room
                 unload.append((model, host.host_id))
     names = {pinned.app for pinned in wanted}
     ours = (app for app in apps if app.startswith(PREFIX) and app not in names)
@@ -87,3 +92,9 @@ def plan_changes(
         unload=tuple(sorted(unload)),
         deploy=tuple(pinned for pinned in wanted if pinned.app not in apps),
     )
+
+
+def _served(planned: Collection[tuple[bytes, bytes]], fleet: FleetSnapshot) -> set[bytes]:
+    """Models that a host of the plan serves now."""
+    active = (host for host in fleet.active() if host.load.ready)
+    return {model for host in active for model in host.load.models if (model, host.host_id) in planned}

@@ -1,6 +1,7 @@
 """The hosts of a local network: one folder each with simulated hardware and settings, one enclave process each."""
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class EnclaveSettings:
     models: tuple[Path, ...]
     engine: str
     max_running: int = 16
+    job_policy: Path | None = None  # whose job_bundles may run on the hosts
 
 
 def write_enclave_settings(
@@ -79,6 +81,8 @@ def write_enclave_settings(
         "coefficient": spec.coefficient,
         "max_running": settings.max_running,
     }
+    if settings.job_policy is not None:
+        values["job_policy"] = str(settings.job_policy)
     config.write_text(yaml.safe_dump(values))
     return config
 
@@ -116,7 +120,7 @@ def launch_enclave(supervisor: Supervisor, folder: Path, spec: HostSpec, *, paye
     )
 
 
-def policy_text(vendors: SimulatedVendors, *, accept_open: bool) -> str:
+def policy_text(vendors: SimulatedVendors, *, accept_open: bool, job_bundles: Collection[bytes] = ()) -> str:
     """A policy file that believes these simulated vendors and nobody else.
 
     It names no reference values: admission and client take them from the registry on the chain.
@@ -128,6 +132,7 @@ def policy_text(vendors: SimulatedVendors, *, accept_open: bool) -> str:
             vendor: [pin.hex() for pin in sorted(roots.of(vendor))] for vendor in ("intel", "amd", "nvidia")
         },
         "snp_floor": {"milan": {"bootloader": 4, "tee": 0, "snp": 22, "microcode": 213}},
+        "job_bundles": [digest.hex() for digest in sorted(job_bundles)],
     }
     if accept_open:
         values |= {"required_tier": "open", "unsafe_accept_open_hosts": True}

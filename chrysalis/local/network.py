@@ -64,6 +64,7 @@ class NetworkPlan:
     newer_models: tuple[Path, ...] = ()  # other roots of the same name, to roll out later
     model_settings: dict[str, int] = field(default_factory=lambda: {"min": EVERYWHERE})
     channel: int = 5 * TON  # nanotons in the payment channel that a sidecar opens; 0: it pays from `deposit`
+    job_bundles: frozenset[bytes] = frozenset()  # SHA-256 of jobs' code that governance approved
     clients: int = 1  # sidecars that may be started, each with a wallet of its own
 
     def __post_init__(self) -> None:
@@ -192,7 +193,9 @@ class LocalNetwork:
         )
 
     def _write_settings(self, log: dict[str, Any]) -> None:
-        (self.folder / "operator" / "policy.yaml").write_text(policy_text(self.vendors, accept_open=True))
+        bundles = self.plan.job_bundles
+        policy = policy_text(self.vendors, accept_open=True, job_bundles=bundles)
+        (self.folder / "operator" / "policy.yaml").write_text(policy)
         write_operator_settings(
             self.folder / "operator",
             chain=self.chain.config,
@@ -205,7 +208,8 @@ class LocalNetwork:
         )
         for number in range(self.plan.clients):
             folder = self.client_folder(number)
-            (folder / "policy.yaml").write_text(policy_text(self.vendors, accept_open=False))
+            policy = policy_text(self.vendors, accept_open=False, job_bundles=bundles)
+            (folder / "policy.yaml").write_text(policy)
             write_client_settings(
                 folder,
                 chain=self.chain.config,
@@ -303,7 +307,12 @@ class LocalNetwork:
 
     def enclave_settings(self) -> EnclaveSettings:
         """What all enclaves of this network are told."""
-        return EnclaveSettings(operator_key=self._operator_key(), models=self._model_folders, engine=self.plan.engine)
+        return EnclaveSettings(
+            operator_key=self._operator_key(),
+            models=self._model_folders,
+            engine=self.plan.engine,
+            job_policy=self.folder / "operator" / "policy.yaml",
+        )
 
     def _operator_key(self) -> bytes:
         return _public(read_signing_key(self.folder / "operator" / "operator.key"))

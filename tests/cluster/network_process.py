@@ -18,6 +18,8 @@ from pathlib import Path
 import psutil
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from attestation.eventlog import EventKind
+from attestation.evidence import TdxEvidence, parse_evidence
 from attestation.simulate import Fault
 from attestation.verdict import TeeKind
 from billing.lease_request import LeaseRequest, sign_lease_request
@@ -26,10 +28,12 @@ from billing.tariff import Tariff
 from chrysalis.local.hosts import HostSpec
 from chrysalis.local.network import LocalNetwork, NetworkPlan
 from cluster.fleet import HostState
+from cluster.job_bundle import make_bundle
 from cluster.job_queue import Job
 from cluster.model import JobRequirement
 
 MODEL = Path(__file__).parents[2] / "examples" / "demo_model" / "model"
+JOB_CODE = Path(__file__).parent / "job_code"
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 GOOD = (
     HostSpec(name="tdx", title="TDX host", tee=TeeKind.TDX, gpus=1),
@@ -51,6 +55,7 @@ class Steps:
             model_name="demo",
             tariff=Tariff(prompt_price=10**9, completion_price=2 * 10**9),
             context=256,
+            job_bundles=frozenset({make_bundle(JOB_CODE).digest}),
         )
         self.net = LocalNetwork(plan)
         self.admissions: dict[str, dict] = {}
@@ -159,6 +164,20 @@ class Steps:
             check=False,
         )
         return {"code": done.returncode, "out": done.stdout, "err": done.stderr[-2000:]}
+
+    def policy(self) -> str:
+        return str(self.net.folder / "operator" / "policy.yaml")
+
+    def bundles(self) -> dict:
+        """The jobs' code that each host's fresh evidence names."""
+        shown = {}
+        for spec in GOOD:
+            request = urllib.request.Request(f"http://{self.net.enclaves[spec.name].address}/evidence", os.urandom(32))
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                cpu = parse_evidence(answer.read()).cpu
+            events = cpu.log if isinstance(cpu, TdxEvidence) else ()
+            shown[spec.name] = [event.digest.hex() for event in events if event.kind is EventKind.JOB_BUNDLE]
+        return shown
 
     def run_job(self, name: str) -> str:
         """The host that a job of one GPU gets; it is finished at once."""

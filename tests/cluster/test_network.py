@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from tests.cluster.network_process import LOOPBACK, MODEL
+from cluster.job_bundle import make_bundle
+from tests.cluster.network_process import JOB_CODE, LOOPBACK, MODEL
 
 pytestmark = [
     pytest.mark.ray,
@@ -89,6 +90,17 @@ def test_a_python_job_runs_on_the_node_of_a_host_that_satisfies_it(network, tmp_
     assert (row["status"], row["host_id"]) == ("SUCCEEDED", network.do("fleet")["snp"]["host_id"])
     failed = network.do("command", *submit, "/nowhere/out")
     assert (failed["code"], "FAILED" in failed["err"]) == (1, True)
+
+
+def test_approved_code_runs_where_a_register_proves_it_and_only_after_the_host_has_logged_it(network, tmp_path) -> None:
+    digest, spec = make_bundle(JOB_CODE).digest.hex(), tmp_path / "job.yaml"
+    spec.write_text(f"working_dir: {JOB_CODE}\nenv: {{MODE: fast}}\n")
+    assert network.do("bundles") == {"tdx": [], "snp": []}
+    submit = ["submit", "job", "--spec", str(spec), "--policy", network.do("policy"), "--", "python", "script.py"]
+    done = network.do("command", *submit, str(tmp_path / "out"))
+    assert done["code"] == 0, done["err"] + done["out"]
+    assert (tmp_path / "out").read_text() == "fast ['script.py']"
+    assert network.do("bundles") == {"tdx": [digest], "snp": []}
 
 
 def test_a_host_is_bound_to_the_ray_node_that_proved_to_run_beside_it(network) -> None:

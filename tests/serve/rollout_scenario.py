@@ -32,34 +32,46 @@ from tests.cluster.network_process import MODEL
 HOSTS = tuple(HostSpec(name=name, title=name, tee=TeeKind.TDX, gpus=1) for name in ("a", "b", "c"))
 CLIENTS = 2
 CROWD = 10  # programs that ask as fast as they can; more than three replicas of the target depth
+PAUSES_S = (0.5, 1.0, 2.0, 4.0, 0.0)  # before each further attempt, where the answer says that one may help
 RETIRE_S = 12
 SCALING = {"min": 1, "max": 3, "depth_target": 1, "up_after_s": 1, "down_after_s": 5, "spare_s": 5}
 WAIT_S = 120.0
 
 
 class Asking(threading.Thread):
-    """One client program that asks again some time after it had its answer."""
+    """One program that asks again some time after it had its answer; told to, it tries again, as OpenAI's client."""
 
     def __init__(self, url: str, *, pause_s: float) -> None:
         super().__init__(daemon=True)
         self._url, self._pause_s, self._over = url, pause_s, threading.Event()
-        self.answered, self.lost = 0, list[str]()
+        self.answered, self.tried_again, self.lost = 0, 0, list[str]()
 
     def run(self) -> None:
-        body = {"model": "demo", "messages": [{"role": "user", "content": "the cat sleeps"}], "max_tokens": 8}
         while not self._over.is_set():
-            headers = {"content-type": "application/json"}
-            request = urllib.request.Request(f"{self._url}/chat/completions", json.dumps(body).encode(), headers)
+            self._ask()
+            self._over.wait(self._pause_s)
+
+    def _ask(self) -> None:
+        body = {"model": "demo", "messages": [{"role": "user", "content": "the cat sleeps"}], "max_tokens": 8}
+        request = urllib.request.Request(
+            f"{self._url}/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
+        )
+        for pause_s in PAUSES_S:
             try:
                 with urllib.request.urlopen(request, timeout=60) as answer:
                     json.load(answer)
                 self.answered += 1
+                return
             except urllib.error.HTTPError as error:
                 with error:
-                    self.lost.append(error.read().decode()[:500])
+                    words, again = error.read().decode()[:500], "retry-after-ms" in error.headers
             except OSError as error:
-                self.lost.append(f"{type(error).__name__}: {error}")
-            self._over.wait(self._pause_s)
+                words, again = f"{type(error).__name__}: {error}", False
+            if not again or not pause_s:
+                self.lost.append(words)
+                return
+            self.tried_again += 1
+            time.sleep(pause_s)
 
     def stop(self) -> None:
         """Let the answer that is on its way come, and end."""
@@ -120,6 +132,7 @@ def story(net: LocalNetwork, new: bytes) -> dict[str, Any]:
         "scaled": scaled,
         "old_kept": kept,
         "answered": answers((*few, *crowd)),
+        "tried_again": sum(one.tried_again for one in (*few, *crowd)),
         "lost": [words for one in (*few, *crowd) for words in one.lost],
         "roots": roots_of_receipts(net, {old: "old", new: "new"}),
     }

@@ -49,6 +49,16 @@ def test_a_model_is_unloaded_only_after_serve_let_go_of_its_replica() -> None:
     assert (then.delete, then.unload) == ((), ((MODEL.root, pinned("b").host_id),))
 
 
+def test_a_host_that_came_back_serves_until_the_one_that_replaces_it_does() -> None:
+    loading, other = [host("a"), host("b", COLD)], b"\x33" * 32
+    assert plan(loading, "b", [pinned("b").app]).unload == ()
+    assert plan([host("a"), host("b")], "b", [pinned("b").app]).unload == ((MODEL.root, pinned("a").host_id),)
+    needed = [Replica(model=other, host_id=pinned("a").host_id, gpus=1, since=NOW)]
+    there = [Replica(model=MODEL.root, host_id=pinned("b").host_id, gpus=1, since=NOW), *needed]
+    changes = plan_changes(there, MANAGED | {other: 60}, fleet(*loading), [pinned("b").app], now=NOW)
+    assert changes.unload == ((MODEL.root, pinned("a").host_id),)
+
+
 def test_a_draining_host_keeps_its_replica_while_old_leases_last() -> None:
     hosts, apps = [host("a"), drained(host("b"))], [pinned("a").app, pinned("b").app]
     kept = plan(hosts, "a", apps, now=NOW + timedelta(seconds=59))

@@ -32,7 +32,8 @@ def report():
 
 def test_scaling_a_roll_out_a_drain_and_a_roll_back_under_load_lose_no_request(report) -> None:
     assert report["lost"] == []
-    assert report["answered"] >= 20
+    assert report["answered"] >= 100
+    assert report["tried_again"] <= report["answered"] // 100  # a host that is too slow to say that it lives
     assert report["refused"] == []
 
 
