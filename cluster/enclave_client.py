@@ -112,9 +112,13 @@ class EnclaveControl:
         """Load a model (32-byte manifest root); returns once it serves. Loading it twice is allowed."""
         await self._json("POST", "/load", {"model_root": model_root.hex()}, timeout_s=LOAD_TIMEOUT_S)
 
-    async def unload(self, model_root: bytes) -> None:
-        """Stop serving a model; requests that run are answered."""
-        await self._json("POST", "/unload", {"model_root": model_root.hex()}, timeout_s=LOAD_TIMEOUT_S)
+    async def unload(self, model_root: bytes, *, notice_s: int = 0) -> None:
+        """Stop serving a model; requests that run are answered.
+
+        With `notice_s` it is not offered any more, answers for so long, and is unloaded then: leases may name it.
+        """
+        body = {"model_root": model_root.hex(), "notice_s": notice_s}
+        await self._json("POST", "/unload", body, timeout_s=LOAD_TIMEOUT_S)
 
     async def log_bundle(self, digest: bytes) -> None:
         """Have a job's code (SHA-256, 32 bytes) logged before it runs; EnclaveControlError when it may not run here."""

@@ -1,7 +1,7 @@
 """What the Ray side of a host may ask of its enclave: a unix socket, mode 0600, the same small HTTP.
 
-    GET  /status                       GET  /receipts?after=N&limit=M      POST /load    {"model_root": hex}
-    POST /prove   challenge bytes      POST /ack    {"seq": N}             POST /unload  {"model_root": hex}
+    GET  /status                       GET  /receipts?after=N&limit=M  POST /load    {"model_root": hex}
+    POST /prove   challenge bytes      POST /ack    {"seq": N}         POST /unload  {"model_root": hex, "notice_s": N}
     POST /extend  {"job_bundle": hex}  POST /shutdown
 
 Nothing here can reach a prompt, a key or an answer: whoever holds the socket can stop the host, collect receipts, and
@@ -22,6 +22,7 @@ from enclave.errors import BadRequestError, NotFoundError, StartError
 from enclave.front import Exchange, HttpRequest, reply_json
 from enclave.service import SealedService
 
+NOTICE_MAX_S = 86_400
 RECEIPTS_MAX = 1000  # in one answer
 SOCKET_PATH_MAX = 107  # sun_path of unix(7), without its final zero
 
@@ -91,8 +92,15 @@ class Control:
 
     async def _unload(self, request: HttpRequest) -> object:
         root = _digest(request, "model_root")
-        await self._service.models.unload(root)
-        return {"model_root": root.hex(), "state": "unloaded"}
+        notice_s = _object(request).get("notice_s", 0)
+        if type(notice_s) is not int or not 0 <= notice_s <= NOTICE_MAX_S:
+            raise BadRequestError(f"notice_s must be a whole number up to {NOTICE_MAX_S}", "invalid_value", "notice_s")
+        models = self._service.models
+        if notice_s:
+            models.retire(root, notice_s)
+        else:
+            await models.unload(root)
+        return {"model_root": root.hex(), "state": models.state(root)}
 
     async def _extend(self, request: HttpRequest) -> object:
         digest = _digest(request, "job_bundle")

@@ -22,6 +22,7 @@ class ModelState(StrEnum):
     UNLOADED = "unloaded"
     LOADING = "loading"
     LOADED = "loaded"
+    RETIRING = "retiring"  # answers, and is not offered any more
     FAILED = "failed"  # it did not load, or its engine died: load it again
 
 
@@ -34,6 +35,7 @@ class ModelShelf:
         self._engines: dict[bytes, Engine] = {}
         self._loading: dict[bytes, asyncio.Task[Engine]] = {}
         self._failed: set[bytes] = set()
+        self._retiring: dict[bytes, asyncio.Task[None]] = {}  # each unloads its model when the notice is over
         self._answers: dict[int, int] = {}  # id of an engine -> answers that run in it
         self._idle: dict[int, asyncio.Event] = {}  # of engines that wait for their last answer
 
@@ -44,13 +46,16 @@ class ModelShelf:
 
     @property
     def serving(self) -> tuple[bytes, ...]:
-        """Manifest roots of the models that answer now, sorted."""
-        return tuple(sorted(root for root, engine in self._engines.items() if engine.alive))
+        """Manifest roots of the models that answer now and go on doing so, sorted."""
+        engines = self._engines.items()
+        return tuple(sorted(root for root, engine in engines if engine.alive and root not in self._retiring))
 
     def state(self, root: bytes) -> ModelState:
         """Where one of `roots` is in its life."""
         if root in self._loading:
             return ModelState.LOADING
+        if root in self._retiring:
+            return ModelState.RETIRING
         if root in self._engines:
             return ModelState.LOADED if self._engines[root].alive else ModelState.FAILED
         return ModelState.FAILED if root in self._failed else ModelState.UNLOADED
@@ -76,14 +81,19 @@ class ModelShelf:
     async def load(self, root: bytes) -> None:
         """Load a model and return when it answers; one that is loaded already stays as it is.
 
+        One that is retiring is taken back. Others that are retiring make room at once.
+
         Raises:
             NotFoundError: the host does not have it.
             UnavailableError: it could not be loaded.
         """
         if root not in self._folders:
             raise NotFoundError("this host does not have a model of this root", "model_not_found")
+        self._end_notice(root)
         if self.state(root) is ModelState.LOADED:
             return
+        for other in [*self._retiring]:
+            await self.unload(other)
         if root not in self._loading:
             self._loading[root] = asyncio.create_task(self._start(root))
         try:
@@ -106,12 +116,21 @@ class ModelShelf:
                 if id(engine) in self._idle:
                     self._idle[id(engine)].set()
 
+    def retire(self, root: bytes, notice_s: float) -> None:
+        """Offer a model no more, so that nobody takes a lease for it here, and unload it after `notice_s`.
+
+        Until then it answers. A model that is not loaded, or retiring already, stays as it is.
+        """
+        if self.state(root) is ModelState.LOADED:
+            self._retiring[root] = asyncio.create_task(self._retire(root, notice_s))
+
     async def unload(self, root: bytes, grace_s: float = UNLOAD_GRACE_S) -> None:
         """Take no request for a model any more, and end its engine once running answers ended.
 
         Answers still running after `grace_s` end with an error. A model that is not loaded stays so.
         """
         self._failed.discard(root)
+        self._end_notice(root)
         loading = self._loading.get(root)
         if loading is not None:
             await asyncio.wait([loading])
@@ -126,6 +145,16 @@ class ModelShelf:
         """End all engines."""
         for root in self.roots:
             await self.unload(root, grace_s=0.0)
+
+    async def _retire(self, root: bytes, notice_s: float) -> None:
+        await asyncio.sleep(notice_s)
+        del self._retiring[root]
+        await self.unload(root)
+
+    def _end_notice(self, root: bytes) -> None:
+        task = self._retiring.pop(root, None)
+        if task is not None:
+            task.cancel()
 
     async def _wait_idle(self, engine: Engine, grace_s: float) -> None:
         if id(engine) not in self._answers:

@@ -179,12 +179,23 @@ class ModelsActor:
     async def _unload(self, model: bytes, host_id: bytes) -> None:
         """The enclave answers when the answers that ran have ended; one that cannot be asked is asked again."""
         try:
-            await find(host_actor_name(host_id)).unload.remote(model)
+            await find(host_actor_name(host_id)).unload.remote(model, self._notice_s(model, host_id))
         except (ray.exceptions.RayError, ValueError) as error:
             self._trouble = f"host {host_id.hex()} did not unload: {type(error).__name__}"
             _log.warning("model %s stays on host %s: %s", model.hex()[:16], host_id.hex(), type(error).__name__)
         finally:
             del self._unloading[model, host_id]
+
+    def _notice_s(self, model: bytes, host_id: bytes) -> int:
+        """How long a replica that is too much goes on answering: as long as leases that were given for it last.
+
+        A root that is retired, or a host that drains, got no leases lately.
+        """
+        host = self._fleet.host(host_id)
+        named = next((one for one in self._versions.values() if one.root == model), None)
+        if named is None or host is None or host.state is not HostState.ACTIVE:
+            return 0
+        return self._settings_of(named.name).retire_after_s
 
     # --- what it decides from ------------------------------------------------------------------------------------
 

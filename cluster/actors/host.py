@@ -32,9 +32,9 @@ class HostActor:
         """Returns (this node's id) once the host is bound to it."""
         return self._node_id
 
-    async def unload(self, model_root: bytes) -> None:
-        """Have the enclave end a model; returns once the answers that ran have ended."""
-        await self._control.unload(model_root)
+    async def unload(self, model_root: bytes, notice_s: int = 0) -> None:
+        """Have the enclave end a model; returns once the answers that ran have ended, with a notice at once."""
+        await self._control.unload(model_root, notice_s=notice_s)
 
     async def collect(self) -> int:
         """Carry over every receipt there is now; returns how many."""

@@ -114,6 +114,9 @@ async def test_models_are_loaded_and_unloaded_from_outside(start: Starter) -> No
         ("POST", "/load", {"model_root": 5}, "invalid_value"),
         ("POST", "/load", {"model_root": "ab" * 32}, "model_not_found"),
         ("POST", "/load", b"[]", "invalid_json"),
+        ("POST", "/unload", {"model_root": "00" * 32, "notice_s": -1}, "invalid_value"),
+        ("POST", "/unload", {"model_root": "00" * 32, "notice_s": 0.5}, "invalid_value"),
+        ("POST", "/unload", {"model_root": "00" * 32, "notice_s": True}, "invalid_value"),
         ("POST", "/ack", {"seq": 7}, "invalid_value"),
         ("POST", "/ack", {"seq": True}, "invalid_value"),
         ("POST", "/ack", b"{", "invalid_json"),
@@ -313,6 +316,34 @@ async def test_unloading_lets_running_answers_end_and_sends_new_requests_elsewhe
     assert not unloading.done()
     assert (await running).text == "one two three"
     assert (await unloading)["state"] == "unloaded"
+
+
+async def test_a_retiring_model_is_not_offered_and_answers_until_its_notice_is_over(start: Starter) -> None:
+    enclave = await start()
+    shelf, order = enclave.service.models, {"model_root": MODEL.hex(), "notice_s": 600}
+    client = Client(enclave)
+    assert (await control(enclave, "POST", "/unload", order))["state"] == "retiring"
+    assert (await control(enclave, "POST", "/unload", order | {"notice_s": 1}))[
+        "state"
+    ] == "retiring"  # changes nothing
+    assert json.loads((await get(enclave.address, "/health")).body)["models"] == []
+    assert (await client.ask()).text == "one two three"
+    await shelf.load(MODEL)
+    await control(enclave, "POST", "/unload", order | {"notice_s": 1})
+    await eventually(lambda: shelf.state(MODEL) is ModelState.UNLOADED, within_s=10)
+    assert (await client.send(client.seal().data)).error() == (503, "model_not_loaded")
+
+
+async def test_a_retiring_model_is_taken_back_and_makes_room_for_another(start: Starter) -> None:
+    enclave = await start()
+    shelf, order = enclave.service.models, {"model_root": MODEL.hex(), "notice_s": 600}
+    engine = shelf.engine(MODEL)
+    await control(enclave, "POST", "/unload", order)
+    assert (await control(enclave, "POST", "/load", {"model_root": MODEL.hex()}))["state"] == "loaded"
+    assert (shelf.serving, shelf.engine(MODEL)) == ((MODEL,), engine)
+    await control(enclave, "POST", "/unload", order)
+    await shelf.load(OTHER_MODEL)
+    assert (shelf.serving, shelf.state(MODEL), engine.alive) == ((OTHER_MODEL,), ModelState.UNLOADED, False)
 
 
 async def test_an_answer_that_does_not_end_is_cut_when_the_time_for_unloading_is_over() -> None:
