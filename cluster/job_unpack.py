@@ -6,6 +6,7 @@ Archives are untrusted here, whoever approved them: only what `cluster.job_bundl
 import io
 import os
 import stat
+import struct
 import zipfile
 from collections.abc import Iterator
 from hashlib import sha256
@@ -64,10 +65,10 @@ def unpack_bundle(data: bytes, folder: Path) -> int:
             files = [*_checked(archive.infolist())]
             for info, name in files:
                 _write(folder.joinpath(*name.parts), archive.read(info), executable=_mode(info) & stat.S_IXUSR != 0)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, struct.error) as error:
         raise BundleError(f"the bundle is not a ZIP archive of ours: {error}; make it by `chrysalis submit`") from error
     except OSError as error:
-        raise BundleError(f"cannot unpack {error.filename}: {error.strerror}") from error
+        raise BundleError(f"cannot unpack {error.filename or 'the bundle'}: {error.strerror or error}") from error
     return len(files)
 
 

@@ -47,7 +47,7 @@ class EnclaveSettings:
     models: tuple[Path, ...]
     engine: str
     max_running: int = 16
-    job_policy: Path | None = None  # whose job_bundles may run on the hosts
+    job_policy: str = ""  # text of the policy file whose job_bundles may run on the hosts; empty: none may
 
 
 def write_enclave_settings(
@@ -81,8 +81,9 @@ def write_enclave_settings(
         "coefficient": spec.coefficient,
         "max_running": settings.max_running,
     }
-    if settings.job_policy is not None:
-        values["job_policy"] = str(settings.job_policy)
+    if settings.job_policy:
+        (folder / "policy.yaml").write_text(settings.job_policy)
+        values["job_policy"] = "policy.yaml"
     config.write_text(yaml.safe_dump(values))
     return config
 

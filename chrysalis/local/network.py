@@ -311,7 +311,7 @@ class LocalNetwork:
             operator_key=self._operator_key(),
             models=self._model_folders,
             engine=self.plan.engine,
-            job_policy=self.folder / "operator" / "policy.yaml",
+            job_policy=(self.folder / "operator" / "policy.yaml").read_text(),
         )
 
     def _operator_key(self) -> bytes:

@@ -11,7 +11,7 @@ from tests.cluster.network_process import MODEL
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.rollout,
-    pytest.mark.timeout(620),
+    pytest.mark.timeout(920),
     pytest.mark.skipif(not MODEL.exists(), reason="the demo model is not built: run `make demo-model`"),
 ]
 BASE_PORT = 22300
@@ -23,7 +23,7 @@ def report():
         [sys.executable, "-m", "tests.serve.rollout_scenario", str(BASE_PORT)],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
