@@ -111,8 +111,7 @@ def story(net: LocalNetwork, new: bytes) -> dict[str, Any]:
     net.start_operator()
     enclaves = [net.start_enclave(spec) for spec in HOSTS]
     refused = [admission.reason for admission in map(net.admit, enclaves) if not admission.accepted]
-    for enclave in enclaves:  # one after the other: Ray gives each node half a minute to come up
-        net.join([enclave])
+    net.join(enclaves)
     net.place_model(hosts=1)
     urls = [net.start_client(number) for number in range(CLIENTS)]
     few = [Asking(urls[0], pause_s=3.0)]  # never two at once: one replica is enough
