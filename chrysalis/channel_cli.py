@@ -12,7 +12,7 @@ import typer
 from chrysalis import channel_sign_cli
 from chrysalis.channel_state import TON_FIELDS, ChannelAddress, channel_address, read_state, state_fields
 from chrysalis.deposit_cli import plan_top_up
-from chrysalis.key_access import PasswordFile, read_public_key
+from chrysalis.key_access import PasswordFile
 from chrysalis.money import (
     AsJson,
     Key,
@@ -25,7 +25,6 @@ from chrysalis.money import (
     carry_out,
     exit_codes,
     say,
-    wallet_address,
 )
 from chrysalis.network_file import NetworkFile
 
@@ -76,12 +75,12 @@ def open_(
         return account.code is not None and parse_channel(account).payable >= value
 
     async def plan(chain: "ChainClient") -> Order:
-        registry = await read_registry(chain, net.registry_address())
+        registry = await read_registry(chain, session.network.registry_address())
         chosen = choose_operator(registry.operators, operator).terms
         terms = ChannelTerms(
-            network_id=net.chain.network_id,
-            client=wallet_address(read_public_key(key), net),
-            client_key=read_public_key(key),
+            network_id=session.network.chain.network_id,
+            client=session.wallet,
+            client_key=session.public_key,
             operator=chosen.wallet,
             operator_key=chosen.public_key,
             delay_s=delay_s,
@@ -101,10 +100,11 @@ def open_(
         return Order(transfers=(first,), purpose="open a payment channel", notes=(note,), arrived=arrived)
 
     with exit_codes():
-        net, value = NetworkFile.load(network), parse_amount(amount)
-        done = carry_out(
-            Session(network=net, key=key, password_file=password_file, yes=yes, as_json=as_json, offline=offline), plan
+        session, value = (
+            Session.load(network, key, password_file, yes=yes, as_json=as_json, offline=offline),
+            parse_amount(amount),
         )
+        done = carry_out(session, plan)
         say({"channel": opened[0]} | done, as_json)
 
 
@@ -124,9 +124,8 @@ def top_up(
     from billing.money import parse_amount
 
     with exit_codes():
-        net = NetworkFile.load(network)
-        address, value = channel_address(channel, net), parse_amount(amount)
-        session = Session(network=net, key=key, password_file=password_file, yes=yes, as_json=as_json, offline=offline)
+        session = Session.load(network, key, password_file, yes=yes, as_json=as_json, offline=offline)
+        address, value = channel_address(channel, session.network), parse_amount(amount)
         say(carry_out(session, lambda chain: plan_top_up(chain, address, value)), as_json)
 
 
@@ -134,8 +133,7 @@ def top_up(
 def show(channel: ChannelAddress, network: Network, as_json: AsJson = False) -> None:
     """A channel's proved state: what was redeemed, what a voucher could get, what is announced."""
     with exit_codes():
-        net = NetworkFile.load(network)
-        say(state_fields(read_state(net, channel, quiet=as_json)), as_json, ton=TON_FIELDS)
+        say(state_fields(read_state(NetworkFile.load(network), channel)), as_json, ton=TON_FIELDS)
 
 
 @app.command()
@@ -155,12 +153,11 @@ def withdraw(
     from billing.ton.channel import ChannelStatus, announce_withdrawal_body
 
     with exit_codes():
-        net, value = NetworkFile.load(network), parse_amount(amount)
-        session = Session(network=net, key=key, password_file=password_file, yes=yes, as_json=as_json, offline=offline)
+        session = Session.load(network, key, password_file, yes=yes, as_json=as_json, offline=offline)
         _order(
             session,
             channel,
-            announce_withdrawal_body(value),
+            announce_withdrawal_body(parse_amount(amount)),
             ends=(ChannelStatus.WITHDRAWING,),
             purpose="announce a withdrawal",
         )
@@ -181,14 +178,7 @@ def close_unilateral(
     from billing.ton.channel import ChannelStatus, announce_close_body
 
     with exit_codes():
-        session = Session(
-            network=NetworkFile.load(network),
-            key=key,
-            password_file=password_file,
-            yes=yes,
-            as_json=as_json,
-            offline=offline,
-        )
+        session = Session.load(network, key, password_file, yes=yes, as_json=as_json, offline=offline)
         _order(session, channel, announce_close_body(), ends=(ChannelStatus.CLOSING,), purpose="announce to close")
 
 
@@ -207,14 +197,7 @@ def cancel(
     from billing.ton.channel import ChannelStatus, cancel_body
 
     with exit_codes():
-        session = Session(
-            network=NetworkFile.load(network),
-            key=key,
-            password_file=password_file,
-            yes=yes,
-            as_json=as_json,
-            offline=offline,
-        )
+        session = Session.load(network, key, password_file, yes=yes, as_json=as_json, offline=offline)
         _order(session, channel, cancel_body(), ends=(ChannelStatus.OPEN,), purpose="cancel what was announced")
 
 
@@ -240,14 +223,7 @@ def finish(
             raise ChannelRefusesError(f"the delay is over at unix time {state.due}, it is {state.proved_at}")
 
     with exit_codes():
-        session = Session(
-            network=NetworkFile.load(network),
-            key=key,
-            password_file=password_file,
-            yes=yes,
-            as_json=as_json,
-            offline=offline,
-        )
+        session = Session.load(network, key, password_file, yes=yes, as_json=as_json, offline=offline)
         ends = (ChannelStatus.OPEN, ChannelStatus.CLOSED)
         _order(session, channel, finish_body(), ends=ends, purpose="take out what was announced", check=ready)
 
@@ -271,7 +247,7 @@ def _order(
     async def plan(chain: "ChainClient") -> Order:
         account = await chain.account(address)
         state = parse_channel(account)
-        if state.terms.client != wallet_address(read_public_key(session.key), session.network):
+        if state.terms.client != session.wallet:
             raise ChannelRefusesError(f"its client's wallet is {state.terms.client}, the key is of another one")
         if state.status is ChannelStatus.CLOSED:
             raise ChannelRefusesError("it is closed")
@@ -286,5 +262,5 @@ def _order(
 
     done = carry_out(session, plan)
     if session.offline is None:
-        done |= state_fields(read_state(session.network, channel, quiet=session.as_json))
+        done |= state_fields(read_state(session.network, channel))
     say(done, session.as_json, ton=TON_FIELDS)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chrysalis.channel_state import TON_FIELDS, ChannelAddress, read_state, state_fields
-from chrysalis.key_access import PasswordFile, open_signing_key, read_public_key
-from chrysalis.money import AsJson, Key, Network, Yes, confirm, exit_codes, run_on_chain, say
-from chrysalis.network_file import NetworkFile
+from chrysalis.key_access import PasswordFile
+from chrysalis.money import AsJson, Key, Network, Session, Yes, confirm, exit_codes, say
 
 if TYPE_CHECKING:
     from billing.ton.channel import ChannelTerms
@@ -35,6 +34,7 @@ def voucher(
     *,
     password_file: PasswordFile = None,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Client: sign that the operator may have `total` out of the channel in all. Nothing takes it back."""
     from billing.errors import ChannelRefusesError
@@ -43,17 +43,18 @@ def voucher(
     from billing.voucher import Voucher, sign_voucher
 
     with exit_codes():
-        net, value = NetworkFile.load(network), parse_amount(total)
-        state = read_state(net, channel, quiet=False)
-        _check_signer(read_public_key(key), state.terms, only_client=True)
+        session, value = Session.load(network, key, password_file, yes=yes, as_json=as_json), parse_amount(total)
+        state = read_state(session.network, channel)
+        _check_signer(session.public_key, state.terms, only_client=True)
         if not state.redeemed < value <= state.redeemed + state.payable:
             least, most = format_ton(state.redeemed), format_ton(state.redeemed + state.payable)
             raise ChannelRefusesError(f"a total here is above {least} TON, what was redeemed, and at most {most} TON")
         typer.echo(f"channel:  {channel}\ntotal:    {format_ton(value)} TON, for ever", err=True)
         confirm(yes, "Sign it?")
-        private = open_signing_key(key, password_file, network_id=net.chain.network_id)
+        private = session.signing_key()
         create_key_file(to, sign_voucher(Voucher(channel=state.terms.channel, total=value), private).hex().encode())
-        typer.echo(f"{to}: signed; whoever has it and the operator's key can redeem it", err=True)
+        typer.echo(f"{to}: whoever has it and the operator's key can redeem it", err=True)
+        say({"signed": str(to), "channel": channel, "total": value}, as_json, ton=("total",))
 
 
 def redeem(
@@ -74,23 +75,21 @@ def redeem(
     from chrysalis.channel_close import read_small_file
 
     with exit_codes():
-        net = NetworkFile.load(network)
+        session = Session.load(network, key, password_file, yes=yes, as_json=as_json)
         try:
             signed = bytes.fromhex(read_small_file(file))
         except ValueError as error:
             raise MalformedRecordError("voucher", f"{file} is not hexadecimal") from error
-        state = read_state(net, channel, quiet=as_json)
-        _check_signer(read_public_key(key), state.terms, only_operator=True)
+        state = read_state(session.network, channel)
+        _check_signer(session.public_key, state.terms, only_operator=True)
         total = verify_voucher(signed, state.terms.client_key).total
         due = max(min(total - state.redeemed, state.payable), 0)
         typer.echo(f"to:       {state.terms.operator}\namount:   {format_ton(due)} TON less some 0.005 fees", err=True)
         confirm(yes)
-        private = open_signing_key(key, password_file, network_id=net.chain.network_id)
-        after = run_on_chain(
-            net,
+        private = session.signing_key()
+        after = session.run(
             lambda chain: redeem_voucher(chain, state.terms, signed, private),
-            waiting="waiting until the channel has paid",
-            quiet=as_json,
+            "waiting until the channel has paid",
         )
         say(state_fields(after), as_json, ton=TON_FIELDS)
 
@@ -107,6 +106,7 @@ def offer_close(
     ] = 3600,
     password_file: PasswordFile = None,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Either side: offer to close at once, the operator having `total` in all and the client the rest."""
     from billing.key_files import create_key_file
@@ -114,15 +114,17 @@ def offer_close(
     from chrysalis.channel_close import CloseOffer
 
     with exit_codes():
-        net, value = NetworkFile.load(network), parse_amount(total)
-        state = read_state(net, channel, quiet=False)
-        _check_signer(read_public_key(key), state.terms)
+        session, value = Session.load(network, key, password_file, yes=yes, as_json=as_json), parse_amount(total)
+        state = read_state(session.network, channel)
+        _check_signer(session.public_key, state.terms)
         typer.echo(f"channel:  {channel}\ntotal:    {format_ton(value)} TON to the operator; the rest back", err=True)
         confirm(yes, "Sign it?")
         offer = CloseOffer(channel=state.terms.channel, total=value, valid_until=state.proved_at + valid_s)
-        private = open_signing_key(key, password_file, network_id=net.chain.network_id)
+        private = session.signing_key()
         create_key_file(to, offer.sign(private).encode())
-        typer.echo(f"{to}: signed; the other side runs chrysalis channel close {channel} {to}", err=True)
+        document = {"signed": str(to), "channel": channel, "total": value, "valid_until": offer.valid_until}
+        document |= {"next": f"the other side runs chrysalis channel close {channel} {to}"}
+        say(document, as_json, ton=("total",))
 
 
 def close(
@@ -141,21 +143,19 @@ def close(
     from chrysalis.channel_close import parse_offer, read_small_file
 
     with exit_codes():
-        net = NetworkFile.load(network)
-        state = read_state(net, channel, quiet=as_json)
+        session = Session.load(network, key, password_file, yes=yes, as_json=as_json)
+        state = read_state(session.network, channel)
         offer = parse_offer(read_small_file(file))
-        _check_signer(read_public_key(key), state.terms)
-        offer.check(state.terms, other_than=read_public_key(key))
+        _check_signer(session.public_key, state.terms)
+        offer.check(state.terms, other_than=session.public_key)
         typer.echo(
             f"channel:  {channel}\ntotal:    {format_ton(offer.total)} TON to the operator; the rest back", err=True
         )
         confirm(yes, "Close it?")
-        private = open_signing_key(key, password_file, network_id=net.chain.network_id)
-        after = run_on_chain(
-            net,
+        private = session.signing_key()
+        after = session.run(
             lambda chain: close_together(chain, state.terms, offer.order(state.terms, private)),
-            waiting="waiting until the channel is closed",
-            quiet=as_json,
+            "waiting until the channel is closed",
         )
         say(state_fields(after), as_json, ton=TON_FIELDS)
 

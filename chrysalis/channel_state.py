@@ -16,7 +16,7 @@ ChannelAddress = Annotated[str, typer.Argument(help="The channel's address.")]
 TON_FIELDS = ("sent", "fee", "redeemed", "payable", "balance", "withdrawing")
 
 
-def read_state(network: NetworkFile, channel: str, *, quiet: bool) -> "ChannelState":
+def read_state(network: NetworkFile, channel: str) -> "ChannelState":
     """A channel's proved state.
 
     Raises:
@@ -26,7 +26,7 @@ def read_state(network: NetworkFile, channel: str, *, quiet: bool) -> "ChannelSt
     from billing.ton.contract import check_network
 
     address = channel_address(channel, network)
-    account = run_on_chain(network, lambda chain: chain.account(address), waiting="asking the chain", quiet=quiet)
+    account = run_on_chain(network, lambda chain: chain.account(address), waiting="asking the chain")
     state = parse_channel(account)
     check_network(address, state.terms.network_id, network.chain.network_id)
     return state

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chrysalis.key_access import PasswordFile, read_public_key
+from chrysalis.key_access import PasswordFile
 from chrysalis.money import (
     AsJson,
     Key,
@@ -49,14 +49,13 @@ def deposit(
     if account and channel:
         raise typer.BadParameter("--account and --channel exclude each other: a channel has its own client")
     with exit_codes():
-        net = NetworkFile.load(network)
-        value = parse_amount(amount)
-        session = Session(network=net, key=key, password_file=password_file, yes=yes, as_json=as_json, offline=offline)
+        session = Session.load(network, key, password_file, yes=yes, as_json=as_json, offline=offline)
+        net, value = session.network, parse_amount(amount)
         if channel:
             address = parse_address(channel, network_id=net.chain.network_id).address
             say(carry_out(session, lambda chain: plan_top_up(chain, address, value)), as_json)
             return
-        credited = _parse_account(account) if account else read_public_key(key)
+        credited = _parse_account(account) if account else session.public_key
         say(carry_out(session, lambda chain: _plan_deposit(chain, net, operator, credited, value)), as_json)
 
 

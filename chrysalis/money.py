@@ -20,6 +20,7 @@ from chrysalis.network_file import NetworkFile, network_name
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from pytoniq_core import Address
 
     from billing.ton.client import ChainClient
@@ -62,6 +63,41 @@ class Session:
     as_json: bool
     offline: Path | None = None
 
+    @classmethod
+    def load(
+        cls,
+        network: Path,
+        key: Path,
+        password_file: Path | None,
+        *,
+        yes: bool,
+        as_json: bool,
+        offline: Path | None = None,
+    ) -> "Session":
+        """The session that a command's options name. ConfigError when the network's file is of no use."""
+        return cls(
+            network=NetworkFile.load(network),
+            key=key,
+            password_file=password_file,
+            yes=yes,
+            as_json=as_json,
+            offline=offline,
+        )
+
+    @property
+    def public_key(self) -> bytes:
+        """The key's public half, 32 bytes; needs no password."""
+        return read_public_key(self.key)
+
+    @property
+    def wallet(self) -> "Address":
+        """Where the key's wallet lives on this network."""
+        return wallet_address(self.public_key, self.network)
+
+    def signing_key(self) -> "Ed25519PrivateKey":
+        """The key itself; asks for its password if no file names it."""
+        return open_signing_key(self.key, self.password_file, network_id=self.network.chain.network_id)
+
     @property
     def pending(self) -> Path:
         """Where a signed transfer stands until its end was seen."""
@@ -69,7 +105,7 @@ class Session:
 
     def run(self, work: "Callable[[ChainClient], Awaitable[T]]", waiting: str = "asking the chain") -> T:
         """Run `work` with a connection to the chain, and say meanwhile what is waited for."""
-        return run_on_chain(self.network, work, waiting=waiting, quiet=self.as_json)
+        return run_on_chain(self.network, work, waiting=waiting)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +130,7 @@ def carry_out(session: Session, plan: "Callable[[ChainClient], Awaitable[Order]]
 
     if session.offline is None and session.pending.exists():
         raise PendingTransferError(str(session.pending))
-    public_key = read_public_key(session.key)
+    public_key = session.public_key
 
     async def prepare(chain: "ChainClient") -> tuple[Order, PlannedTransfer]:
         order = await plan(chain)
@@ -112,7 +148,7 @@ def carry_out(session: Session, plan: "Callable[[ChainClient], Awaitable[Order]]
     request = planned.request.sign(key)
     create_key_file(session.pending, request.encode())
     try:
-        document = finish(session.network, request, pending=session.pending, quiet=session.as_json)
+        document = finish(session.network, request, pending=session.pending)
     except SendOutcomeUnknownError:
         typer.echo(f"the signed transfer is kept: run chrysalis wallet send {session.pending} ...", err=True)
         raise
@@ -134,9 +170,7 @@ def _wait_for_receiver(session: Session, address: "Address", arrived: "Callable[
         ) from None
 
 
-def finish(
-    network: NetworkFile, request: "TransferRequest", *, pending: Path | None, quiet: bool
-) -> "dict[str, object]":
+def finish(network: NetworkFile, request: "TransferRequest", *, pending: Path | None) -> "dict[str, object]":
     """Send a signed request, wait for its end, and drop what is kept of it once that is certain."""
     from billing.errors import BalanceTooLowError, DeadRequestError, MessageRejectedError, TransferSkippedError
     from billing.ton.transfer_desk import send_request
@@ -146,7 +180,6 @@ def finish(
             network,
             lambda chain: send_request(chain, request),
             waiting="waiting until the transfer is in a block",
-            quiet=quiet,
         )
     except (BalanceTooLowError, DeadRequestError, MessageRejectedError, TransferSkippedError):
         _drop(pending)
@@ -171,10 +204,8 @@ def transaction_fields(transaction: "Transaction") -> "dict[str, object]":
     }
 
 
-def run_on_chain(
-    network: NetworkFile, work: "Callable[[ChainClient], Awaitable[T]]", *, waiting: str, quiet: bool
-) -> T:
-    """Run `work` with a connection to the chain."""
+def run_on_chain(network: NetworkFile, work: "Callable[[ChainClient], Awaitable[T]]", *, waiting: str) -> T:
+    """Run `work` with a connection to the chain, and say meanwhile what is waited for."""
     import asyncio
 
     from billing.ton.client import ChainClient
@@ -183,12 +214,13 @@ def run_on_chain(
         async with await ChainClient.connect(network.chain) as chain:
             return await work(chain)
 
-    with _progress(waiting, quiet):
+    with progress(waiting):
         return asyncio.run(connected())
 
 
-def _progress(words: str, quiet: bool) -> "AbstractContextManager[object]":
-    if quiet or not sys.stderr.isatty():
+def progress(words: str) -> "AbstractContextManager[object]":
+    """Say on stderr what is waited for, where somebody looks on; stdout stays the result's alone."""
+    if not sys.stderr.isatty():
         return nullcontext()
     from rich.console import Console
 

@@ -22,9 +22,7 @@ from chrysalis.money import (
     carry_out,
     exit_codes,
     say,
-    wallet_address,
 )
-from chrysalis.network_file import NetworkFile
 
 if TYPE_CHECKING:
     from pytoniq_core import Address
@@ -70,7 +68,8 @@ def owner(
     if (step is OwnerStep.PROPOSE_KEY) != (new_key is not None) or (step is OwnerStep.PROPOSE_OWNER) != bool(new_owner):
         raise typer.BadParameter("propose-key needs --new-key, propose-owner needs --new-owner, others neither")
     with exit_codes():
-        net = NetworkFile.load(network)
+        session = Session.load(network, key, password_file, yes=yes, as_json=as_json, offline=offline)
+        net = session.network
         address = parse_address(contract, network_id=net.chain.network_id).address
         if step is OwnerStep.PROPOSE_KEY:
             body = propose_key_body(read_public_key(new_key or Path()))
@@ -87,7 +86,7 @@ def owner(
 
         async def plan(chain: "ChainClient") -> Order:
             before = await chain.account(address)
-            _check_order(step, before, wallet_address(read_public_key(key), net))
+            _check_order(step, before, session.wallet)
             return Order(
                 transfers=(Transfer(destination=address, amount=Nanotons(ORDER_VALUE), body=body),),
                 purpose=f"{step.value} of {contract}",
@@ -95,7 +94,6 @@ def owner(
                 arrived=lambda state: state.last_lt > before.last_lt and _power(state) != _power(before),
             )
 
-        session = Session(network=net, key=key, password_file=password_file, yes=yes, as_json=as_json, offline=offline)
         say(carry_out(session, plan), as_json)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from chrysalis.key_access import PasswordFile, read_public_key
+from chrysalis.key_access import PasswordFile
 from chrysalis.money import (
     AsJson,
     Key,
@@ -25,7 +25,6 @@ from chrysalis.money import (
     exit_codes,
     run_on_chain,
     say,
-    wallet_address,
 )
 from chrysalis.network_file import NetworkFile
 from chrysalis.owner_cli import OwnerStep, owner
@@ -104,14 +103,7 @@ def set_entries(
 ) -> None:
     """Make the registry say what a file says: show the difference, ask, send."""
     with exit_codes():
-        session = Session(
-            network=NetworkFile.load(network),
-            key=key,
-            password_file=password_file,
-            yes=yes,
-            as_json=as_json,
-            offline=offline,
-        )
+        session = Session.load(network, key, password_file, yes=yes, as_json=as_json, offline=offline)
         _change(session, _load(file))
 
 
@@ -128,14 +120,7 @@ def set_policy(
 ) -> None:
     """Name a policy file by its SHA-256; clients whose file is another one are told."""
     with exit_codes():
-        session = Session(
-            network=NetworkFile.load(network),
-            key=key,
-            password_file=password_file,
-            yes=yes,
-            as_json=as_json,
-            offline=offline,
-        )
+        session = Session.load(network, key, password_file, yes=yes, as_json=as_json, offline=offline)
         _change(session, {"policy": sha256(_read_file(policy)).hexdigest()})
 
 
@@ -153,14 +138,7 @@ def set_status(
 ) -> None:
     """Let an operator take leases, or not."""
     with exit_codes():
-        session = Session(
-            network=NetworkFile.load(network),
-            key=key,
-            password_file=password_file,
-            yes=yes,
-            as_json=as_json,
-            offline=offline,
-        )
+        session = Session.load(network, key, password_file, yes=yes, as_json=as_json, offline=offline)
         _change(session, {"operators": {operator: {"status": status.value}}})
 
 
@@ -200,13 +178,14 @@ def _change(session: Session, document: object) -> None:
     from billing.ton.wallet import Transfer
 
     address = session.network.registry_address()
-    wallet = wallet_address(read_public_key(session.key), session.network)
 
     async def plan(chain: "ChainClient") -> Order:
         state = await read_registry(chain, address)
         changes = plan_changes(document, state)
-        if state.owner != wallet:
-            raise WrongContractError(str(address), f"its owner is {state.owner}, the wallet of this key is {wallet}")
+        if state.owner != session.wallet:
+            raise WrongContractError(
+                str(address), f"its owner is {state.owner}, the wallet of this key is {session.wallet}"
+            )
         if not 0 < len(changes) <= CHANGES_MAX:
             raise ValueError(f"{len(changes)} changes: a message carries 1 to {CHANGES_MAX}")
         return Order(
@@ -229,7 +208,7 @@ def _read(network: NetworkFile) -> "RegistryState":
     from billing.ton.registry import read_registry
 
     address = network.registry_address()
-    return run_on_chain(network, lambda chain: read_registry(chain, address), waiting="asking the chain", quiet=True)
+    return run_on_chain(network, lambda chain: read_registry(chain, address), waiting="asking the chain")
 
 
 def _read_file(path: Path) -> bytes:

@@ -147,7 +147,7 @@ async def _open(settings: "NetworkConfig") -> "AsyncIterator[tuple[ChainClient, 
 
     treasury = _treasury(settings)
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with Books.open(settings.state / "books.sqlite") as books:
+    with Books.open(settings.books) as books:
         async with await ChainClient.connect(settings.chain) as chain:
             settler = Settler(
                 chain=chain,

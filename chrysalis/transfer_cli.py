@@ -59,7 +59,7 @@ def balance(
     with exit_codes():
         net = NetworkFile.load(network)
         account = _which(net, key, address)
-        state = run_on_chain(net, lambda chain: chain.account(account), waiting="asking the chain", quiet=as_json)
+        state = run_on_chain(net, lambda chain: chain.account(account), waiting="asking the chain")
         fields = {
             "address": account.to_str(is_user_friendly=False),
             "network_id": net.chain.network_id,
@@ -91,7 +91,7 @@ def history(
     with exit_codes():
         net = NetworkFile.load(network)
         account = _which(net, key, address)
-        found = run_on_chain(net, read, waiting="reading the history", quiet=as_json)
+        found = run_on_chain(net, read, waiting="reading the history")
         rows = [_history_row(transaction) for transaction in found]
         if as_json:
             say({"transactions": rows}, as_json)
@@ -116,14 +116,11 @@ def send(
     if (file is None) == (key is None) or (file is None) != bool(to and amount):
         raise typer.BadParameter("give a signed FILE; or --key, --to and --amount")
     with exit_codes():
-        net = NetworkFile.load(network)
         if file is not None:
-            say(_send_file(net, file, yes=yes, as_json=as_json), as_json)
+            say(_send_file(NetworkFile.load(network), file, yes=yes), as_json)
             return
-        session = Session(
-            network=net, key=key or Path(), password_file=password_file, yes=yes, as_json=as_json, offline=offline
-        )
-        say(carry_out(session, _transfer_to(net, to, amount, comment)), as_json)
+        session = Session.load(network, key or Path(), password_file, yes=yes, as_json=as_json, offline=offline)
+        say(carry_out(session, _transfer_to(session.network, to, amount, comment)), as_json)
 
 
 def sign(
@@ -131,7 +128,9 @@ def sign(
     key: Key,
     to: Annotated[Path, typer.Option(help="New file for the signed request.")],
     password_file: PasswordFile = None,
+    *,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Sign a request on a machine that needs no network; what is shown is what is signed."""
     from billing.key_files import create_key_file
@@ -144,7 +143,7 @@ def sign(
         confirm(yes, "Sign it?")
         signed = request.sign(open_signing_key(key, password_file, network_id=request.network_id))
         create_key_file(to, signed.encode())
-        typer.echo(f"{to}: signed; send it with chrysalis wallet send {to} --network FILE", err=True)
+        say({"signed": str(to), "next": f"chrysalis wallet send {to} --network FILE"}, as_json)
 
 
 def _which(network: NetworkFile, key: Path | None, address: str) -> "Address":
@@ -192,13 +191,13 @@ def _read_request(file: Path) -> "TransferRequest":
         raise BadRequestFileError(f"{file} cannot be read: {error.strerror}") from error
 
 
-def _send_file(network: NetworkFile, file: Path, *, yes: bool, as_json: bool) -> dict[str, object]:
+def _send_file(network: NetworkFile, file: Path, *, yes: bool) -> dict[str, object]:
     """Send what somebody signed; the file of an unfinished transfer is removed once its end is certain."""
     request = _read_request(file)
     show_request(request)
     confirm(yes)
     pending = file if file.suffix == PENDING_SUFFIX else None
-    return finish(network, request, pending=pending, quiet=as_json)
+    return finish(network, request, pending=pending)
 
 
 def _history_row(transaction: "Transaction") -> dict[str, Any]:

@@ -78,7 +78,9 @@ def export(
     file: KeyFile,
     to: Annotated[Path, typer.Option(help="New file, mode 0600, for the unencrypted key.")],
     password_file: PasswordFile = None,
+    *,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the key without encryption: 64 hex digits, the Ed25519 seed. It is never printed."""
     from billing.key_files import create_key_file, read_key_file
@@ -89,7 +91,8 @@ def export(
         confirm(yes, f"{to} will hold the key for everybody who gets to read it. Write it?")
         seed = open_sealed(found, file, password_file) if isinstance(found, SealedKey) else found
         create_key_file(to, seed.hex().encode() + b"\n")
-        typer.echo(f"{to}: unencrypted; remove it as soon as it is used", err=True)
+        typer.echo(f"warning: {to} is not encrypted; remove it as soon as it is used", err=True)
+        say({"file": str(file), "written": str(to), "encrypted": False}, as_json)
 
 
 @app.command()
@@ -105,6 +108,8 @@ def rotate_password(
     password_file: PasswordFile = None,
     new_password_file: NewPasswordFile = None,
     secret: Annotated[bool, typer.Option("--secret", help="An unencrypted file is a shared secret.")] = False,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Seal a key with another password; an unencrypted file becomes an encrypted one."""
     from billing.key_files import read_key_file, replace_key_file
@@ -125,6 +130,7 @@ def rotate_password(
 
         replace_key_file(file, seal_key(value, password, kind=kind).encode(), check=opens)
         typer.echo(f"{file}: sealed anew; copies made before open with the old password still", err=True)
+        say(_key_fields(file, None), as_json)
 
 
 def _store(file: Path, value: bytes, kind: "KeyKind", password_file: Path | None, unencrypted: bool) -> None:

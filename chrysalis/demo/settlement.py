@@ -4,16 +4,21 @@ import psutil
 from pytoniq_core import Address
 
 from billing.batch import BatchState, PayoutState
+from billing.entitlements import Entitlements
 from billing.entries import channel_account
 from billing.money import format_ton
 from billing.ton.cells import payee_of
 from billing.ton.channel import read_channel
 from billing.ton.client import ChainClient
 from billing.ton.registry import read_registry
+from billing.ton.vault import read_vault
 from billing.totals import PayeeTotal
 from chrysalis.demo.canary import scan
 from chrysalis.demo.story import SENTENCES, Story, charged, expect, until
 from cluster.cashier import Statement, Tally
+from cluster.settlement_config import SenderKind
+
+TREASURIES = {SenderKind.HIGHLOAD: "highload wallet v3", SenderKind.VAULT: "the vault"}
 
 
 async def show_settlement(story: Story) -> Statement:
@@ -29,7 +34,8 @@ async def show_settlement(story: Story) -> Statement:
     expect(statement.imbalance == 0, f"the ledger is out of balance by {statement.imbalance}")
     paid = [batch for batch in statement.batches if batch.state is BatchState.CONFIRMED]
     expect(len(paid) == 1, f"{len(paid)} batches were confirmed, not 1")
-    screen.say(f"highload wallet v3 paid {len(paid[0].payouts)} owners in transaction {paid[0].transaction.hex()}")
+    kind = TREASURIES[network.plan.sender]
+    screen.say(f"{kind} paid {len(paid[0].payouts)} owners in transaction {paid[0].transaction.hex()}")
     screen.say(
         f"treasury on chain {books.chain} = ledger {books.books} nanoton; ledger imbalance {statement.imbalance}"
     )
@@ -39,11 +45,24 @@ async def show_settlement(story: Story) -> Statement:
             booked = _total(statement, enclave.payee).paid
             expect(on_chain == booked, f"{enclave.spec.name} has {on_chain} on chain, {booked} in the books")
         registry = await read_registry(chain, network.registry)
+        if network.plan.sender is SenderKind.VAULT:
+            await show_vault(story, chain)
     epoch, root = registry.anchor_of(network.treasury.address)
     expect(epoch > 0, "no epoch was anchored")
     screen.say(f"anchored in the registry: epoch {epoch}, root {root.hex()}")
     screen.done()
     return statement
+
+
+async def show_vault(story: Story, chain: ChainClient) -> None:
+    """The vault took one order, and it left nobody anything to claim: everybody was paid by it."""
+    vault = await read_vault(chain, story.network.treasury.address)
+    expect(vault.seqno == 1, f"the vault took {vault.seqno} orders, not 1")
+    expect(vault.root == Entitlements(amounts={}).root, "somebody who was paid may claim as well")
+    story.screen.say(
+        f"the vault took order {vault.seqno}, signed by its hot key: it paid, and set the root by which owners could "
+        "claim without the operator; after this payment nothing is left to claim"
+    )
 
 
 async def show_redemption(story: Story) -> None:

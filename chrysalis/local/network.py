@@ -86,6 +86,7 @@ class LocalNetwork:
     settlement: dict[str, Any] = field(init=False)
     ray: RayCluster = field(init=False)
     model_root: bytes = field(init=False)
+    operator_key: bytes = b""  # 32, public
     account: bytes = b""
     sidecar_url: str = ""
     client_pid: int = 0
@@ -134,7 +135,7 @@ class LocalNetwork:
         )
         clients = [make_key(self.client_folder(number) / "wallet.key") for number in range(self.plan.clients)]
         write_secret(self.folder / "operator" / "ticket.key", secrets.token_bytes(32))
-        self.account = _public(clients[0])
+        self.operator_key, self.account = _public(operator), _public(clients[0])
         self.settlement = {
             "threshold": 1_000_000,
             "max_age_s": 86_400,
@@ -308,14 +309,11 @@ class LocalNetwork:
     def enclave_settings(self) -> EnclaveSettings:
         """What all enclaves of this network are told."""
         return EnclaveSettings(
-            operator_key=self._operator_key(),
+            operator_key=self.operator_key,
             models=self._model_folders,
             engine=self.plan.engine,
             job_policy=(self.folder / "operator" / "policy.yaml").read_text(),
         )
-
-    def _operator_key(self) -> bytes:
-        return _public(read_signing_key(self.folder / "operator" / "operator.key"))
 
     # --- client ------------------------------------------------------------------------------------------------------
 
@@ -327,7 +325,7 @@ class LocalNetwork:
             client=wallet.address,
             client_key=self.account,
             operator=self.treasury.address,
-            operator_key=self._operator_key(),
+            operator_key=self.operator_key,
             delay_s=CHANNEL_DELAY_S,
             nonce=0,
         )

@@ -68,8 +68,8 @@ def test_the_same_channel_is_not_opened_twice(desk: Desk, payer: Path) -> None:
 
 def test_vouchers_are_redeemed_each_for_what_it_adds(desk: Desk, payer: Path, channel: str, operator: Path) -> None:
     for total, file in (("0.5", "first"), ("1.25", "second")):
-        signed = desk.run("channel", "voucher", channel, total, "--key", payer, "--to", desk.path(file), "--yes")
-        assert signed.exit_code == 0, signed.output
+        signed = desk.done("channel", "voucher", channel, total, "--key", payer, "--to", desk.path(file), "--yes")
+        assert signed["signed"] == str(desk.path(file))
         after = desk.done("channel", "redeem", channel, desk.path(file), "--key", operator, "--yes")
     assert after["redeemed"] == 5 * TON // 4
     old = desk.run("channel", "redeem", channel, desk.path("first"), "--key", operator, "--yes")
@@ -110,8 +110,8 @@ def test_a_client_takes_its_money_out_alone_after_the_delay(desk: Desk, payer: P
 
 def test_both_close_at_once(desk: Desk, payer: Path, channel: str, operator: Path) -> None:
     offer = desk.path("offer.json")
-    made = desk.run("channel", "offer-close", channel, "0.75", "--key", operator, "--to", offer, "--yes")
-    assert made.exit_code == 0, made.output
+    made = desk.done("channel", "offer-close", channel, "0.75", "--key", operator, "--to", offer, "--yes")
+    assert (made["signed"], made["total"]) == (str(offer), 3 * TON // 4)
     own = desk.run("channel", "close", channel, offer, "--key", operator, "--yes")
     assert (own.exit_code, "BadSignatureError" in own.stderr) == (1, True)  # the other side has to accept
     changed = desk.path("changed.json")
