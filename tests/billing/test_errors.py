@@ -1,15 +1,13 @@
+import importlib
 import inspect
 import pickle
+import pkgutil
 
 import pytest
 
 from billing import errors
 
-CLASSES = [
-    kind
-    for _, kind in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(kind, Exception) and kind.__module__ == errors.__name__
-]
+CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception)]
 
 
 def make(kind: type[Exception]) -> Exception:
@@ -33,4 +31,10 @@ def test_every_error_crosses_a_process_boundary(kind: type[Exception]) -> None:
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_every_error_has_one_root_and_stands_in_the_tree(kind: type[Exception]) -> None:
     assert issubclass(kind, errors.BillingError) != issubclass(kind, errors.ChainError)
-    assert kind.__name__.startswith("_") or kind.__name__ in (errors.__doc__ or "")
+    assert kind.__name__ in (errors.__doc__ or "")
+
+
+def test_the_package_exports_every_error_of_its_modules() -> None:
+    modules = [importlib.import_module(f"billing.errors.{each.name}") for each in pkgutil.iter_modules(errors.__path__)]
+    named = {name for module in modules for name in vars(module) if name.endswith("Error") and name[0] != "_"}
+    assert named == set(errors.__all__) == {kind.__name__ for kind in CLASSES}
