@@ -141,6 +141,10 @@ class Ledger:
             for payee, since in self._since.items()
         )
 
+    def earned(self, payee: bytes) -> Nanotons:
+        """Return what a payee (33 bytes) has earned in all, paid or not."""
+        return Nanotons(self._earned.get(payee, 0))
+
     def totals(self) -> tuple[PayeeTotal, ...]:
         """Return what every payee has earned and was paid, in payee order: the leaves of the anchor."""
         return tuple(PayeeTotal(payee=p, earned=self._earned[p], paid=self._paid[p]) for p in sorted(self._earned))

@@ -75,6 +75,7 @@ class Movement:
     amount: int  # nanotons, signed
     price: int = 0  # of a receipt: all that its client paid, the operator's fee included
     usage: Usage | None = None  # of a receipt
+    signed: bytes = b""  # of a receipt, where the operator's copy is at hand: as its host signed it
 
     @property
     def day(self) -> date:
@@ -244,5 +245,11 @@ def _movement(entry: Entry, amount: int) -> Movement:
         return Movement(at=entry.at, kind=entry.kind, reference=entry.id, amount=amount)
     receipt = parse_receipt(entry.data)
     return Movement(
-        at=entry.at, kind=entry.kind, reference=entry.id, amount=amount, price=receipt.price, usage=receipt.usage
+        at=entry.at,
+        kind=entry.kind,
+        reference=entry.id,
+        amount=amount,
+        price=receipt.price,
+        usage=receipt.usage,
+        signed=entry.data,
     )

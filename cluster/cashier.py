@@ -24,6 +24,7 @@ from billing.money import Nanotons
 from billing.receipt import Receipt, parse_receipt
 from billing.records import parse_record
 from billing.settlement import SettlementPolicy
+from billing.statement import Party, Role
 from billing.ton.settler import Settler, TickReport
 from billing.totals import PayeeTotal
 from cluster.address_book import HostKey
@@ -230,6 +231,13 @@ class Cashier:
         due = sum(payable.amount for payable in ledger.payables() if force or self._policy.is_due(payable, now))
         under_way = sum(ledger.balance(settling_account(batch.id)) for batch in self.books.open_batches())
         return max(due + under_way - ledger.treasury(), 0)
+
+    def knows(self, party: Party) -> bool:
+        """Whether anything was ever booked for a client or a payee; strangers are given no statement."""
+        ledger = self.books.ledger
+        if party.role is Role.CLIENT:
+            return party.name in self._clients or ledger.available(party.name) > 0
+        return party.role is Role.PAYEE and ledger.earned(party.name) > 0
 
     def statement(self) -> Statement:
         """The books now."""

@@ -34,9 +34,9 @@ def lease_id(request: LeaseRequest) -> bytes:
     return sha256(_LEASE_TAG + lease_request_bytes(request)).digest()[:16]
 
 
-def check_fresh(request: LeaseRequest, *, now: datetime) -> None:
-    """Raise StaleRequestError when the request is older or newer than FRESHNESS_S."""
-    age = int(now.timestamp()) - request.issued_at
+def check_fresh(issued_at: int, *, now: datetime) -> None:
+    """Raise StaleRequestError when a request that was signed at `issued_at` is older or newer than FRESHNESS_S."""
+    age = int(now.timestamp()) - issued_at
     if abs(age) > FRESHNESS_S:
         raise StaleRequestError(
             f"the request is {age} s old, at most {FRESHNESS_S} s either way is accepted: check the clock, sign anew"
@@ -54,7 +54,7 @@ def plan_lease(request: LeaseRequest, fleet: FleetSnapshot, *, now: datetime) ->
         UnknownModelError: the registry does not list the model.
         NoEligibleHostError: no host fits; it names the rule that each lost.
     """
-    check_fresh(request, now=now)
+    check_fresh(request.issued_at, now=now)
     model = fleet.model(request.model)
     if model is None:
         raise UnknownModelError(request.model, tuple(offer.name for offer in fleet.models))

@@ -11,10 +11,15 @@ from typing import Any
 import ray
 from fastapi import FastAPI
 
+from billing.booked import read_statement
 from billing.channel_book import AgreedClose
 from billing.claim_proof import ClaimProof
+from billing.errors import NoStatementError
 from billing.grant import Grant
+from billing.journal_place import JournalPlace
 from billing.payment import CloseOrder
+from billing.statement import Party
+from billing.statement import Statement as PartyStatement
 from billing.ton.channel_office import ChannelPolicy
 from cluster.actors.handles import BILLING, REGISTRY, find
 from cluster.actors.scheduler import follow_fleet
@@ -30,8 +35,19 @@ BILLING_TIMEOUT_S = 10.0
 class RayDesk:
     """The lease desk of one gateway replica."""
 
-    def __init__(self, *, fleet: FleetSnapshot, relay: str, ticket_key: bytes, channels: ChannelPolicy) -> None:
-        self._channels = channels
+    def __init__(
+        self,
+        *,
+        fleet: FleetSnapshot,
+        relay: str,
+        ticket_key: bytes,
+        channels: ChannelPolicy,
+        books: JournalPlace,
+        network_id: int,
+    ) -> None:
+        self._channels, self._books = channels, books
+        self._reading = asyncio.Lock()
+        self.network_id = network_id
         self._treasury: str | None = None
         self.fleet = fleet
         self.relay = relay
@@ -55,6 +71,15 @@ class RayDesk:
         """See serve_apps.lease_api.LeaseDesk."""
         agreed: AgreedClose = await _ask_billing("close_channel", order)
         return agreed
+
+    async def statement(self, party: Party, *, start: int, end: int) -> PartyStatement:
+        """See serve_apps.lease_api.LeaseDesk. Read beside the books' writer; one at a time, for all of it is read."""
+        if self._reading.locked():
+            raise TroubleError("another statement is being made; send the same request again in a few seconds")
+        async with self._reading:
+            if not await _ask_billing("knows", party):
+                raise NoStatementError(f"{party.role} {party.name.hex()}")
+            return await asyncio.to_thread(read_statement, self._books, party, start=start, end=end)
 
     async def payment_terms(self) -> dict[str, Any]:
         """See serve_apps.lease_api.LeaseDesk."""
@@ -84,6 +109,8 @@ class Gateway:
             relay=f"http://{config.relay}",
             ticket_key=read_secret(config.ticket_key),
             channels=config.channels,
+            books=config.books,
+            network_id=config.chain.network_id,
         )
         self._following = asyncio.create_task(follow_fleet(self._desk.take, version=fleet.version))
 

@@ -5,6 +5,7 @@
 | POST /v1/leases | a lease: signed grant, relay, and for each candidate host a ticket |
 | GET /v1/payment | how leases may be paid: the treasury's address, the payment channels that are taken |
 | POST /v1/channels/close | a payment channel closed at once, as its client signed |
+| POST /v1/statements | what the books say of an account or a payee, with the receipts, as its key signed for |
 | GET /v1/models | models of the on-chain registry with their prices |
 | GET /v1/hosts | every host with its state, what it proved, or why it was refused |
 | GET /v1/claims/{payee} | what a payee may claim from the vault, with its proof; payee is 0:<hex> |
@@ -12,15 +13,16 @@
 Refusals have OpenAI's error shape. Prompts never come here: a client sends them sealed, through the relay.
 """
 
+import asyncio
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from billing.channel_book import AgreedClose
@@ -31,16 +33,22 @@ from billing.errors import (
     ChainError,
     ChannelError,
     InsufficientFundsError,
+    JournalError,
     MalformedRecordError,
+    NoStatementError,
     NothingToClaimError,
     SettlementError,
+    StatementTooLongError,
     VoucherNeededError,
     WrongContractError,
 )
 from billing.grant import Grant, verify_grant
 from billing.lease_request import verify_lease_request
 from billing.payment import CloseOrder, parse_close_order
+from billing.statement import Party, Statement
+from billing.statement_lines import encode_statement
 from billing.ton.channel_office import ChannelPolicy
+from billing.ton.statement_request import verify_statement_request
 from cluster.errors import (
     ClusterError,
     LeaseRequestError,
@@ -50,11 +58,12 @@ from cluster.errors import (
     UnknownModelError,
 )
 from cluster.fleet import FleetSnapshot, HostRecord
-from cluster.lease import candidates_of, plan_lease
+from cluster.lease import candidates_of, check_fresh, plan_lease
 from cluster.model import ModelOffer
 from cluster.ticket import make_ticket
 
 BODY_SIZE_MAX = 16 << 10
+BLOCK_SIZE = 64 << 10  # bytes of a statement sent at once
 RETRY_AFTER_S = 2
 
 
@@ -88,6 +97,15 @@ class LeaseDesk(Protocol):
         """What a payee (33 bytes) may claim, and the proof; BillingError or TroubleError when there is none now."""
         ...
 
+    @property
+    def network_id(self) -> int:
+        """The chain's global id: a payee's address follows from its key and this."""
+        ...
+
+    async def statement(self, party: Party, *, start: int, end: int) -> Statement:
+        """The party's statement; raises StatementError, JournalError or TroubleError when there is none now."""
+        ...
+
     async def payment_terms(self) -> dict[str, Any]:
         """What `GET /v1/payment` answers."""
         ...
@@ -115,6 +133,9 @@ _REFUSALS: tuple[tuple[type[Exception], _Refusal], ...] = (  # the first that fi
     (ChannelError, _Refusal(status=402, kind="insufficient_quota", code="voucher_refused")),
     (WrongContractError, _Refusal(status=402, kind="insufficient_quota", code="voucher_refused")),
     (NothingToClaimError, _Refusal(status=404, kind="invalid_request_error", code="nothing_to_claim")),
+    (NoStatementError, _Refusal(status=404, kind="invalid_request_error", code="nothing_booked")),
+    (StatementTooLongError, _Refusal(status=413, kind="invalid_request_error", code="statement_too_long")),
+    (JournalError, _Refusal(status=503, kind="service_unavailable", code="try_again")),
     (SettlementError, _Refusal(status=409, kind="invalid_request_error", code="claim_refused")),
     (NoEligibleHostError, _Refusal(status=503, kind="service_unavailable", code="no_eligible_host")),
     (BillingError, _Refusal(status=409, kind="invalid_request_error", code="lease_refused")),
@@ -148,6 +169,13 @@ def build_app(desk: LeaseDesk, *, clock: Callable[[], datetime] = lambda: dateti
                 "operator_signature": agreed.operator_signature.hex(),
             }
         )
+
+    @app.post("/v1/statements")
+    async def make_statement(request: Request) -> Response:
+        wanted = verify_statement_request(await _read_object(request), operator=desk.fleet.operator)
+        check_fresh(wanted.issued_at, now=clock())
+        statement = await desk.statement(wanted.party(desk.network_id), start=wanted.start, end=wanted.end)
+        return StreamingResponse(_blocks(encode_statement(statement)), media_type="application/jsonl")
 
     @app.get("/v1/models")
     async def list_models() -> JSONResponse:
@@ -272,6 +300,18 @@ def _candidate(host: HostRecord, grant: Grant, coefficients: Mapping[bytes, int]
         "gpus": [gpu.model for gpu in host.capability.gpus],
         "coefficient": coefficients[host.host_id],
     }
+
+
+async def _blocks(lines: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """Gather lines into blocks worth sending, and let others in between."""
+    block = bytearray()
+    for line in lines:
+        block += line
+        if len(block) >= BLOCK_SIZE:
+            yield bytes(block)
+            block.clear()
+            await asyncio.sleep(0)
+    yield bytes(block)
 
 
 async def _read_object(request: Request) -> Mapping[str, object]:

@@ -34,6 +34,10 @@ BillingError                        asked, and the answer is no; asking again ch
 │   ├── JournalPlaceError           where the books are to be kept is not usable as it was named
 │   └── CorruptJournalError         the stored chain of checksums does not hold
 ├── StatementError
+│   ├── StatementMismatchError      what was fetched is not what was asked for, or its sums and receipts do not hold
+│   ├── StatementRefusedError       the operator's gateway gives none
+│   ├── StatementTooLongError       one answer cannot carry it: ask for a shorter period
+│   ├── NoStatementError            the books know nothing of this party
 │   ├── PriceFileError              the file of prices is not one, or does not say what is asked
 │   └── MissingPriceError           the file has no price for a day with a movement
 ├── SettlementError
@@ -149,7 +153,15 @@ from billing.errors.settlement import (
     StaleClaimError,
     WrongBatchStateError,
 )
-from billing.errors.statement import MissingPriceError, PriceFileError, StatementError
+from billing.errors.statement import (
+    MissingPriceError,
+    NoStatementError,
+    PriceFileError,
+    StatementError,
+    StatementMismatchError,
+    StatementRefusedError,
+    StatementTooLongError,
+)
 from billing.errors.transfer import (
     BadAddressError,
     BadAmountError,
@@ -199,6 +211,7 @@ __all__ = [
     "MessageRejectedError",
     "MissingEntitlementsError",
     "MissingPriceError",
+    "NoStatementError",
     "NothingToClaimError",
     "OverbilledError",
     "OverdraftError",
@@ -219,6 +232,9 @@ __all__ = [
     "StaleClaimError",
     "StaleDepositError",
     "StatementError",
+    "StatementMismatchError",
+    "StatementRefusedError",
+    "StatementTooLongError",
     "TransferError",
     "TransferSkippedError",
     "UnbalancedEntryError",

@@ -143,12 +143,13 @@ class RegistryState:
         return next(found, NOT_ANCHORED)
 
 
-def choose_operator(operators: Mapping[int, Operator], wanted: str) -> Operator:
+def choose_operator(operators: Mapping[int, Operator], wanted: str, *, also_closed: bool = False) -> Operator:
     """The operator that takes leases and is meant: by its id, by its public key in hex, or as the only active one.
 
     Args:
         operators: those of the registry.
         wanted: an id or a key; empty for the only active one.
+        also_closed: one that is named may be closing or suspended: it owes statements and money all the same.
 
     Raises:
         UnknownOperatorError: none or several are meant, or the one that is meant takes no leases.
@@ -163,7 +164,7 @@ def choose_operator(operators: Mapping[int, Operator], wanted: str) -> Operator:
     found = [each for each in operators.values() if wanted.lower() in (str(each.id), each.terms.public_key.hex())]
     if len(found) != 1:
         raise UnknownOperatorError(f"{len(found) or 'no'} operators have the id or key {wanted!r}", known)
-    if found[0] not in active:
+    if found[0] not in active and not also_closed:
         raise UnknownOperatorError(f"operator {wanted} is {found[0].terms.status.name.lower()}: use another", known)
     return found[0]
 

@@ -15,6 +15,7 @@ from billing.claim_proof import ClaimProof
 from billing.errors import BillingError, ChainError, JournalBusyError, JournalLostError
 from billing.grant import Grant
 from billing.payment import CloseOrder
+from billing.statement import Party
 from billing.ton.channel_watch import WatchReport
 from billing.ton.client import ChainClient
 from billing.ton.settler import Settler, TickReport
@@ -108,6 +109,10 @@ class BillingActor:
     async def statement(self) -> Statement:
         """The books now."""
         return self._cashier.statement()
+
+    async def knows(self, party: Party) -> bool:
+        """Whether anything was ever booked for a client or a payee."""
+        return self._cashier.knows(party)
 
     async def claim(self, payee: bytes) -> ClaimProof:
         """What a payee (33 bytes) may claim from the vault, and its proof, as of the last look at the chain."""

@@ -7,6 +7,8 @@ from billing.grant import sign_grant, verify_grant
 from billing.lease_request import LeaseRequest, lease_request_bytes, sign_lease_request
 from billing.money import Nanotons
 from billing.receipt import RECEIPT_SIZE, Receipt, encode_receipt, sign_receipt, sign_receipts, verify_receipt
+from billing.statement import Role
+from billing.ton.statement_request import StatementRequest, statement_request_bytes
 from tests.billing.support import ACCOUNT, HOST_KEY, NOW, OPERATOR, THOUGHTFUL, key, make_grant, make_receipt, public
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol" / "receipt.md"
@@ -56,3 +58,10 @@ def test_the_lease_request_of_the_page_is_the_lease_request_of_the_code() -> Non
     )
     assert lease_request_bytes(request) == vector("lease-request")
     assert sign_lease_request(request, key(3))["signature"] == vector("lease-request-signature").hex()
+
+
+def test_the_statement_request_of_the_page_is_the_one_of_the_code() -> None:
+    request = StatementRequest(
+        operator=public(1), role=Role.CLIENT, key=ACCOUNT, start=NOW, end=NOW + 86_400, issued_at=NOW + 86_400
+    )
+    assert statement_request_bytes(request) == vector("statement-request")

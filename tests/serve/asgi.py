@@ -1,5 +1,6 @@
 """One request to an ASGI app in this process."""
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ class Web:
         sent: list[dict] = []
 
         async def receive() -> dict:
+            if not parts:  # a caller that waits for the answer sends nothing
+                await asyncio.Event().wait()
             return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
 
         async def send(message: dict) -> None:
