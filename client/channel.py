@@ -39,6 +39,7 @@ from client.config import ChannelSettings
 from client.errors import BillRefusedError, ChannelUnusableError, LeaseRefusedError
 from client.lease import LEASE_AGE_MAX_S
 from client.receipts import ReceiptStore
+from client.top_up import TopUps
 from client.vouchers import Account, VoucherStore
 from client.wallet import Wallet
 
@@ -62,12 +63,17 @@ class ChannelPayer:
         receipts: ReceiptStore,
         *,
         clock: Callable[[], datetime],
+        top_ups: TopUps | None = None,
     ) -> None:
+        """`top_ups` keeps the deposit up, where the settings say so."""
+        self._top_ups = top_ups
+        self._topping: asyncio.Task[None] | None = None
         self._settings, self._wallet, self._chain = settings, wallet, chain
         self._vouchers, self._receipts, self._clock = vouchers, receipts, clock
         self._ton_wallet = TonWallet(public_key=wallet.account, network_id=chain.config.network_id)
         self._state: ChannelState | None = None
         self._read_at = datetime.min
+        self._keeping_up = asyncio.Lock()  # two looks at once would both find too little
         self._signing = asyncio.Lock()  # a lower voucher must not arrive after a higher one
 
     def terms(self, operator: Operator) -> ChannelTerms:
@@ -137,6 +143,32 @@ class ChannelPayer:
             self.terms(operator).channel, spent=self._receipts.spent, now=int(self._clock().timestamp())
         )
 
+    async def stop(self) -> None:
+        """Wait for nothing any more; a top-up under way is on disk, and seen through at the next start."""
+        if self._topping is not None:
+            self._topping.cancel()
+            await asyncio.gather(self._topping, return_exceptions=True)
+
+    async def keep_up(self, operator: Operator, promised: int) -> None:
+        """Top the channel up if too little is left beyond `promised`; trouble is logged, and tried again at a lease."""
+        if self._top_ups is None:
+            return
+        terms = self.terms(operator)
+        async with self._keeping_up:
+            try:
+                state = await self._top_ups.keep_up(terms, promised)
+            except (BillingError, ChainError, TimeoutError) as error:
+                _log.warning("the payment channel is not topped up: %s: %s", type(error).__name__, error)
+                return
+        if state is not None:
+            self._keep(state)
+
+    def _keep_up_meanwhile(self, operator: Operator) -> None:
+        """Look whether a top-up is due, without letting the lease wait for it."""
+        if self._top_ups is not None and (self._topping is None or self._topping.done()):
+            promised = max(self.account(operator).promised, self.account(operator).owed)
+            self._topping = asyncio.create_task(self.keep_up(operator, promised))
+
     async def pay(self, operator: Operator, request: LeaseRequest, send: Send) -> object:
         """Send a lease request with the voucher that covers it; once more if the operator justly asks for more.
 
@@ -145,6 +177,12 @@ class ChannelPayer:
             BillRefusedError: the operator asks for more than receipts, leases and advance justify; it was not signed.
             GatewayError: as `send`.
         """
+        try:
+            return await self._pay(operator, request, send)
+        finally:
+            self._keep_up_meanwhile(operator)
+
+    async def _pay(self, operator: Operator, request: LeaseRequest, send: Send) -> object:
         async with self._signing:
             account = self.account(operator)
             if account.leases >= self._settings.leases_max:
@@ -235,6 +273,9 @@ class ChannelPayer:
         fresh = state is not None and state.terms == terms and self._clock() - self._read_at < STATE_AGE_MAX
         if state is None or not fresh or safe_deposit(state).covered < total:
             state = await self._read(terms, where)
+        if safe_deposit(state).covered < total and self._top_ups is not None:
+            await self.keep_up(operator, total)
+            state = self._usable(where)
         covered = safe_deposit(state).covered
         if total > covered:
             raise ChannelUnusableError(

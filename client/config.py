@@ -11,7 +11,8 @@
     operator: "7"                          # optional: id or public key of one of several operators
     transparency: {log: https://log.example.org, key: <log key>}   # optional, see attestation/transparency/settings.py
     payment: channel                       # or treasury, the default: deposits lie in the operator's wallet
-    channel: {deposit: 2000000000}         # with `payment: channel`, see ChannelSettings
+    channel: {deposit: 2000000000, top_up_below: 300, top_up_daily_max: 2000000000}   # with `payment: channel`: what
+                                           # it is opened with, and how far it is filled up; see ChannelSettings
 
 Relative paths are relative to the file. All amounts are nanotons.
 """
@@ -39,6 +40,8 @@ BODY_LIMIT = (1 << 20) - (16 << 10)  # sealed to three hosts it still fits into 
 DEFAULT_BUDGET = Nanotons(100_000_000)
 DEFAULT_PRICE_CAP = Nanotons(10_000_000)
 PAYMENTS = ("treasury", "channel")
+TOP_UP_MIN = 50_000_000  # nanotons; a top-up costs 0.00347 TON (docs/COSTS.md): of less, that is too large a share
+SHARE_MAX = 900  # thousandths: closer to the whole deposit, each lease would be a top-up
 _ZERO = Nanotons(0)
 _LITE_SERVER = {"host": str, "port": int, "public_key": str, "network_id": int}
 _LITE_SERVER_TRUST = {"init_block": str, "trust_level": int}
@@ -67,11 +70,24 @@ class ChannelSettings:
     nonce: int = 0  # another one for another channel with the same operator
     advance: Nanotons = DEFAULT_BUDGET  # signed at most beyond receipts and leases under way
     leases_max: int = 8  # leases under way; each is paid ahead with its budget
+    top_up_below: int = 0  # thousandths of `deposit`; when less is left, it is filled up again. 0: never
+    top_up_daily_max: Nanotons = _ZERO  # put in at most within 24 hours, besides the deposit
 
     def __post_init__(self) -> None:
         check_nanotons(self.deposit, "channel.deposit")
         check_nanotons(self.advance, "channel.advance")
+        check_nanotons(self.top_up_daily_max, "channel.top_up_daily_max")
         check_uint("channel.nonce", self.nonce, 64)
+        if type(self.top_up_below) is not int or not 0 <= self.top_up_below <= SHARE_MAX:
+            raise ValueError(f"channel.top_up_below must be 0 to {SHARE_MAX} thousandths, got {self.top_up_below!r}")
+        if bool(self.top_up_below) != bool(self.top_up_daily_max):
+            raise ValueError("channel.top_up_below and channel.top_up_daily_max need each other")
+        least = min(self.deposit * (1000 - self.top_up_below) // 1000, self.top_up_daily_max)
+        if self.top_up_below and least < TOP_UP_MIN:
+            raise ValueError(
+                f"a top-up would be of {least} nanoton, and {TOP_UP_MIN} is the least: raise channel.deposit and "
+                "channel.top_up_daily_max, or lower channel.top_up_below"
+            )
         if type(self.leases_max) is not int or self.leases_max < 1:
             raise ValueError(f"channel.leases_max must be a whole number above 0, got {self.leases_max!r}")
         if type(self.delay_s) is not int or not DELAY_MIN_S <= self.delay_s <= DELAY_MAX_S:

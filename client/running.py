@@ -27,12 +27,14 @@ from client.lease_manager import LeaseManager, LeaseTerms
 from client.receipts import ReceiptStore
 from client.registry import ChainRegistry, Registry, RegistrySource
 from client.sidecar import Sidecar, SidecarOptions
+from client.top_up import TopUps
+from client.top_up_store import TopUpStore
 from client.transport import Transport
 from client.verify import Verifier, load_policy
 from client.vouchers import VoucherStore
 from client.wallet import Wallet
 
-RECEIPTS, VOUCHERS = "receipts.sqlite", "vouchers.sqlite"  # in the state folder
+RECEIPTS, VOUCHERS, TOP_UPS = "receipts.sqlite", "vouchers.sqlite", "top_ups.sqlite"  # in the state folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,10 +122,22 @@ async def open_parts(
                 raise RuntimeError("a payment channel needs the chain")
             vouchers = VoucherStore(config.state / VOUCHERS)
             stack.callback(vouchers.close)
-            payer = ChannelPayer(config.channel, wallet, chain, vouchers, receipts, clock=clock)
+            top_ups = TopUpStore(config.state / TOP_UPS)
+            stack.callback(top_ups.close)
+            payer = ChannelPayer(
+                config.channel,
+                wallet,
+                chain,
+                vouchers,
+                receipts,
+                clock=clock,
+                top_ups=TopUps(config.channel, wallet, chain, top_ups, clock=clock),
+            )
+            stack.push_async_callback(payer.stop)
             operator = registry.view().operator()
             gateway = config.gateway or operator.terms.endpoints[0]
             await payer.start(operator, lambda: transport.payment_terms(gateway))
+            await payer.keep_up(operator, payer.account(operator).promised)
         yield ClientParts(
             config=config,
             wallet=wallet,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from pytoniq_core import Address
 
 from billing.errors import (
     BadRequestFileError,
@@ -24,10 +27,11 @@ from billing.ton.transaction import Transaction
 from billing.ton.transfer_request import TransferRequest
 from billing.ton.wallet import Transfer, Wallet
 
-__all__ = ["PlannedTransfer", "plan_transfer", "send_request"]
+__all__ = ["PlannedTransfer", "plan_transfer", "send_request", "wait_delivered"]
 
 SETTLE_S = 60  # after its end, until a block that executed a message would have been seen
 SEND_TIMEOUT_S = 60.0  # for the wallet to take a message; blocks come every few seconds
+POLL_S = 0.1
 HISTORY_MAX = 256  # transactions in which a message is looked for; a wallet that made more since is not asked again
 
 
@@ -112,6 +116,30 @@ async def send_request(chain: ChainClient, request: TransferRequest) -> Transact
         return await _find(chain, taken, request)
     except (ChainError, ProofRejectedError, TimeoutError) as error:
         raise SendOutcomeUnknownError(request.message_hash.hex(), str(error) or type(error).__name__) from error
+
+
+async def wait_delivered(
+    chain: ChainClient, receiver: Address, sent: Transaction, *, timeout_s: float = SEND_TIMEOUT_S
+) -> None:
+    """Return once the receiver's history shows the first message that a wallet's transaction made.
+
+    Raises:
+        ChainError: the chain could not be asked.
+        TimeoutError: it was not seen in time; ask again.
+    """
+    wanted, looked = sent.outgoing[0].hash, 0
+    async with asyncio.timeout(timeout_s):
+        while True:
+            state = await chain.account(receiver)
+            if state.last_lt > max(looked, sent.lt):
+                async with contextlib.aclosing(chain.history(state)) as history:
+                    async for transaction in history:
+                        if transaction.incoming is not None and transaction.incoming.hash == wanted:
+                            return
+                        if transaction.lt <= sent.lt:
+                            break
+                looked = state.last_lt
+            await asyncio.sleep(POLL_S)
 
 
 def _check_sendable(request: TransferRequest, state: AccountState) -> None:

@@ -200,6 +200,18 @@ async def test_a_deposit_that_is_used_up_is_to_be_topped_up_and_then_pays_again(
         await ask(paid)
 
 
+async def test_a_sidecar_that_may_top_up_goes_on_by_itself(start: Start) -> None:
+    deposit = Nanotons(BUDGET + SAFETY_MARGIN)
+    async with start(channel=ChannelSettings(deposit=deposit, top_up_below=400, top_up_daily_max=DEPOSIT)) as paid:
+        leases = paid.network.sidecar._client._leases
+        for _ in range(3):
+            await leases.current("echo", instead_of=leases._leases.get("echo"))
+        await payer(paid)._topping
+        state = await read_channel(paid.chain, paid.terms)
+        assert state.payable >= 3 * BUDGET
+        assert promised(paid) == [BUDGET, 2 * BUDGET, 3 * BUDGET]
+
+
 async def test_a_client_without_channel_or_deposit_does_not_start(start: Start) -> None:
     with pytest.raises(ChannelUnusableError, match=r"is not open: set channel\.deposit"):
         async with start(channel=ChannelSettings()):
