@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from billing.claim_proof import PROOF_BYTES_MAX, ClaimProof
+from chrysalis.key_access import PasswordFile, open_signing_key
+from chrysalis.money import Key, progress
 
 if TYPE_CHECKING:
     from billing.ton.client import ChainConfig
@@ -39,7 +41,8 @@ def fetch(
 ) -> None:
     """Fetch and check the proof of what you may claim now, and keep it."""
     with _exit_codes():
-        proof = ClaimProof.parse(asyncio.run(_fetch(gateway, payee)))
+        with progress(f"asking {gateway}"):
+            proof = ClaimProof.parse(asyncio.run(_fetch(gateway, payee)))
         _check_payee(proof, payee)
         draft = out.with_name(out.name + ".draft")
         draft.write_text(proof.to_json() + "\n")
@@ -59,7 +62,8 @@ def check(path: Proof, chain: Chain, as_json: AsJson = False) -> None:
 
     with _exit_codes():
         proof = _read(path)
-        asyncio.run(look())
+        with progress("asking the chain"):
+            asyncio.run(look())
     _say(proof, as_json, outcome="good")
 
 
@@ -67,22 +71,25 @@ def check(path: Proof, chain: Chain, as_json: AsJson = False) -> None:
 def send(
     path: Proof,
     chain: Chain,
-    key: Annotated[Path, typer.Option("--key", help="Ed25519 seed of your wallet in hex, mode 0600.")],
+    key: Key,
+    password_file: PasswordFile = None,
+    *,
     timeout_s: Annotated[float, typer.Option(help="How long to wait for the vault's payment.", min=1)] = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Claim with your own wallet; 0.02 TON are attached, what the gas leaves of it comes back."""
     from billing.ton.claims import send_claim
     from billing.ton.client import ChainClient
-    from cluster.config import read_signing_key
 
     async def claim() -> int:
-        async with await ChainClient.connect(_chain_config(chain)) as client:
-            return await send_claim(client, proof, read_signing_key(key), now=datetime.now(UTC), timeout_s=timeout_s)
+        async with await ChainClient.connect(config) as client:
+            return await send_claim(client, proof, private, now=datetime.now(UTC), timeout_s=timeout_s)
 
     with _exit_codes():
-        proof = _read(path)
-        paid = asyncio.run(claim())
+        proof, config = _read(path), _chain_config(chain)
+        private = open_signing_key(key, password_file, network_id=config.network_id)
+        with progress("waiting until the vault has paid"):
+            paid = asyncio.run(claim())
     _say(proof, as_json, outcome="paid", paid=paid)
 
 

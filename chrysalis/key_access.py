@@ -10,8 +10,9 @@ import typer
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from billing.keys import SealedKey
+    from billing.keys import KeyKind, SealedKey
 
+Unencrypted = Annotated[bool, typer.Option("--unencrypted", help="No password; test networks only will take it.")]
 PasswordFile = Annotated[
     Path | None, typer.Option("--password-file", help="File with the password (else it is asked); /dev/fd/N will do.")
 ]
@@ -35,8 +36,13 @@ def read_public_key(path: Path) -> bytes:
     return found.public_key
 
 
-def open_signing_key(path: Path, password_file: Path | None, *, network_id: int) -> "Ed25519PrivateKey":
+def open_signing_key(path: Path, password_file: Path | None, *, network_id: int | None) -> "Ed25519PrivateKey":
     """The signing key in a file; asks for its password if no file names it.
+
+    Args:
+        path: the key file.
+        password_file: where its password stands, if it is not typed.
+        network_id: of the network that the key moves money on; None if it moves none, then a plain one is warned of.
 
     Raises:
         KeyFileError: it cannot be had; or it is not encrypted, and the network is not one for tests.
@@ -52,7 +58,7 @@ def open_signing_key(path: Path, password_file: Path | None, *, network_id: int)
     found = read_key_file(path)
     if isinstance(found, SealedKey):
         return Ed25519PrivateKey.from_private_bytes(open_sealed(found, path, password_file))
-    if network_id not in {DEVNET, TESTNET}:
+    if network_id not in {None, DEVNET, TESTNET}:
         raise PlainKeyRefusedError(str(path))
     typer.echo(f"warning: {path} is not encrypted", err=True)
     return Ed25519PrivateKey.from_private_bytes(found)
@@ -69,6 +75,24 @@ def open_sealed(key: "SealedKey", path: Path, password_file: Path | None) -> byt
     if not sys.stdin.isatty():
         raise PasswordNeededError(str(path))
     return open_key(key, normalise_password(getpass.getpass(f"Password of {path}: ").encode()))
+
+
+def store_new_key(file: Path, value: bytes, kind: "KeyKind", password_file: Path | None, *, unencrypted: bool) -> None:
+    """Store 32 secret bytes in a new key file, sealed by a password unless `unencrypted`.
+
+    Raises:
+        KeyFileError: something is there already, it cannot be written, or there is no password.
+    """
+    from billing.key_files import create_key_file
+    from billing.keys import seal_key
+
+    if unencrypted and password_file is not None:
+        raise typer.BadParameter("--unencrypted and --password-file exclude each other")
+    if unencrypted:
+        typer.echo(f"warning: {file} is not encrypted; it is for tests, and refused on other networks", err=True)
+        create_key_file(file, value.hex().encode() + b"\n")
+    else:
+        create_key_file(file, seal_key(value, new_password(file, password_file), kind=kind).encode())
 
 
 def new_password(path: Path, password_file: Path | None) -> bytes:

@@ -4,6 +4,7 @@ Exit code 0: done, or everything held; 1: refused; 2: could not tell.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,13 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chrysalis.key_access import PasswordFile, Unencrypted, open_signing_key, store_new_key
+
 if TYPE_CHECKING:
     from attestation.transparency.checkpoint import LogTrust
 
 app = typer.Typer(help="The transparency log of allowed and denied values.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the log; any file server that serves it serves the log.")]
-Key = Annotated[Path, typer.Option("--key", help="Ed25519 seed in hex, mode 0600.")]
+Key = Annotated[Path, typer.Option("--key", help="Key file of the log, see docs/KEYS.md.")]
 LogKey = Annotated[str, typer.Option("--log-key", help="Public key of the log, as `log init` prints it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -30,15 +33,19 @@ def init(
     folder: Folder,
     key: Key,
     origin: Annotated[str, typer.Option(help="Name of the log, for example example.org/log.")],
+    password_file: PasswordFile = None,
+    *,
+    unencrypted: Unencrypted = False,
     as_json: AsJson = False,
 ) -> None:
     """Begin an empty log; makes the key if there is none. Prints the public key that readers pin."""
     from attestation.transparency.store import LogStore
-    from chrysalis.local.settings import make_key
-    from cluster.config import read_signing_key
+    from billing.keys import KeyKind
 
     with _exit_codes():
-        private = read_signing_key(key) if key.exists() else make_key(key)
+        if not key.exists():
+            store_new_key(key, os.urandom(32), KeyKind.ED25519, password_file, unencrypted=unencrypted)
+        private = open_signing_key(key, password_file, network_id=None)
         with LogStore.create(folder, private, origin=origin, now=_now()) as store:
             _say({"log_key": store.key.encode(), "size": 0}, as_json)
 
@@ -48,27 +55,27 @@ def append(
     folder: Folder,
     key: Key,
     entries: Annotated[Path, typer.Option(help="YAML list of entries, see attestation/transparency/entries_file.py.")],
+    password_file: PasswordFile = None,
+    *,
     as_json: AsJson = False,
 ) -> None:
     """Append entries and sign the log with them."""
     from attestation.transparency.entries_file import parse_entries_file
     from attestation.transparency.store import LogStore
-    from cluster.config import read_signing_key
 
     with _exit_codes():
         new = parse_entries_file(entries.read_text(encoding="utf-8"), now=_now())
-        with LogStore.open(folder, read_signing_key(key)) as store:
+        with LogStore.open(folder, open_signing_key(key, password_file, network_id=None)) as store:
             checkpoint = store.append(new, now=_now())
     _say({"size": checkpoint.size, "root": checkpoint.root.hex()}, as_json)
 
 
 @app.command()
-def checkpoint(folder: Folder, key: Key, as_json: AsJson = False) -> None:
+def checkpoint(folder: Folder, key: Key, password_file: PasswordFile = None, *, as_json: AsJson = False) -> None:
     """Sign the log as it is, now. Run it daily: readers refuse a checkpoint that is too old."""
     from attestation.transparency.store import LogStore
-    from cluster.config import read_signing_key
 
-    with _exit_codes(), LogStore.open(folder, read_signing_key(key)) as store:
+    with _exit_codes(), LogStore.open(folder, open_signing_key(key, password_file, network_id=None)) as store:
         renewed = store.renew(now=_now())
     _say({"size": renewed.size, "root": renewed.root.hex()}, as_json)
 
@@ -154,6 +161,7 @@ def _verify_log(log: str, policy: Path | None, trust: "LogTrust", state: Path | 
 @contextmanager
 def _exit_codes() -> Iterator[None]:
     from attestation.errors import AttestationError, EndorsementFetchError, LogStoreError, PolicyError
+    from billing.errors import KeyFileError
     from cluster.errors import ConfigError
 
     try:
@@ -161,7 +169,7 @@ def _exit_codes() -> Iterator[None]:
     except AttestationError as error:
         typer.echo(f"refused: {type(error).__name__}: {error}", err=True)
         raise typer.Exit(REFUSED) from error
-    except (LogStoreError, EndorsementFetchError, PolicyError, ConfigError, OSError, ValueError) as error:
+    except (LogStoreError, EndorsementFetchError, PolicyError, ConfigError, KeyFileError, OSError, ValueError) as error:
         typer.echo(f"could not tell: {type(error).__name__}: {error}", err=True)
         raise typer.Exit(UNKNOWN) from error
 

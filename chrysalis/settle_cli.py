@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from chrysalis.key_access import PasswordFile, open_signing_key
+from chrysalis.money import progress
+
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from billing.books import Books
     from billing.ton.client import ChainClient
     from billing.ton.sender import Sender
@@ -40,7 +45,7 @@ def address(config: Config, as_json: AsJson = False) -> None:
 @app.command()
 def status(config: Config, as_json: AsJson = False) -> None:
     """Print the treasury's float, who is owed what, and the batches under way. Changes nothing."""
-    with _exit_codes():
+    with _exit_codes(), progress("reading books and chain"):
         document = asyncio.run(_status(_load(config)))
     _say(document, as_json)
 
@@ -53,7 +58,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Finish open batches, pay who is due, and wait until the chain confirmed it."""
-    with _exit_codes():
+    with _exit_codes(), progress("paying who is due, until the chain confirmed it"):
         document = asyncio.run(_run(_load(config), force, timeout_s))
     _say(document, as_json)
 
@@ -62,12 +67,16 @@ def run(
 def withdraw(
     config: Config,
     amount: Annotated[int, typer.Argument(help="Nanotons; at most what `settle status` calls movable.", min=1)],
-    owner_key: Annotated[Path, typer.Option(help="Seed of the owner's wallet, hex, mode 0600. Keep it elsewhere.")],
+    owner_key: Annotated[Path, typer.Option(help="Key file of the owner's wallet, docs/KEYS.md. Keep it elsewhere.")],
+    password_file: PasswordFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Move money of the operator's own from the vault to its cold owner."""
     with _exit_codes():
-        document = asyncio.run(_withdraw(_load(config), amount, owner_key))
+        settings = _load(config)
+        key = open_signing_key(owner_key, password_file, network_id=settings.chain.network_id)
+        with progress("waiting until the vault has paid its owner"):
+            document = asyncio.run(_withdraw(settings, amount, key))
     _say(document, as_json)
 
 
@@ -112,15 +121,13 @@ async def _run(settings: "NetworkConfig", force: bool, timeout_s: float) -> dict
         }
 
 
-async def _withdraw(settings: "NetworkConfig", amount: int, owner_key: Path) -> dict[str, Any]:
+async def _withdraw(settings: "NetworkConfig", amount: int, key: "Ed25519PrivateKey") -> dict[str, Any]:
     from billing.entries import OPERATOR_CAPITAL
     from billing.errors import InsufficientFundsError
     from billing.money import Nanotons
     from billing.ton.vault import CLAIM_VALUE, read_vault, withdraw_body
     from billing.ton.wallet import Transfer, Wallet, pay
-    from cluster.config import read_signing_key
 
-    key = read_signing_key(owner_key)
     owner = Wallet(public_key=key.public_key().public_bytes_raw(), network_id=settings.chain.network_id)
     async with _open(settings) as (chain, books, settler, treasury):
         vault = await read_vault(chain, treasury.address)

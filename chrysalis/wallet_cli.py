@@ -5,12 +5,12 @@ Exit codes: chrysalis/money.py. Formats: docs/KEYS.md.
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from chrysalis import transfer_cli
-from chrysalis.key_access import PasswordFile, new_password, open_sealed
+from chrysalis.key_access import PasswordFile, Unencrypted, new_password, open_sealed, store_new_key
 from chrysalis.money import (
     AsJson,
     Yes,
@@ -20,14 +20,10 @@ from chrysalis.money import (
 )
 from chrysalis.network_file import NetworkFile
 
-if TYPE_CHECKING:
-    from billing.keys import KeyKind
-
 app = typer.Typer(help="Key files and TON wallets.", no_args_is_help=True)
 transfer_cli.register(app)
 
 KeyFile = Annotated[Path, typer.Argument(help="The key file.")]
-Unencrypted = Annotated[bool, typer.Option("--unencrypted", help="No password; test networks only will take it.")]
 NewPasswordFile = Annotated[Path | None, typer.Option(help="File with the new password (else it is asked).")]
 SomeNetwork = Annotated[
     Path | None, typer.Option("--network", help="YAML file; then the wallet's address is shown too.")
@@ -50,7 +46,8 @@ def new(
     from billing.keys import KeyKind
 
     with exit_codes():
-        _store(file, os.urandom(32), KeyKind.SECRET if secret else KeyKind.ED25519, password_file, unencrypted)
+        kind = KeyKind.SECRET if secret else KeyKind.ED25519
+        store_new_key(file, os.urandom(32), kind, password_file, unencrypted=unencrypted)
         say(_key_fields(file, network), as_json)
 
 
@@ -69,7 +66,7 @@ def import_(
     from billing.keys import KeyKind
 
     with exit_codes():
-        _store(file, read_seed(source), KeyKind.ED25519, password_file, unencrypted)
+        store_new_key(file, read_seed(source), KeyKind.ED25519, password_file, unencrypted=unencrypted)
         say(_key_fields(file, network), as_json)
 
 
@@ -131,19 +128,6 @@ def rotate_password(
         replace_key_file(file, seal_key(value, password, kind=kind).encode(), check=opens)
         typer.echo(f"{file}: sealed anew; copies made before open with the old password still", err=True)
         say(_key_fields(file, None), as_json)
-
-
-def _store(file: Path, value: bytes, kind: "KeyKind", password_file: Path | None, unencrypted: bool) -> None:
-    from billing.key_files import create_key_file
-    from billing.keys import seal_key
-
-    if unencrypted and password_file is not None:
-        raise typer.BadParameter("--unencrypted and --password-file exclude each other")
-    if unencrypted:
-        typer.echo(f"warning: {file} is not encrypted; it is for tests, and refused on other networks", err=True)
-        create_key_file(file, value.hex().encode() + b"\n")
-    else:
-        create_key_file(file, seal_key(value, new_password(file, password_file), kind=kind).encode())
 
 
 def _key_fields(file: Path, network: Path | None) -> dict[str, object]:

@@ -14,12 +14,18 @@ from attestation.transparency.logged import LoggedValues
 from attestation.verdict import Check
 from attestation.verify import verify
 from billing.ton.registry import RegistryState
+from billing.ton.registry_entries import OperatorStatus
 from cluster.capability import Capability
 from cluster.errors import AdmissionRefusedError
 from cluster.host_state import Admitted, Refused
 from cluster.model import ModelOffer
 
 PROVE_TAG = b"chrysalis/1 prove"
+_CLOSED = {
+    OperatorStatus.ACTIVE: "",
+    OperatorStatus.CLOSING: "the registry says that it is closing",
+    OperatorStatus.SUSPENDED: "governance has suspended it",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +38,7 @@ class NetworkTerms:
     operator: bytes  # Ed25519 public key that signs grants, 32 bytes
     fee_permille: int  # the operator's share of each receipt
     log: LoggedValues | None = None  # what the transparency log says, where one is configured
+    closed: str = ""  # why the operator may take no new leases; empty while it is active
 
     @classmethod
     def from_registry(cls, state: RegistryState, log: LoggedValues | None = None, *, operator: bytes) -> "NetworkTerms":
@@ -59,7 +66,12 @@ class NetworkTerms:
             operator=own.terms.public_key,
             fee_permille=own.terms.fee_permille,
             log=log,
+            closed=_CLOSED[own.terms.status],
         )
+
+    def without_operator(self) -> "NetworkTerms":
+        """These terms, after the registry dropped the operator's entry."""
+        return replace(self, closed="the registry names it no more")
 
     def restrict(self, policy: AppraisalPolicy) -> AppraisalPolicy:
         """The operator's policy with the reference values, denials and floors of these terms."""

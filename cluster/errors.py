@@ -6,6 +6,7 @@ ClusterError
 │   ├── AdmissionRefusedError   this host's evidence or answers do not hold
 │   ├── SoleSurvivorError       the last host of a model may not be drained yet
 │   ├── NoEligibleHostError     no host fits; carries which rule each host lost
+│   ├── OperatorClosedError     governance lets this operator take no new leases
 │   ├── QueueFullError          as many jobs wait as are allowed
 │   ├── QueueTimeoutError       a job waited for as long as it wanted to
 │   ├── JobCancelledError       somebody took the job back while it waited
@@ -56,6 +57,19 @@ class SoleSurvivorError(RefusedError):
     def __str__(self) -> str:
         names = ", ".join(root[:16] for root in self.models)
         return f"no other host serves {names}: place it elsewhere first, or force the maintenance of {self.host}"
+
+
+class OperatorClosedError(RefusedError):
+    """The registry contract says that this operator takes no new leases."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return (
+            f"this operator takes no new leases: {self.why}; leases that run, run out; take one from another operator"
+        )
 
 
 class NoEligibleHostError(RefusedError):

@@ -125,6 +125,7 @@ class FleetSnapshot:
     models: tuple[ModelOffer, ...]
     preferred: frozenset[bytes] = frozenset()  # of several roots of one name, those that leases are for
     operator: bytes = b""  # the operator's Ed25519 public key, 32 bytes, from the on-chain registry
+    closed: str = ""  # why no new leases are given; empty while governance lets the operator take them
     memo: dict[str, object] = field(default_factory=dict, compare=False, repr=False)  # what readers worked out of it
 
     def __getstate__(self) -> tuple[object, ...]:

@@ -8,7 +8,13 @@ from attestation.verdict import Tier
 from billing.grant import Grant, HostSlice
 from billing.lease_request import LeaseRequest, lease_request_bytes
 from billing.money import Nanotons
-from cluster.errors import LeaseRequestError, NoEligibleHostError, StaleRequestError, UnknownModelError
+from cluster.errors import (
+    LeaseRequestError,
+    NoEligibleHostError,
+    OperatorClosedError,
+    StaleRequestError,
+    UnknownModelError,
+)
 from cluster.fleet import FleetSnapshot, HostRecord
 from cluster.fleet_index import FleetIndex
 from cluster.model import JobRequirement, ModelOffer
@@ -50,11 +56,14 @@ def plan_lease(request: LeaseRequest, fleet: FleetSnapshot, *, now: datetime) ->
 
     Raises:
         StaleRequestError: not of this minute.
+        OperatorClosedError: governance lets the operator take no new leases.
         LeaseRequestError: of an unknown tier, or with too small a budget.
         UnknownModelError: the registry does not list the model.
         NoEligibleHostError: no host fits; it names the rule that each lost.
     """
     check_fresh(request.issued_at, now=now)
+    if fleet.closed:
+        raise OperatorClosedError(fleet.closed)
     model = fleet.model(request.model)
     if model is None:
         raise UnknownModelError(request.model, tuple(offer.name for offer in fleet.models))

@@ -112,6 +112,7 @@ class Registry:
             models=self._terms.models,
             preferred=self._preferred,
             operator=self._terms.operator,
+            closed=self._terms.closed,
         )
 
     async def wait_snapshot(self, version: int, *, timeout_s: float) -> FleetSnapshot:

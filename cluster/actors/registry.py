@@ -13,7 +13,7 @@ from attestation.errors import AttestationError, EndorsementFetchError
 from attestation.floor_store import FloorStore
 from attestation.transparency.logged import LoggedValues
 from attestation.transparency.reader import LogReader
-from billing.errors import BillingError, ChainError
+from billing.errors import BillingError, ChainError, UnknownOperatorError
 from billing.ton.client import ChainClient
 from billing.ton.registry import RegistryState, read_registry
 from cluster.actors.handles import RELAY, find
@@ -154,7 +154,12 @@ class RegistryActor:
     async def _read_terms(self) -> None:
         state = await read_registry(self._chain, self._address)
         log = await _read_log(self._log, state)
-        await self._registry.update_terms(NetworkTerms.from_registry(state, log, operator=self._operator))
+        try:
+            terms = NetworkTerms.from_registry(state, log, operator=self._operator)
+        except UnknownOperatorError as error:
+            _log.error("no new leases are given: %s", error)
+            terms = self._registry.terms.without_operator()
+        await self._registry.update_terms(terms)
 
     def _check_loops(self) -> None:
         """A loop that died must not look like a quiet fleet."""

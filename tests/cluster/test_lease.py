@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from attestation.verdict import Tier
 from billing.lease_request import LeaseRequest
 from billing.money import Nanotons
-from cluster.errors import LeaseRequestError, NoEligibleHostError, StaleRequestError, UnknownModelError
+from cluster.errors import (
+    LeaseRequestError,
+    NoEligibleHostError,
+    OperatorClosedError,
+    StaleRequestError,
+    UnknownModelError,
+)
 from cluster.fleet import Window
 from cluster.lease import LEASE_S, lease_id, plan_lease, split_budget
 from cluster.model import Load
@@ -55,6 +61,11 @@ def test_the_same_request_names_the_same_lease_and_another_another() -> None:
 def test_a_replayed_or_predated_request_is_refused(seconds) -> None:
     with pytest.raises(StaleRequestError, match="check the clock"):
         plan_lease(REQUEST, FLEET, now=NOW + timedelta(seconds=seconds))
+
+
+def test_an_operator_that_governance_closed_gives_no_lease() -> None:
+    with pytest.raises(OperatorClosedError, match="takes no new leases: governance has suspended it"):
+        plan_lease(REQUEST, replace(FLEET, closed="governance has suspended it"), now=NOW)
 
 
 def test_an_unknown_model_is_refused_with_the_known_ones() -> None:

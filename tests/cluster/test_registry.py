@@ -282,6 +282,17 @@ async def test_a_host_that_no_longer_meets_changed_terms_is_refused(world) -> No
     assert world.routes.hosts == {}
 
 
+async def test_an_operator_that_was_closed_is_so_in_the_next_picture_and_its_hosts_stay(world) -> None:
+    await world.registry.admit("a", HINTS)
+    before = world.registry.snapshot()
+    await world.registry.update_terms(TERMS.without_operator())
+    after = await world.registry.wait_snapshot(before.version, timeout_s=1)
+    assert (before.closed, after.closed) == ("", "the registry names it no more")
+    assert world.state() is HostState.ACTIVE
+    await world.registry.update_terms(TERMS)
+    assert world.registry.snapshot().closed == ""
+
+
 async def test_a_restarted_registry_asks_for_fresh_evidence_and_remembers_keys(world) -> None:
     await world.registry.admit("a", HINTS)
     asked = len(world.gate.nonces)

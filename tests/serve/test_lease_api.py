@@ -272,6 +272,13 @@ async def test_no_eligible_host_says_why_for_each(web, desk) -> None:
     assert "c: tier: it is open, confidential is required" in message
 
 
+async def test_an_operator_that_governance_closed_says_so(web, desk) -> None:
+    desk.fleet = replace(desk.fleet, closed="the registry says that it is closing")
+    message = check_error(await web.post("/v1/leases", order()), 403, "operator_closed")
+    assert "it is closing" in message
+    assert desk.holds == {}
+
+
 async def test_models_are_listed_with_prices(web) -> None:
     (model,) = (await web.get("/v1/models")).json()["data"]
     assert (model["id"], model["root"]) == (MODEL.name, MODEL.root.hex())

@@ -15,6 +15,8 @@ from attestation.snp_policy import SnpTcb
 from attestation.transparency.entries import AmdFloor
 from attestation.transparency.entries_file import parse_entries_file
 from attestation.transparency.store import CHECKPOINT, ENTRIES
+from billing.key_files import read_key_file
+from billing.keys import SealedKey
 from chrysalis.cli import app
 from tests.attestation.transparency.logs import NOW
 
@@ -37,7 +39,7 @@ class Shell:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        begun = self.run("init", "log", "--key", "log.key", "--origin", "example.org/log", "--json")
+        begun = self.run("init", "log", "--key", "log.key", "--origin", "example.org/log", "--unencrypted", "--json")
         self.key = json.loads(begun.stdout)["log_key"]
         self.write("entries.yaml", ENTRIES_FILE)
         self.appended = self.run("append", "log", "--key", "log.key", "--entries", "entries.yaml", "--json")
@@ -56,6 +58,27 @@ class Shell:
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
+
+
+def test_a_log_is_written_with_a_sealed_key_and_its_password_only(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("correct horse battery\n")
+    password.chmod(0o600)
+    key, log, entries = tmp_path / "log.key", tmp_path / "log", tmp_path / "entries.yaml"
+    entries.write_text(ENTRIES_FILE)
+
+    def run(*words: object) -> Result:
+        return CliRunner().invoke(app, ["log", *map(str, words)])
+
+    nobody = run("init", log, "--key", key, "--origin", "example.org/log")
+    assert (nobody.exit_code, "PasswordNeededError" in nobody.stderr, key.exists()) == (2, True, False)
+    begun = run("init", log, "--key", key, "--origin", "example.org/log", "--password-file", password, "--json")
+    assert begun.exit_code == 0, begun.output
+    assert isinstance(read_key_file(key), SealedKey)
+    assert run("append", log, "--key", key, "--entries", entries).exit_code == 2
+    assert run("append", log, "--key", key, "--entries", entries, "--password-file", password).exit_code == 0
+    assert json.loads(run("checkpoint", log, "--key", key, "--password-file", password, "--json").stdout)["size"] == 8
+    assert run("verify", "--log-key", json.loads(begun.stdout)["log_key"], "--log", log).exit_code == 0
 
 
 def test_a_log_is_begun_appended_to_and_verified(shell: Shell) -> None:
@@ -107,7 +130,7 @@ def test_a_log_that_was_rewritten_is_refused_by_those_who_saw_it(shell: Shell) -
     for name in (CHECKPOINT, ENTRIES, "lock"):
         (shell.folder / "log" / name).unlink()
     (shell.folder / "log").rmdir()
-    shell.run("init", "log", "--key", "log.key", "--origin", "example.org/log")
+    shell.run("init", "log", "--key", "log.key", "--origin", "example.org/log", "--unencrypted")
     shell.write("entries.yaml", ENTRIES_FILE.replace(IMAGE, RIM))
     shell.run("append", "log", "--key", "log.key", "--entries", "entries.yaml")
     result = shell.verify("--log", "log", "--state", state)
