@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from billing.errors import CorruptJournalError, JournalBusyError
+from billing.errors import CorruptJournalError, JournalBusyError, JournalMovedError
 from billing.record_chain import GENESIS, RECORD_SIZE_MAX, extend_chain, follow_chain
 
 __all__ = ["RECORD_SIZE_MAX", "Journal", "read_journal", "repair_journal"]
@@ -24,6 +24,7 @@ __all__ = ["RECORD_SIZE_MAX", "Journal", "read_journal", "repair_journal"]
 _SELECT = "SELECT seq, payload, checksum FROM journal ORDER BY seq"
 _DAMAGED = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter: words about damage may quote damaged bytes
 _SCHEMA = "CREATE TABLE IF NOT EXISTS journal (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL, checksum BLOB NOT NULL)"
+_MOVED = b"these books were moved away\n"
 _WRITTEN = b"this journal has been written to\n"  # in the lock file: an empty database is then a loss, not a start
 
 
@@ -47,6 +48,7 @@ class Journal:
         Raises:
             JournalBusyError: another process, or another object of this one, has it open.
             CorruptJournalError: the file is damaged or its chain breaks.
+            JournalMovedError: the books were moved away.
         """
         lock = _lock(path)
         try:
@@ -88,6 +90,18 @@ class Journal:
     def __len__(self) -> int:
         return self._seq
 
+    @property
+    def head(self) -> bytes:
+        """The last record's checksum, 32 bytes."""
+        return self._checksum
+
+    def retire(self) -> None:
+        """Mark the books as moved away, durably. They stay where they are, and are opened no more."""
+        with _lock_file(self._path).open("wb") as file:  # the same file that is locked, and stays so
+            file.write(_MOVED)
+            file.flush()
+            os.fsync(file.fileno())
+
     def check(self) -> None:
         """A local file is not lost while it is open: an error of the disk is raised where it happens."""
 
@@ -110,7 +124,9 @@ def read_journal(path: Path) -> Iterator[bytes]:
 
     Raises:
         CorruptJournalError: there is no journal, or its chain breaks.
+        JournalMovedError: it was moved away.
     """
+    _check_not_moved(path)
     seq, checksum = 0, GENESIS
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
@@ -141,7 +157,7 @@ def repair_journal(path: Path) -> tuple[int, Path]:
             part = path.with_name(path.name + suffix)
             if part.exists():
                 part.rename(folder / part.name)
-        path.with_name(path.name + ".lock").write_bytes(b"")
+        _lock_file(path).write_bytes(b"")
         with closing(_connect(path)) as database, database:
             database.executemany("INSERT INTO journal VALUES (?, ?, ?)", extend_chain(0, GENESIS, kept))
     return len(kept), folder
@@ -161,8 +177,18 @@ def _salvage(path: Path) -> list[bytes]:
     return kept
 
 
+def _lock_file(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def _check_not_moved(path: Path) -> None:
+    lock = _lock_file(path)
+    if lock.exists() and lock.read_bytes() == _MOVED:
+        raise JournalMovedError(str(path))
+
+
 def _lock(path: Path) -> IO[bytes]:
-    lock = path.with_name(path.name + ".lock").open("ab")
+    lock = _lock_file(path).open("ab")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -172,7 +198,8 @@ def _lock(path: Path) -> IO[bytes]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    lock = path.with_name(path.name + ".lock")
+    _check_not_moved(path)
+    lock = _lock_file(path)
     if lock.stat().st_size and not (path.exists() and path.stat().st_size):
         raise CorruptJournalError(str(path), 0, "it was written to before, and is now empty or missing")
     if not path.exists():

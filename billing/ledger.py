@@ -75,6 +75,7 @@ class Ledger:
         self._balances: defaultdict[str, int] = defaultdict(int)
         self._applied: dict[str, bytes] = {}
         self._leases: dict[bytes, Lease] = {}
+        self._lessees: set[bytes] = set()  # accounts of all leases
         self._open: dict[bytes, Lease] = {}  # those of them whose hold has not ended
         self._fees: dict[str, int] = {}  # receipt entry id -> operator's fee in it
         self._since: dict[bytes, int] = {}
@@ -133,6 +134,10 @@ class Ledger:
         for lease, state in self._open.items():
             if now >= state.grant.not_after + grace_s:
                 yield lease
+
+    def is_client(self, account: bytes) -> bool:
+        """Tell whether an account (32 bytes) has money here, or ever held some for a lease."""
+        return account in self._lessees or self.available(account) > 0
 
     def payables(self) -> tuple[Payable, ...]:
         """Return every payee with money to come that is not in a batch yet."""
@@ -362,6 +367,7 @@ class Ledger:
     def _record_hold(self, entry: Entry) -> None:
         grant = parse_grant_body(entry.data)
         self._leases[grant.lease] = self._open[grant.lease] = Lease(grant=grant)
+        self._lessees.add(grant.account)
 
     def _record_receipt(self, entry: Entry) -> None:
         signed, receipt = self._planned

@@ -31,7 +31,13 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from billing.errors import CorruptJournalError, JournalBusyError, JournalLostError, JournalPlaceError
+from billing.errors import (
+    CorruptJournalError,
+    JournalBusyError,
+    JournalLostError,
+    JournalMovedError,
+    JournalPlaceError,
+)
 from billing.record_chain import GENESIS, extend_chain, follow_chain
 
 if TYPE_CHECKING:
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
 
 LOCK = int.from_bytes(b"chrysali", "big")  # the advisory lock's number in the database
 PAGE = 1000  # records read at once
+WRITER, MOVED = 1, 2  # rows of `chrysalis_writer`
 CONNECT_S = 10
 _SETTINGS = (
     "-c synchronous_commit=on -c statement_timeout=60000 -c lock_timeout=10000 "
@@ -59,7 +66,7 @@ _journal = Table(
 _writer = Table(
     "chrysalis_writer",
     _tables,
-    Column("id", SmallInteger, primary_key=True, autoincrement=False),  # 1
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),  # WRITER; MOVED once the books were moved away
     Column("epoch", BigInteger, nullable=False),  # how often the journal was opened
     Column("seq", BigInteger, nullable=False),  # the last record
 )
@@ -83,6 +90,7 @@ class PostgresJournal:
             JournalPlaceError: the server would forget what it confirmed.
             JournalLostError: the server cannot be reached.
             CorruptJournalError: the chain breaks, or its end is missing.
+            JournalMovedError: the books were moved away.
         """
         connection = _connect(place, _SETTINGS)
         journal = cls(place.url, connection)
@@ -127,10 +135,26 @@ class PostgresJournal:
     def __len__(self) -> int:
         return self._seq
 
+    @property
+    def head(self) -> bytes:
+        """The last record's checksum, 32 bytes."""
+        return self._checksum
+
+    def retire(self) -> None:
+        """Mark the books as moved away. They stay where they are, and are opened no more.
+
+        Raises:
+            JournalLostError: another writer has the journal, or the database failed.
+        """
+        with self._transaction():
+            self._move(self._seq)
+            self._connection.execute(insert(_writer).values(id=MOVED, epoch=self._epoch, seq=self._seq))
+
     def check(self) -> None:
         """Raise `JournalLostError` when another writer has the journal or the database does not answer."""
         with self._transaction():
-            found = self._connection.execute(select(_writer.c.epoch, _writer.c.seq)).one_or_none()
+            writer = select(_writer.c.epoch, _writer.c.seq).where(_writer.c.id == WRITER)
+            found = self._connection.execute(writer).one_or_none()
             if found is None or tuple(found) != (self._epoch, self._seq):
                 self._give_up()
 
@@ -146,8 +170,14 @@ class PostgresJournal:
             if not self._connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": LOCK}):
                 raise JournalBusyError(self._place)
             _tables.create_all(self._connection)
-            self._connection.execute(upsert(_writer).values(id=1, epoch=0, seq=0).on_conflict_do_nothing())
-            opened = update(_writer).values(epoch=_writer.c.epoch + 1).returning(_writer.c.epoch, _writer.c.seq)
+            _check_not_moved(self._connection, self._place)
+            self._connection.execute(upsert(_writer).values(id=WRITER, epoch=0, seq=0).on_conflict_do_nothing())
+            opened = (
+                update(_writer)
+                .where(_writer.c.id == WRITER)
+                .values(epoch=_writer.c.epoch + 1)
+                .returning(_writer.c.epoch, _writer.c.seq)
+            )
             self._epoch, last = self._connection.execute(opened).one()
         for _ in self:
             pass
@@ -155,7 +185,7 @@ class PostgresJournal:
             raise CorruptJournalError(self._place, self._seq, f"it had {last} records")
 
     def _move(self, seq: int) -> None:
-        mine = (_writer.c.epoch == self._epoch) & (_writer.c.seq == self._seq)
+        mine = (_writer.c.id == WRITER) & (_writer.c.epoch == self._epoch) & (_writer.c.seq == self._seq)
         if self._connection.execute(update(_writer).where(mine).values(seq=seq)).rowcount != 1:
             self._give_up()
 
@@ -181,10 +211,13 @@ def read_postgres(place: PostgresPlace) -> Iterator[bytes]:
     Raises:
         JournalLostError: the server cannot be reached.
         CorruptJournalError: there is no journal, or its chain breaks.
+        JournalMovedError: it was moved away.
     """
     connection = _connect(place, _READ_ONLY)
     seq, checksum = 0, GENESIS
     try:
+        with connection.begin():
+            _check_not_moved(connection, place.url)
         for row in _rows(connection, connection.begin):
             checksum = follow_chain(place.url, seq, checksum, row)
             seq += 1
@@ -195,6 +228,11 @@ def read_postgres(place: PostgresPlace) -> Iterator[bytes]:
         raise JournalLostError(place.url, _reason(error)) from None
     finally:
         _close(connection)
+
+
+def _check_not_moved(connection: Connection, place: str) -> None:
+    if connection.execute(select(_writer.c.id).where(_writer.c.id == MOVED)).one_or_none() is not None:
+        raise JournalMovedError(place)
 
 
 def _rows(

@@ -29,6 +29,13 @@ class RecordJournal(Protocol):
     def __len__(self) -> int:
         """How many records there are."""
 
+    @property
+    def head(self) -> bytes:
+        """The last record's checksum, 32 bytes: it covers all records and their order."""
+
+    def retire(self) -> None:
+        """Mark the books as moved away, durably; whoever opens or reads them from then on gets `JournalMovedError`."""
+
     def check(self) -> None:
         """Raise `JournalLostError` when nothing can be written any more and the journal must be opened anew."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from chrysalis import books_cli
 from chrysalis.key_access import PasswordFile, open_signing_key
 from chrysalis.money import progress
 
@@ -77,6 +78,16 @@ def withdraw(
         key = open_signing_key(owner_key, password_file, network_id=settings.chain.network_id)
         with progress("waiting until the vault has paid its owner"):
             document = asyncio.run(_withdraw(settings, amount, key))
+    _say(document, as_json)
+
+
+@app.command()
+def move_books(
+    config: Config, to: books_cli.To, to_password: books_cli.PasswordFile = None, as_json: AsJson = False
+) -> None:
+    """Move the books into a database or back into a file: copied, verified, the old ones retired. Stop billing."""
+    with _exit_codes():
+        document = books_cli.move(_load(config), to, to_password)
     _say(document, as_json)
 
 

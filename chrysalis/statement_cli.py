@@ -1,8 +1,9 @@
 """`chrysalis statement`: what a client, a payee or the operator had, moved and has, out of the operator's books.
 
-And what a client's own receipts come to (`mine`).
+What a client's own receipts come to (`mine`), and what the operator's gateway sends to whom it is about (`fetch`).
 
-The books are only read, and may be written to meanwhile. Exit code 0: done; 1: refused, standard error says why.
+The books are only read, and may be written to meanwhile. Exit code 0: done; 1: refused, standard error says why; those
+of `fetch` stand in chrysalis/statement_fetch_cli.py.
 """
 
 import json
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chrysalis import statement_fetch_cli
+from chrysalis.money import progress
 from chrysalis.statement_period import From, To, parse_end, parse_period
 from chrysalis.statement_view import in_ton, party_name, print_table, say_statement
 
@@ -62,7 +64,8 @@ def show(
 
     whose, (start, end) = _party(party), parse_period(first, last)
     with _exit_codes():
-        statement = make_statement(_entries(settings, books), whose, start=start, end=end)
+        with progress("reading the books"):
+            statement = make_statement(_entries(settings, books), whose, start=start, end=end)
         say_statement(statement, as_json=as_json, as_csv=as_csv, daily=daily, prices=prices, currency=currency)
 
 
@@ -94,7 +97,8 @@ def balances(settings: Settings = None, books: Books = None, last: To = "", as_j
     from billing.statement import balances as balances_of
 
     with _exit_codes():
-        shares = balances_of(_entries(settings, books), end=parse_end(last))
+        with progress("reading the books"):
+            shares = balances_of(_entries(settings, books), end=parse_end(last))
         rows = [
             {"role": party.role.value, "name": party_name(party), "amount": share.amount, "aside": share.aside}
             for party, share in shares.items()

@@ -166,8 +166,8 @@ class ChannelPayer:
     def _keep_up_meanwhile(self, operator: Operator) -> None:
         """Look whether a top-up is due, without letting the lease wait for it."""
         if self._top_ups is not None and (self._topping is None or self._topping.done()):
-            promised = max(self.account(operator).promised, self.account(operator).owed)
-            self._topping = asyncio.create_task(self.keep_up(operator, promised))
+            account = self.account(operator)
+            self._topping = asyncio.create_task(self.keep_up(operator, max(account.promised, account.owed)))
 
     async def pay(self, operator: Operator, request: LeaseRequest, send: Send) -> object:
         """Send a lease request with the voucher that covers it; once more if the operator justly asks for more.

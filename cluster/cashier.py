@@ -236,7 +236,7 @@ class Cashier:
         """Whether anything was ever booked for a client or a payee; strangers are given no statement."""
         ledger = self.books.ledger
         if party.role is Role.CLIENT:
-            return party.name in self._clients or ledger.available(party.name) > 0
+            return ledger.is_client(party.name)
         return party.role is Role.PAYEE and ledger.earned(party.name) > 0
 
     def statement(self) -> Statement:

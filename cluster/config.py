@@ -39,6 +39,7 @@ from cluster.errors import ConfigError
 from cluster.model_settings import ModelSettings, parse_models
 from cluster.settlement_config import SettlementSettings, parse_settlement
 
+BOOKS_FILE = "books.sqlite"  # in `state`, where the settings name no database
 _KEYS = {"chain", "registry", "policy", "state", "operator_key", "treasury_key", "ticket_key", "relay"}
 _SECRETS = ("operator_key", "treasury_key", "ticket_key")
 _OPTIONAL = {"expose_relay", "settlement", "transparency", "books", "books_password", "channels", "models"}
@@ -141,7 +142,7 @@ def _books(values: Mapping[str, Any], base: Path) -> JournalPlace:
     if url is None:
         if password is not None:
             raise ConfigError("books_password is for books: name the database there too")
-        return base / str(values["state"]) / "books.sqlite"
+        return base / str(values["state"]) / BOOKS_FILE
     if not isinstance(url, str) or not isinstance(password, str | None):
         raise ConfigError("books must be a postgresql:// address, and books_password the path of a file")
     return PostgresPlace(url=url, password_file=base / password if password else None)

@@ -74,11 +74,11 @@ class RayDesk:
 
     async def statement(self, party: Party, *, start: int, end: int) -> PartyStatement:
         """See serve_apps.lease_api.LeaseDesk. Read beside the books' writer; one at a time, for all of it is read."""
+        if not await _ask_billing("knows", party):
+            raise NoStatementError(f"{party.role} {party.name.hex()}")
         if self._reading.locked():
             raise TroubleError("another statement is being made; send the same request again in a few seconds")
         async with self._reading:
-            if not await _ask_billing("knows", party):
-                raise NoStatementError(f"{party.role} {party.name.hex()}")
             return await asyncio.to_thread(read_statement, self._books, party, start=start, end=end)
 
     async def payment_terms(self) -> dict[str, Any]:

@@ -32,6 +32,8 @@ BillingError                        asked, and the answer is no; asking again ch
 │   ├── JournalBusyError            another process has the journal open
 │   ├── JournalLostError            the database does not answer, or has another writer by now
 │   ├── JournalPlaceError           where the books are to be kept is not usable as it was named
+│   ├── JournalMovedError           the books were moved away from here
+│   ├── BooksDifferError            a copy of books is not what was copied
 │   └── CorruptJournalError         the stored chain of checksums does not hold
 ├── StatementError
 │   ├── StatementMismatchError      what was fetched is not what was asked for, or its sums and receipts do not hold
@@ -109,10 +111,12 @@ from billing.errors.channel import (
     VoucherNotLaterError,
 )
 from billing.errors.journal import (
+    BooksDifferError,
     CorruptJournalError,
     JournalBusyError,
     JournalError,
     JournalLostError,
+    JournalMovedError,
     JournalPlaceError,
 )
 from billing.errors.keys import (
@@ -180,6 +184,7 @@ __all__ = [
     "BadSignatureError",
     "BalanceTooLowError",
     "BillingError",
+    "BooksDifferError",
     "BooksRolledBackError",
     "ChainError",
     "ChainUnreachableError",
@@ -198,6 +203,7 @@ __all__ = [
     "JournalBusyError",
     "JournalError",
     "JournalLostError",
+    "JournalMovedError",
     "JournalPlaceError",
     "KeyFileError",
     "KeyFileExistsError",

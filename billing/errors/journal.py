@@ -44,6 +44,29 @@ class JournalPlaceError(JournalError):
         return f"books cannot be kept in {self.place}: {self.why}"
 
 
+class JournalMovedError(JournalError):
+    """The books were moved away from here."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"the books in {self.path} were moved to another place: name that one as `books` in the settings"
+
+
+class BooksDifferError(JournalError):
+    """A copy of books is not what was copied."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(path, why)
+        self.path = path
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.path} is no copy of the books: {self.why}; the old ones stand, remove this one and move again"
+
+
 class CorruptJournalError(JournalError):
     """The journal's chain of checksums breaks, or its file is damaged."""
 

@@ -13,6 +13,7 @@ from billing.ledger import RELEASE_GRACE_S
 from billing.money import Nanotons
 from billing.receipt import Receipt, sign_receipt
 from billing.settlement import SettlementPolicy
+from billing.statement import Party, Role
 from billing.tariff import Usage, price
 from cluster.address_book import HostKey
 from cluster.cashier import POST_MAX, Cashier
@@ -124,6 +125,23 @@ def cashier(start) -> Cashier:
 def test_a_hold_returns_the_grant_signed_by_the_operator(cashier) -> None:
     assert verify_grant(cashier.place_hold(GRANT, ORDER), OPERATOR.public_key().public_bytes_raw()) == GRANT
     assert cashier.books.ledger.available(ACCOUNT) == 10 * PRICE
+
+
+async def test_statements_are_for_those_who_were_ever_booked(cashier) -> None:
+    client, payee = Party(Role.CLIENT, ACCOUNT), Party(Role.PAYEE, HOST.payee)
+    assert [cashier.knows(party) for party in (client, payee, Party(Role.OPERATOR))] == [True, False, False]
+    cashier.place_hold(GRANT, ORDER)
+    await cashier.post([receipt()])
+    assert cashier.knows(payee)
+    assert not cashier.knows(Party(Role.CLIENT, b"\x09" * 32))
+
+
+def test_a_client_whose_whole_money_is_held_is_known(start) -> None:
+    cashier = start()
+    cashier.books.post(cashier.books.ledger.plan_deposit("1:aa", ACCOUNT, 10 * PRICE, now=int(NOW.timestamp())))
+    cashier.place_hold(GRANT, ORDER)
+    assert cashier.books.ledger.available(ACCOUNT) == 0
+    assert cashier.knows(Party(Role.CLIENT, ACCOUNT))
 
 
 def test_the_same_lease_is_held_once_and_keeps_its_first_grant(cashier) -> None:

@@ -119,6 +119,18 @@ def test_a_malformed_body_is_refused_by_the_sidecar(demo: KeptDemo, body: bytes,
     assert answer["error"]["message"]
 
 
+def test_the_client_fetches_the_operators_statement_and_its_own_receipts_are_in_it(demo: KeptDemo) -> None:
+    client = demo.folder / "client"
+    command = [sys.executable, "-m", "chrysalis", "statement", "fetch", "--key", str(client / "wallet.key")]
+    command += ["--network", str(client / "client.yaml"), "--receipts", str(client / "state" / "receipts.sqlite")]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode in {0, 4}, done.stderr
+    found = json.loads(done.stdout)
+    assert found["checked"]["receipts"] >= 20
+    assert {row["difference"] for row in found["differences"]} <= {"missing here"}, "the answer that was cut"
+    assert any(movement["kind"] == "voucher" for movement in found["movements"])
+
+
 def test_the_relay_lets_nobody_through_without_a_ticket(demo: KeptDemo) -> None:
     status, answer = ask(f"{demo.relay}/h/{'00' * 8}/sealed", b"x")
     assert status == 401
