@@ -17,7 +17,6 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -28,19 +27,8 @@ from starlette.exceptions import HTTPException
 from billing.channel_book import AgreedClose
 from billing.claim_proof import ClaimProof, parse_address
 from billing.errors import (
-    BadSignatureError,
     BillingError,
     ChainError,
-    ChannelError,
-    InsufficientFundsError,
-    JournalError,
-    MalformedRecordError,
-    NoStatementError,
-    NothingToClaimError,
-    SettlementError,
-    StatementTooLongError,
-    VoucherNeededError,
-    WrongContractError,
 )
 from billing.grant import Grant, verify_grant
 from billing.lease_request import verify_lease_request
@@ -51,21 +39,16 @@ from billing.ton.channel_office import ChannelPolicy
 from billing.ton.statement_request import verify_statement_request
 from cluster.errors import (
     ClusterError,
-    LeaseRequestError,
     NoEligibleHostError,
-    OperatorClosedError,
-    StaleRequestError,
-    TroubleError,
-    UnknownModelError,
 )
 from cluster.fleet import FleetSnapshot, HostRecord
 from cluster.lease import candidates_of, check_fresh, plan_lease
 from cluster.model import ModelOffer
 from cluster.ticket import make_ticket
+from serve_apps.refusals import answer_http_error, answer_refusal
 
 BODY_SIZE_MAX = 16 << 10
 BLOCK_SIZE = 64 << 10  # bytes of a statement sent at once
-RETRY_AFTER_S = 2
 
 
 class LeaseDesk(Protocol):
@@ -114,36 +97,6 @@ class LeaseDesk(Protocol):
     async def close_channel(self, order: CloseOrder) -> AgreedClose:
         """Close a payment channel; raises as `ChannelOffice.close`, or TroubleError."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Refusal:
-    status: int
-    kind: str
-    code: str
-
-
-_REFUSALS: tuple[tuple[type[Exception], _Refusal], ...] = (  # the first that fits counts
-    (MalformedRecordError, _Refusal(status=400, kind="invalid_request_error", code="malformed_request")),
-    (BadSignatureError, _Refusal(status=401, kind="authentication_error", code="invalid_signature")),
-    (StaleRequestError, _Refusal(status=401, kind="authentication_error", code="stale_request")),
-    (LeaseRequestError, _Refusal(status=400, kind="invalid_request_error", code="invalid_lease_request")),
-    (UnknownModelError, _Refusal(status=404, kind="invalid_request_error", code="model_not_found")),
-    (InsufficientFundsError, _Refusal(status=402, kind="insufficient_quota", code="insufficient_funds")),
-    (VoucherNeededError, _Refusal(status=402, kind="insufficient_quota", code="voucher_needed")),
-    (ChannelError, _Refusal(status=402, kind="insufficient_quota", code="voucher_refused")),
-    (WrongContractError, _Refusal(status=402, kind="insufficient_quota", code="voucher_refused")),
-    (NothingToClaimError, _Refusal(status=404, kind="invalid_request_error", code="nothing_to_claim")),
-    (NoStatementError, _Refusal(status=404, kind="invalid_request_error", code="nothing_booked")),
-    (StatementTooLongError, _Refusal(status=413, kind="invalid_request_error", code="statement_too_long")),
-    (JournalError, _Refusal(status=503, kind="service_unavailable", code="try_again")),
-    (SettlementError, _Refusal(status=409, kind="invalid_request_error", code="claim_refused")),
-    (OperatorClosedError, _Refusal(status=403, kind="invalid_request_error", code="operator_closed")),
-    (NoEligibleHostError, _Refusal(status=503, kind="service_unavailable", code="no_eligible_host")),
-    (BillingError, _Refusal(status=409, kind="invalid_request_error", code="lease_refused")),
-    (TroubleError, _Refusal(status=503, kind="service_unavailable", code="try_again")),
-    (ChainError, _Refusal(status=503, kind="service_unavailable", code="try_again")),
-)
 
 
 def build_app(desk: LeaseDesk, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> FastAPI:
@@ -198,10 +151,9 @@ def build_app(desk: LeaseDesk, *, clock: Callable[[], datetime] = lambda: dateti
             raise HTTPException(400, f"{error}: ask for /v1/claims/0:<64 hexadecimal digits>") from None
         return Response((await desk.claim(name)).to_json(), media_type="application/json")
 
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(BillingError, _on_refusal)
-    app.add_exception_handler(ClusterError, _on_refusal)
-    app.add_exception_handler(ChainError, _on_refusal)
+    app.add_exception_handler(HTTPException, answer_http_error)
+    for kind in (BillingError, ClusterError, ChainError):
+        app.add_exception_handler(kind, answer_refusal)
     return app
 
 
@@ -331,28 +283,3 @@ async def _read_object(request: Request) -> Mapping[str, object]:
     if not isinstance(value, dict):
         raise HTTPException(400, "the body is not a JSON object: send a signed lease request")
     return value
-
-
-_HTTP_CODES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
-
-
-async def _on_http_error(_: Request, error: Exception) -> JSONResponse:
-    if not isinstance(error, HTTPException):
-        raise error
-    code = _HTTP_CODES.get(error.status_code, "http_error")
-    refusal = _Refusal(status=error.status_code, kind="invalid_request_error", code=code)
-    return _error(refusal, str(error.detail))
-
-
-async def _on_refusal(_: Request, error: Exception) -> JSONResponse:
-    refusal = next((refusal for kind, refusal in _REFUSALS if isinstance(error, kind)), None)
-    if refusal is None:
-        raise error
-    asked = {"voucher_total": error.asked} if isinstance(error, VoucherNeededError) else {}
-    return _error(refusal, str(error), **asked)
-
-
-def _error(refusal: _Refusal, message: str, **more: int) -> JSONResponse:
-    body = {"error": {"message": message, "type": refusal.kind, "param": None, "code": refusal.code, **more}}
-    headers = {"retry-after": str(RETRY_AFTER_S)} if refusal.status == 503 else None
-    return JSONResponse(body, status_code=refusal.status, headers=headers)

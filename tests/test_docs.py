@@ -10,7 +10,7 @@ import pytest
 
 from client import errors as client_errors
 from cluster import relay_config
-from serve_apps import lease_api
+from serve_apps import refusals
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -173,7 +173,7 @@ def test_every_documented_error_code_is_one_that_the_code_says() -> None:
 
 
 def test_every_error_code_of_gateway_relay_and_sidecar_is_documented() -> None:
-    said = {refusal.code for _, refusal in lease_api._REFUSALS} | set(lease_api._HTTP_CODES.values())
+    said = {refusal.code for _, refusal in refusals.REFUSALS} | set(refusals.HTTP_CODES.values())
     said |= {value.code for value in vars(relay_config).values() if isinstance(value, relay_config.Refusal)}
     said |= {refusal.code for refusal in relay_config.OWN_ERRORS}
     said |= {kind.code for kind in vars(client_errors).values() if hasattr(kind, "code")}

@@ -31,7 +31,7 @@ from cluster.cashier import Cashier
 from cluster.counter import Counter
 from cluster.errors import ClusterError
 from cluster.lease import LEASE_S, lease_id, split_budget
-from serve_apps.lease_api import _on_refusal
+from serve_apps.refusals import answer_refusal
 from tests.billing.ton.world import TON, TREASURY_KEY, chain_clock, config_of, fund, treasury
 from tests.client.support import MODEL, TARIFF, Network, Operator, run_network
 
@@ -106,7 +106,7 @@ class PayingOperator(Operator):
             )
             signed = await self.counter.place_hold(grant, body)
         except (BillingError, ChainError, ClusterError) as error:
-            refused = await _on_refusal(None, error)  # type: ignore[arg-type]
+            refused = await answer_refusal(None, error)  # type: ignore[arg-type]
             return web.Response(body=refused.body, status=refused.status_code, content_type="application/json")
         self.leases.append(grant)
         if self.lose_answers:
