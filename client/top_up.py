@@ -75,7 +75,7 @@ class TopUps:
         if not self._settings.top_up_below:
             return None
         if (earlier := self._store.open(terms.channel)) is not None:
-            await self._send(earlier.request)
+            await self._send(earlier)
         account = await channel_account(self._chain, terms)
         state = parse_channel(account)
         now = int(self._clock().timestamp())
@@ -91,8 +91,8 @@ class TopUps:
             self._chain, self._wallet.account, [transfer], purpose="top up a payment channel", valid_s=VALID_S
         )
         request = planned.request.sign(self._wallet.key)
-        self._store.begin(terms.channel, request, now=now)
-        _log.info("topping up the payment channel by %d nanoton", amount)
+        request = self._store.begin(terms.channel, request, now=now)
+        _log.info("topping up the payment channel by %d nanoton", request.amount)
         await self._send(request)
         return parse_channel(await channel_account(self._chain, terms))
 

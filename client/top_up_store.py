@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
 from pathlib import Path
 
 from billing.money import Nanotons
@@ -12,17 +11,10 @@ from billing.voucher import Channel
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS top_ups (message BLOB PRIMARY KEY, channel BLOB NOT NULL, amount INTEGER NOT NULL,"
-    " request BLOB NOT NULL, signed_at INTEGER NOT NULL, state TEXT NOT NULL)"
+    " request BLOB NOT NULL, signed_at INTEGER NOT NULL, state TEXT NOT NULL)",
+    "CREATE UNIQUE INDEX IF NOT EXISTS one_is_open ON top_ups (channel) WHERE state = 'open'",
 )
 _OPEN, _ARRIVED, _VOID = "open", "arrived", "void"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenTopUp:
-    """A top-up that was signed, and whose end was not seen."""
-
-    request: TransferRequest
-    amount: Nanotons
 
 
 class TopUpStore:
@@ -33,29 +25,22 @@ class TopUpStore:
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")
         with self._database:
-            self._database.execute(_SCHEMA)
+            for statement in _SCHEMA:
+                self._database.execute(statement)
 
-    def begin(self, channel: Channel, request: TransferRequest, *, now: int) -> None:
-        """Note a signed request before it is sent.
-
-        Raises:
-            RuntimeError: an earlier one has no end yet.
-        """
-        if self.open(channel) is not None:
-            raise RuntimeError("an earlier top-up of this channel has no end yet")
+    def begin(self, channel: Channel, request: TransferRequest, *, now: int) -> TransferRequest:
+        """Note a signed request before it is sent; returns it, or the one that another process noted first."""
         row = (request.message_hash, channel.account, request.amount, request.encode(), now, _OPEN)
         with self._database:
-            self._database.execute("INSERT INTO top_ups VALUES (?, ?, ?, ?, ?, ?)", row)
+            begun = self._database.execute("INSERT OR IGNORE INTO top_ups VALUES (?, ?, ?, ?, ?, ?)", row).rowcount
+        return request if begun else self.open(channel) or request
 
-    def open(self, channel: Channel) -> OpenTopUp | None:
-        """The one whose end was not seen."""
+    def open(self, channel: Channel) -> TransferRequest | None:
+        """The one whose end was not seen: there is at most one."""
         row = self._database.execute(
             "SELECT request FROM top_ups WHERE channel = ? AND state = ?", (channel.account, _OPEN)
         ).fetchone()
-        if row is None:
-            return None
-        request = parse_request(row[0])
-        return OpenTopUp(request=request, amount=request.amount)
+        return None if row is None else parse_request(row[0])
 
     def end(self, request: TransferRequest, *, arrived: bool) -> None:
         """Note that it is in the channel, or that it never can be."""

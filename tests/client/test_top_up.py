@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -153,7 +154,7 @@ async def test_an_unknown_outcome_is_waited_for_with_the_same_bytes(world: World
     assert begun is not None
     await world.started().keep_up(TERMS, DEPOSIT)
     history = await world.chain.transactions(await world.chain.account(WALLET.address))
-    assert begun.request.message_hash in {tx.incoming.hash for tx in history if tx.incoming}
+    assert begun.message_hash in {tx.incoming.hash for tx in history if tx.incoming}
     assert len(await world.sent()) == 1
 
 
@@ -164,6 +165,23 @@ async def test_a_top_up_whose_number_another_transfer_took_is_made_anew(world: W
             await world.started().keep_up(TERMS, DEPOSIT)
     other = Transfer(destination=treasury().address, amount=Nanotons(TON // 10), bounce=False)
     await pay(world.chain, WALLET, CLIENT_KEY, [other], now=chain_clock(world.devnet)())
+    await world.started().keep_up(TERMS, DEPOSIT)
+    assert len(await world.sent()) == 1
+
+
+async def test_two_programs_with_one_folder_make_one_top_up(world: World) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        looked = TopUpStore.open
+        patch.setattr(TopUpStore, "open", lambda *_: None)  # as if the other had begun between look and note
+        crash_before(patch)
+        with pytest.raises(CrashError):
+            await world.started().keep_up(TERMS, DEPOSIT)
+        patch.undo()
+        first = looked(TopUpStore(world.path), TERMS.channel)
+    store = TopUpStore(world.path)
+    assert store.begin(TERMS.channel, replace(first, seqno=first.seqno + 1), now=0) == first
+    both = [world.started().keep_up(TERMS, DEPOSIT) for _ in range(2)]
+    await asyncio.gather(*both, return_exceptions=True)  # one of them may hear that the wallet took these bytes already
     await world.started().keep_up(TERMS, DEPOSIT)
     assert len(await world.sent()) == 1
 
