@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,15 +12,20 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from billing.books import Books
+from billing.errors import NoStatementError
 from billing.receipt import sign_receipt
-from billing.statement import Role
+from billing.statement import Party, Role
 from billing.statement_check import check_statement
 from billing.statement_lines import parse_statement
 from billing.ton.cells import payee_of
+from billing.ton.channel_office import ChannelPolicy
 from billing.ton.statement_request import StatementRequest, sign_statement_request, verify_statement_request
 from billing.ton.wallet import Wallet
+from cluster.errors import TroubleError
+from serve_apps import gateway
 from serve_apps.lease_api import build_app
 from tests.billing.support import ACCOUNT, HOST_KEY, HOSTS, NOW, key, make_grant, make_receipt, public
+from tests.cluster.fleets import fleet
 from tests.serve.asgi import Web
 from tests.serve.statement_desk import StatementDesk
 
@@ -80,3 +86,36 @@ async def test_an_owner_gets_the_statement_of_its_wallet(web: Web) -> None:
 async def test_nobody_gets_the_statement_of_another(web: Web, body, status, code) -> None:
     answer = await web.post("/v1/statements", body())
     assert (answer.status, answer.json()["error"]["code"]) == (status, code)
+
+
+@pytest.fixture
+def ray_desk(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> gateway.RayDesk:
+    """The gateway's own desk over the same books; what it asks the billing actor is answered here."""
+
+    async def ask_billing(method: str, party: Party) -> bool:
+        assert method == "knows"
+        return party.name in {ACCOUNT, PAYEE}
+
+    monkeypatch.setattr(gateway, "_ask_billing", ask_billing)
+    return gateway.RayDesk(
+        fleet=fleet(),
+        relay="http://127.0.0.1:1",
+        ticket_key=bytes(32),
+        channels=ChannelPolicy(),
+        books=tmp_path / "books",
+        network_id=-777,
+    )
+
+
+async def test_the_gateway_reads_the_books_beside_their_writer_one_statement_at_a_time(ray_desk) -> None:
+    asked = [ray_desk.statement(Party(Role.CLIENT, ACCOUNT), start=0, end=NOW + 9) for _ in range(2)]
+    first, second = await asyncio.gather(*asked, return_exceptions=True)
+    assert (first.closing, type(second)) == (186_000, TroubleError)
+    again = await ray_desk.statement(Party(Role.PAYEE, PAYEE), start=0, end=NOW + 9)
+    assert again.closing == 13_300
+
+
+async def test_a_stranger_makes_the_gateway_read_nothing(ray_desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway, "read_statement", lambda *_, **__: pytest.fail("the books were read"))
+    with pytest.raises(NoStatementError, match="nothing was deposited"):
+        await ray_desk.statement(Party(Role.CLIENT, public(9)), start=0, end=NOW)
