@@ -82,10 +82,10 @@ def start(
         if "node:__internal_head__" not in node["Resources"]:
             raise ConfigError("this machine is not the head: the operator's keys and actors belong there")
         stop_operator()
-        start_operator(config.resolve(), head_node_id=node["NodeID"])
+        start_operator(config.resolve())
         address = node["NodeManagerAddress"]
-        deploy_gateway(config.resolve(), port=port, host=ANY, head_node_id=node["NodeID"])
-        start_models(config.resolve(), head_node_id=node["NodeID"])
+        deploy_gateway(config.resolve(), port=port, host=ANY)
+        start_models(config.resolve())
         typer.echo(json.dumps({"gateway": f"http://{address}:{port}"}))
 
 

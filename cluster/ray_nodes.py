@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from cluster.errors import ConfigError, NodeStartError
 from cluster.processes import Program, Supervisor
 
@@ -24,6 +26,7 @@ LOOPBACK = "127.0.0.1"
 # then bind there. Names are not case sensitive, so this one means the same and is left alone.
 LOOPBACK_NAME = "LOCALHOST"
 NAMESPACE = "chrysalis"
+HEAD_NAME = "ray-head"
 BLOCK = 100  # ports per node
 NODES_MAX = 20
 RAY_WORKER_RANGE = range(10002, 20000)  # Ray refuses a GCS port in its default worker range
@@ -32,6 +35,7 @@ OBJECT_STORE_BYTES = 78_643_200  # Ray's minimum: nothing large ever enters the 
 NODE_MEMORY_BYTES = 1_000_000_000
 START_TIMEOUT_S = 180.0  # covers the attempts of cluster.ray_start on a busy machine; a few seconds otherwise
 SOURCE = Path(__file__).resolve().parent.parent  # workers import this very code, installed or not
+CLOCK_SLACK_S = 1.0  # when a process began is told in steps of 10 ms since a boot whose time is rounded
 FOLDER_LENGTH_MAX = 25  # + /h/, a node id of 56 and /metrics.sock must fit the 97 that HAProxy allows; Ray needs less
 
 _log = logging.getLogger(__name__)
@@ -164,6 +168,10 @@ class RayCluster:
             "PYTHONWARNINGS": "ignore",  # Ray's own; ours are errors in the tests
             "RAY_DISABLE_IMPORT_WARNING": "1",
             "RAY_worker_niceness": "0",
+            # the head's tables outlive it, and nodes wait for it with their replicas running, see docs/FAULTS.md
+            "RAY_gcs_storage": "rocksdb",
+            "RAY_gcs_storage_path": str(self.folder / "gcs"),
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
             "AUTOSCALER_METRIC_PORT": str(base + 6),
             "DASHBOARD_METRIC_PORT": str(base + 7),
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(self.haproxy_wrapper),
@@ -211,8 +219,8 @@ def start_head(
         f"--dashboard-port={cluster.ports.dashboard}",
         f"--ray-client-server-port={cluster.ports.base + 5}",
     ]
-    program = _start(supervisor, cluster, "ray-head", 0, arguments=[*arguments, *_common(cluster, 0, num_cpus)], env={})
-    return RayNode("ray-head", program, _wait_alive(cluster, "ray-head", program, timeout_s))
+    program = _start(supervisor, cluster, HEAD_NAME, 0, arguments=[*arguments, *_common(cluster, 0, num_cpus)], env={})
+    return RayNode(HEAD_NAME, program, _wait_alive(cluster, HEAD_NAME, program, timeout_s))
 
 
 def start_node(
@@ -344,8 +352,12 @@ def _start(
 
 
 def _wait_alive(cluster: RayCluster, name: str, program: Program, timeout_s: float) -> str:
-    """Node id of the ALIVE node called `name`, read from the control store by a short-lived driverless client."""
+    """Node id of the ALIVE node that `program` started, read from the control store by a short-lived driverless client.
+
+    A node of the same name that has just died may still count as ALIVE.
+    """
     _enter(cluster)
+    begun_ms = (psutil.Process(program.pid).create_time() - CLOCK_SLACK_S) * 1000
     # ray.init would tie this process to one node; the compiled module has no stub for its names
     from ray._raylet import GcsClient  # type: ignore[attr-defined]  # noqa: PLC0415
 
@@ -356,7 +368,7 @@ def _wait_alive(cluster: RayCluster, name: str, program: Program, timeout_s: flo
             return False
         client = GcsClient(address=cluster.address)
         for node_id, node in client.get_all_node_info(timeout=5).items():
-            if node.node_name == name and node.state == node.ALIVE:
+            if node.node_name == name and node.state == node.ALIVE and node.start_time_ms >= begun_ms:
                 found.append(node_id.hex())
                 return True
         return False

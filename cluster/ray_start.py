@@ -17,6 +17,7 @@ import psutil
 ATTEMPTS_MAX = 3
 STARTING_S = 90.0  # a node that ends later than this had started, and is not started again
 PR_SET_CHILD_SUBREAPER = 36
+OUTLIVES_RAY = "CHRYSALIS_OUTLIVES_RAY"  # in the environment of a process that is none of Ray's: the relay's HAProxy
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,10 +41,12 @@ def _run(command: list[str]) -> int:
 
 def _kill_leftovers() -> None:
     """End raylets and agents of an attempt, so that the next one finds its ports free."""
-    left = psutil.Process().children(recursive=True)
-    for process in left:
+    left = []
+    for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            process.kill()
+            if OUTLIVES_RAY not in process.environ():
+                process.kill()
+                left.append(process)
     psutil.wait_procs(left, timeout=5)
 
 

@@ -56,8 +56,8 @@ _log = logging.getLogger(__name__)
 class Routes(Protocol):
     """The relay: its map from host id to address, and what became of the requests."""
 
-    async def set_hosts(self, hosts: Mapping[bytes, str]) -> None:
-        """Make exactly these hosts reachable."""
+    async def set_hosts(self, hosts: Mapping[bytes, str], *, only: bool) -> None:
+        """Make these hosts reachable, and `only` these."""
         ...
 
     async def outcomes(self) -> Mapping[bytes, HostCounts]:
@@ -97,6 +97,7 @@ class Registry:
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
         self._routes_stale = True
+        self._restoring = False  # until every known host was asked, the relay forgets none
         self._appraised = floors.floors
         # versions must grow over restarts too, or a waiting gateway would take an old one for the newest
         self._version = int(clock().timestamp() * 1000)
@@ -155,7 +156,11 @@ class Registry:
     async def restore(self) -> tuple[Admission, ...]:
         """Challenge every address of the address book anew; nothing is taken over without fresh evidence."""
         known = self._book.addresses()
-        return tuple(await asyncio.gather(*(self.admit(address, hints) for address, hints in known.items())))
+        self._restoring = True
+        try:
+            return tuple(await asyncio.gather(*(self.admit(address, hints) for address, hints in known.items())))
+        finally:
+            self._restoring, self._routes_stale = False, True
 
     async def update_terms(self, terms: NetworkTerms) -> None:
         """Take over what chain and log say now.
@@ -444,7 +449,7 @@ class Registry:
             return
         hosts = {record.host_id: record.address for record in self._current(*ROUTED) if record.host_id}
         try:
-            await self._routes.set_hosts(hosts)
+            await self._routes.set_hosts(hosts, only=not self._restoring)
             self._routes_stale = False
         except TroubleError as error:
             _log.warning("the relay did not take the host map: %s", error)

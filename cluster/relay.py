@@ -6,6 +6,7 @@ It carries sealed bytes and reads none of them. A new host is one command on HAP
 import contextlib
 import ctypes
 import functools
+import hashlib
 import ipaddress
 import os
 import re
@@ -18,9 +19,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
+
+import psutil
 
 from cluster.errors import ConfigError, TroubleError
+from cluster.ray_start import OUTLIVES_RAY
 from cluster.relay_config import SECRET_VARIABLE, RelayFiles, RelayLimits, render_config
+from cluster.relay_note import RelayNote, read_note, write_note
 from cluster.reputation import HostCounts
 from cluster.ticket import relay_secret
 
@@ -79,10 +85,22 @@ def parse_address(text: str) -> Address:
 
 
 class RelayProcess:
-    """A running HAProxy that dies with this process. Addresses other than loopback need `expose=True`."""
+    """A running HAProxy. Addresses other than loopback need `expose=True`.
+
+    It dies with this process; with a `note` it outlives it, until `take_over` by the same note, or `stop`.
+    """
+
+    _files: RelayFiles
+    _process: psutil.Process
 
     def __init__(
-        self, listen: str, ticket_key: bytes, *, limits: RelayLimits | None = None, expose: bool = False
+        self,
+        listen: str,
+        ticket_key: bytes,
+        *,
+        limits: RelayLimits | None = None,
+        expose: bool = False,
+        note: Path | None = None,
     ) -> None:
         """Start it and return when it answers.
 
@@ -91,6 +109,7 @@ class RelayProcess:
             ticket_key: 32 bytes, shared with whoever makes tickets.
             limits: what it lets through.
             expose: allow an address that other machines can reach.
+            note: file that names the HAProxy that outlives this process.
 
         Raises:
             ConfigError: the address is malformed, or not loopback.
@@ -99,17 +118,53 @@ class RelayProcess:
         wanted = parse_address(listen)
         if not (expose or wanted.ip.is_loopback):
             raise ConfigError(f"{listen} can be reached from other machines: say so with expose, or use 127.0.0.1")
-        binary = _haproxy()
+        binary, limits = _haproxy(), limits or RelayLimits()
         secret = relay_secret(ticket_key)
         with _listen(wanted) as listener:
             self._address = Address(ip=wanted.ip, port=listener.getsockname()[1])
             self._files = RelayFiles(folder=Path(tempfile.mkdtemp(prefix="chrysalis-relay-")))  # mode 0700
             try:
-                self._process = _start(binary, self._files, limits or RelayLimits(), listener.fileno(), secret)
+                start = _start if note is None else _start_apart
+                self._process = start(binary, self._files, limits, listener.fileno(), secret)
                 self._wait_until_it_answers()
+                if note is not None:
+                    write_note(note, self._describe(limits, secret))
             except BaseException:
                 self.stop()
                 raise
+
+    @classmethod
+    def take_over(cls, note: Path, listen: str, ticket_key: bytes, *, limits: RelayLimits | None = None) -> Self | None:
+        """The HAProxy that this note names, with its hosts and connections as they are.
+
+        None when none runs. One that hangs, or was started with other settings than these, is ended first.
+        """
+        found = read_note(note)
+        process = found.process() if found is not None else None
+        if found is None or process is None:
+            return None
+        relay = cls.__new__(cls)
+        relay._address, relay._process = parse_address(found.address), process
+        relay._files = RelayFiles(folder=Path(found.folder))
+        same = relay._describe(limits or RelayLimits(), relay_secret(ticket_key)) == found
+        try:
+            if same and found.address == str(parse_address(listen)):
+                relay._command("show info")
+                return relay
+        except RelaySilentError:
+            relay.kill()
+        relay.stop()
+        return None
+
+    def _describe(self, limits: RelayLimits, secret: str) -> RelayNote:
+        config = render_config(RelayFiles(folder=Path("/")), limits, listener=0)
+        return RelayNote(
+            pid=self._process.pid,
+            born=self._process.create_time(),
+            folder=str(self._files.folder),
+            address=str(self._address),
+            settings=hashlib.sha256(f"{secret}\n{config}".encode()).hexdigest(),
+        )
 
     @property
     def address(self) -> str:
@@ -123,7 +178,10 @@ class RelayProcess:
 
     def alive(self) -> bool:
         """Whether HAProxy still runs."""
-        return self._process.poll() is None
+        try:
+            return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
 
     def hosts(self) -> dict[str, str]:
         """Addresses of the hosts in service, by host id (hex)."""
@@ -147,10 +205,10 @@ class RelayProcess:
         if _key(host_id) in self.hosts():
             self._command(f"del map {self._files.hosts} {_key(host_id)}", silent=True)
 
-    def set_hosts(self, hosts: Mapping[bytes, str]) -> None:
-        """Make exactly these hosts known: what is missing is added, what is too much removed."""
+    def set_hosts(self, hosts: Mapping[bytes, str], *, only: bool = True) -> None:
+        """Make these hosts known: what is missing is added, and with `only` what is too much removed."""
         current = {bytes.fromhex(host): address for host, address in self.hosts().items()}
-        for host in current.keys() - hosts.keys():
+        for host in current.keys() - hosts.keys() if only else ():
             self.remove_host(host)
         for host, address in hosts.items():
             if current.get(host) != str(parse_address(address)):
@@ -180,18 +238,20 @@ class RelayProcess:
 
     def kill(self) -> None:
         """End a HAProxy that may hang, at once, and remove its files."""
-        self._process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._process.kill()
         self.stop()
 
     def stop(self) -> None:
         """End HAProxy and remove its files. Stopping twice is allowed."""
-        process: subprocess.Popen[bytes] | None = getattr(self, "_process", None)
-        if process is not None and process.poll() is None:
-            process.terminate()  # HAProxy's hard stop
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_S)
-            process.kill()
-            process.wait()
+        process: psutil.Process | None = getattr(self, "_process", None)
+        if process is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()  # HAProxy's hard stop
+                with contextlib.suppress(psutil.TimeoutExpired):
+                    process.wait(STOP_S)
+                process.kill()
+                process.wait()
         shutil.rmtree(self._files.folder, ignore_errors=True)
 
     def _wait_until_it_answers(self) -> None:
@@ -243,21 +303,42 @@ def _listen(address: Address) -> socket.socket:
     return listener
 
 
-def _start(
-    binary: str, files: RelayFiles, limits: RelayLimits, listener: int, secret: str
-) -> "subprocess.Popen[bytes]":
+def _start_apart(binary: str, files: RelayFiles, limits: RelayLimits, listener: int, secret: str) -> psutil.Process:
+    """Start a HAProxy that nobody ends with this process, or with the Ray node around it."""
+    files.hosts.touch(mode=0o600)
+    files.config.write_text(render_config(files, limits, listener=listener))
+    pid = files.folder / "pid"
+    with files.log.open("wb") as log:
+        done = subprocess.run(
+            [binary, "-D", "-p", str(pid), "-f", str(files.config)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, SECRET_VARIABLE: secret, OUTLIVES_RAY: "1"},
+            pass_fds=(listener,),
+            timeout=START_S,
+            check=False,
+        )
+    try:
+        return psutil.Process(int(pid.read_text()))
+    except (OSError, ValueError, psutil.NoSuchProcess):
+        said = files.log.read_text(errors="replace").strip()[-2000:]
+        raise RelayError(f"HAProxy did not start (exit code {done.returncode}): {said or 'it said nothing'}") from None
+
+
+def _start(binary: str, files: RelayFiles, limits: RelayLimits, listener: int, secret: str) -> psutil.Process:
     files.hosts.touch(mode=0o600)
     files.config.write_text(render_config(files, limits, listener=listener))
     die_with_parent = functools.partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, int(signal.SIGKILL))
     with files.log.open("wb") as log:
-        return subprocess.Popen(
+        return psutil.Popen(
             [binary, "-db", "-f", str(files.config)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, SECRET_VARIABLE: secret},
             pass_fds=(listener,),
-            preexec_fn=die_with_parent,  # noqa: PLW1509  nothing but one prctl runs between fork and exec
+            preexec_fn=die_with_parent,
         )
 
 

@@ -10,13 +10,13 @@ from ray import serve
 from ray.serve.config import ProxyLocation
 
 from attestation.verdict import Tier
-from cluster.actors.handles import MODELS, REGISTRY, SCHEDULER, START_TIMEOUT_S, find, pinned
+from cluster.actors.handles import DETACHED, MODELS, ON_HEAD, REGISTRY, SCHEDULER, START_TIMEOUT_S, find
 from cluster.errors import NodeStartError, NoEligibleHostError, UnknownModelError
 from cluster.fleet import FleetSnapshot
 from cluster.model import Decision, JobRequirement
 from serve_apps.gateway import Gateway
 from serve_apps.models import ModelsActor
-from serve_apps.serve_calls import NODE_LABEL, QUIET
+from serve_apps.serve_calls import QUIET
 
 LOOPBACK = "127.0.0.1"
 ANY = "0.0.0.0"  # noqa: S104  the ingress of a cluster over several machines; docs/NETWORK.md
@@ -33,13 +33,12 @@ def start_serve(*, port: int, host: str = LOOPBACK) -> None:
     serve.start(proxy_location=ProxyLocation.HeadOnly, http_options={"host": host, "port": port}, logging_config=QUIET)
 
 
-def deploy_gateway(config: Path, *, port: int, head_node_id: str, host: str = LOOPBACK, replicas: int = 1) -> None:
+def deploy_gateway(config: Path, *, port: int, host: str = LOOPBACK, replicas: int = 1) -> None:
     """Start Serve if needed, deploy the lease interface, and return once every replica is healthy.
 
     Args:
         config: the operator's settings file; only its path travels through Ray.
         port: where Serve listens, at the address `host`.
-        head_node_id: gateways run where the ticket key is.
         host: loopback or ANY; Serve's HAProxy reaches replicas beside it by 127.0.0.1, so no other address works.
         replicas: how many.
     """
@@ -49,21 +48,20 @@ def deploy_gateway(config: Path, *, port: int, head_node_id: str, host: str = LO
         name="Gateway",
         num_replicas=replicas,
         max_ongoing_requests=200,
-        ray_actor_options={"num_cpus": 0, "label_selector": {NODE_LABEL: head_node_id}},
+        ray_actor_options={"num_cpus": 0, **ON_HEAD},  # where the ticket key is
         logging_config=QUIET,
     )
     _run(deployment.bind(str(config)), name=GATEWAY_APP, route_prefix="/")
     wait_running(GATEWAY_APP, timeout_s=DEPLOY_TIMEOUT_S)
 
 
-def start_models(config: Path, *, head_node_id: str) -> None:
+def start_models(config: Path) -> None:
     """Start the actor that keeps models on hosts, on the head, detached; returns once it works. Serve must run.
 
     Args:
         config: the operator's settings file; only its path travels through Ray.
-        head_node_id: Ray's id of the head node.
     """
-    options = pinned(head_node_id) | {"max_task_retries": 0}  # to roll back twice is not to roll back once
+    options = DETACHED | ON_HEAD | {"max_task_retries": 0}  # to roll back twice is not to roll back once
     actor = ray.remote(ModelsActor).options(name=MODELS, **options).remote(str(config))
     ray.get(actor.ready.remote(), timeout=START_TIMEOUT_S)
 

@@ -33,7 +33,7 @@ from cluster.config import read_signing_key
 from cluster.fleet import FleetSnapshot
 from cluster.model import Decision, HostHints
 from cluster.processes import Program, Supervisor
-from cluster.ray_nodes import LOOPBACK, RayCluster, begin_node, connect, start_head, wait_node
+from cluster.ray_nodes import HEAD_NAME, LOOPBACK, RayCluster, begin_node, connect, start_head, wait_node
 from cluster.settlement_config import SenderKind, make_treasury, parse_settlement
 from enclave.manifest import manifest_root
 
@@ -226,15 +226,24 @@ class LocalNetwork:
 
     def start_operator(self) -> None:
         """Ray's head node, the operator's actors on it, and the gateway."""
-        head = start_head(self.supervisor, self.ray)
+        start_head(self.supervisor, self.ray)
         connect(self.ray)
         from cluster.actors.handles import start_operator
         from serve_apps.deploy import deploy_gateway, start_models
 
         config = self.folder / "operator" / "operator.yaml"
-        start_operator(config, head_node_id=head.node_id)
-        deploy_gateway(config, port=self.ray.ports.gateway, head_node_id=head.node_id)
-        start_models(config, head_node_id=head.node_id)
+        start_operator(config)
+        deploy_gateway(config, port=self.ray.ports.gateway)
+        start_models(config)
+
+    def restart_head(self) -> None:
+        """Start Ray's head again after it was lost. It finds its tables on disk; nodes, replicas and actors return."""
+        import ray
+
+        ray.shutdown()
+        self.supervisor.kill(HEAD_NAME)  # what is left of it
+        start_head(self.supervisor, self.ray)
+        connect(self.ray)
 
     # --- hosts -------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,17 @@ NAMESPACE = "chrysalis"
 REGISTRY, SCHEDULER, BILLING, RELAY, MODELS = "registry", "scheduler", "billing", "relay", "models"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
+HEAD_RESOURCE = "node:__internal_head__"  # Ray gives it to every head node, and refuses it to others
 POLL_S = 0.1
+DETACHED: dict[str, Any] = {  # options of an actor that outlives its driver and is started again wherever it may run
+    "namespace": NAMESPACE,
+    "lifetime": "detached",
+    "num_cpus": 0,
+    "max_restarts": -1,
+    "max_task_retries": 3,  # every mutating call carries an id and is idempotent
+}
+# Not by the head's node id: a head that was lost comes back as another node, and Ray starts its actors there.
+ON_HEAD: dict[str, Any] = {"resources": {HEAD_RESOURCE: 0.001}}
 
 
 def find(name: str) -> Any:  # noqa: ANN401  actor handles have no useful static type
@@ -25,34 +35,30 @@ def host_actor_name(host_id: bytes) -> str:
     return f"host-{host_id.hex()}"
 
 
-def start_operator(config: Path, *, head_node_id: str) -> None:
+def start_operator(config: Path) -> None:
     """Start relay, registry, scheduler and billing on the head, detached; returns once each has rebuilt its state.
 
     Args:
         config: the operator's settings file, see `cluster.config`; only its path travels through Ray.
-        head_node_id: Ray's id of the head node.
     """
     from cluster.actors.billing import BillingActor  # noqa: PLC0415  keeps pytoniq out of whoever only looks up names
     from cluster.actors.registry import RegistryActor  # noqa: PLC0415
     from cluster.actors.relay import RelayActor  # noqa: PLC0415
     from cluster.actors.scheduler import SchedulerActor  # noqa: PLC0415
 
-    relay = _actor(RelayActor, RELAY, head_node_id).remote(str(config))
+    relay = _on_head(RelayActor, RELAY).remote(str(config))
     ray.get(relay.address.remote(), timeout=START_TIMEOUT_S)
-    registry = _actor(RegistryActor, REGISTRY, head_node_id).remote(str(config))
+    registry = _on_head(RegistryActor, REGISTRY).remote(str(config))
     ray.get(registry.ready.remote(), timeout=START_TIMEOUT_S)
     others = [
-        _actor(BillingActor, BILLING, head_node_id).remote(str(config)),
-        _actor(SchedulerActor, SCHEDULER, head_node_id).remote(),
+        _on_head(BillingActor, BILLING).remote(str(config)),
+        _on_head(SchedulerActor, SCHEDULER).remote(),
     ]
     ray.get([actor.ready.remote() for actor in others], timeout=START_TIMEOUT_S)
 
 
 def stop_operator(*, timeout_s: float = STOP_TIMEOUT_S) -> None:
-    """End the operator's actors that run, so that they can be started again: their state is in journals.
-
-    Needed after the head was lost: it comes back as another Ray node, and actors stay pinned to the one that is gone.
-    """
+    """End the operator's actors that run, so that others can be started: their state is in journals."""
     deadline = time.monotonic() + timeout_s
     for name in (MODELS, SCHEDULER, REGISTRY, BILLING, RELAY):
         while True:
@@ -73,7 +79,8 @@ def start_host(host_id: bytes, *, node_id: str, control: Path) -> Any:  # noqa: 
     from cluster.actors.host import HostActor  # noqa: PLC0415
 
     end_host(host_id)
-    actor = _actor(HostActor, host_actor_name(host_id), node_id).remote(host_id, str(control))
+    options = {"label_selector": {"ray.io/node-id": node_id}, **DETACHED}
+    actor = ray.remote(HostActor).options(name=host_actor_name(host_id), **options).remote(host_id, str(control))
     ray.get(actor.ready.remote(), timeout=START_TIMEOUT_S)
     return actor
 
@@ -92,17 +99,5 @@ def end_host(host_id: bytes) -> None:
         time.sleep(POLL_S)
 
 
-def pinned(node_id: str) -> dict[str, Any]:
-    """Actor options that keep a detached, restartable actor on one node."""
-    return {
-        "namespace": NAMESPACE,
-        "lifetime": "detached",
-        "label_selector": {"ray.io/node-id": node_id},
-        "num_cpus": 0,
-        "max_restarts": -1,
-        "max_task_retries": 3,  # every mutating call carries an id and is idempotent
-    }
-
-
-def _actor(kind: type, name: str, node_id: str) -> Any:  # noqa: ANN401
-    return ray.remote(kind).options(name=name, **pinned(node_id))
+def _on_head(kind: type, name: str) -> Any:  # noqa: ANN401
+    return ray.remote(kind).options(name=name, **ON_HEAD, **DETACHED)

@@ -21,26 +21,29 @@ T = TypeVar("T")
 class RelayActor:
     """One HAProxy and its host map.
 
-    Restart is normal: HAProxy dies with this process, and a new one begins with an empty map and answers 404 for every
-    host until `set_hosts` is called. So whoever owns the fleet pushes the whole map, at every change and with every
-    health round; pushing the same map twice changes nothing.
+    Restart is normal: HAProxy outlives this actor and Ray's head, and is taken over with its map and connections. One
+    that died is replaced; the new one begins with an empty map and answers 404 for every host until `set_hosts` is
+    called. So whoever owns the fleet pushes the whole map, at every change and with every health round; pushing the
+    same map twice changes nothing.
     """
 
     def __init__(self, config_path: str, limits: RelayLimits | None = None) -> None:
-        """Start HAProxy where the operator's settings say: a fixed port, as leases in use name it."""
+        """Take over the HAProxy that runs, or start it where the settings say: a fixed port, as leases name it."""
         config = NetworkConfig.load(Path(config_path))
-        listen = config.relay
+        config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        listen, self._note = config.relay, config.state / "relay.json"
         self._ticket_key, self._limits, self._expose = read_secret(config.ticket_key), limits, config.expose_relay
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
         self._silences = 0
-        self._relay = self._start(listen, patience_s=TAKE_OVER_S if restarted else 0.0)
+        found = RelayProcess.take_over(self._note, listen, self._ticket_key, limits=limits)
+        self._relay = found or self._start(listen, patience_s=TAKE_OVER_S if restarted else 0.0)
 
     def address(self) -> str:
         """IP:PORT that clients send to."""
         return self._relay.address
 
-    def set_hosts(self, hosts: dict[bytes, str]) -> str:
-        """Make exactly these hosts (id -> IP:PORT) reachable. Returns `address`.
+    def set_hosts(self, hosts: dict[bytes, str], only: bool = True) -> str:
+        """Make these hosts (id -> IP:PORT) reachable, and `only` these. Returns `address`.
 
         A HAProxy that is dead, or did not answer SILENCES_MAX times in a row, is replaced first.
         """
@@ -48,7 +51,7 @@ class RelayActor:
             self._relay.kill()
             self._relay = self._start(self._relay.address, patience_s=TAKE_OVER_S)
             self._silences = 0
-        self._hear(lambda: self._relay.set_hosts(hosts))
+        self._hear(lambda: self._relay.set_hosts(hosts, only=only))
         return self._relay.address
 
     def hosts(self) -> dict[str, str]:
@@ -82,7 +85,7 @@ class RelayActor:
         deadline = time.monotonic() + patience_s
         while True:
             try:
-                return RelayProcess(listen, self._ticket_key, limits=self._limits, expose=self._expose)
+                return RelayProcess(listen, self._ticket_key, limits=self._limits, expose=self._expose, note=self._note)
             except RelayError:
                 if time.monotonic() >= deadline:
                     raise

@@ -107,10 +107,10 @@ class RouteMap:
         self.trouble: Exception | None = None
         self.counts: dict[bytes, HostCounts] = {}
 
-    async def set_hosts(self, hosts) -> None:
+    async def set_hosts(self, hosts, *, only: bool) -> None:
         if self.trouble:
             raise self.trouble
-        self.hosts = dict(hosts)
+        self.hosts = dict(hosts) if only else {**self.hosts, **hosts}
 
     async def outcomes(self) -> dict[bytes, HostCounts]:
         return dict(self.counts)

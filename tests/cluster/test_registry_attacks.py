@@ -18,8 +18,8 @@ class MovesMeanwhile(RouteMap):
 
     happens = None
 
-    async def set_hosts(self, hosts) -> None:
-        await super().set_hosts(hosts)
+    async def set_hosts(self, hosts, *, only: bool) -> None:
+        await super().set_hosts(hosts, only=only)
         happens, self.happens = self.happens, None
         if happens is not None:
             await happens()

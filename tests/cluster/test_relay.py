@@ -12,6 +12,7 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import aiohttp
 import psutil
@@ -20,6 +21,7 @@ import pytest
 from cluster.errors import ConfigError
 from cluster.relay import RelayError, RelayProcess, RelaySilentError, parse_address
 from cluster.relay_config import RelayLimits
+from cluster.relay_note import RelayNote, write_note
 from cluster.ticket import make_ticket, relay_secret
 
 KEY = bytes(range(32))
@@ -456,3 +458,66 @@ def test_haproxy_dies_with_its_parent() -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         relay.wait(5)
     assert not relay.is_running() or relay.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture
+def note(tmp_path) -> Iterator[Path]:
+    path = tmp_path / "relay.json"
+    yield path
+    if found := RelayProcess.take_over(path, "127.0.0.1:1", KEY):  # another address: it is ended
+        found.stop()
+
+
+async def test_a_relay_with_a_note_outlives_its_parent_and_is_taken_over_with_its_hosts(note: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from cluster.relay import RelayProcess; "
+        f"relay = RelayProcess('127.0.0.1:0', bytes(range(32)), note=Path({str(note)!r})); "
+        "relay.add_host(bytes.fromhex(sys.argv[1]), sys.argv[2]); print(relay.address, relay.pid)"
+    )
+    async with running("host") as host:
+        argv = [sys.executable, "-c", code, HOST.hex(), host.address]
+        done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, check=True)
+        address, pid = done.stdout.split()
+        relay = RelayProcess.take_over(note, address, KEY)
+        assert relay is not None
+        assert (relay.address, str(relay.pid)) == (address, pid)
+        assert await send(relay) == (200, "host")
+        folder = relay._files.folder
+        relay.stop()
+    assert not psutil.pid_exists(int(pid))
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "limits"),
+    [
+        pytest.param(bytes(32), None, id="another-secret"),
+        pytest.param(KEY, RelayLimits(requests_per_account=1), id="other-limits"),
+    ],
+)
+def test_a_relay_of_other_settings_is_ended_and_not_taken_over(note: Path, key: bytes, limits: RelayLimits) -> None:
+    old = RelayProcess("127.0.0.1:0", KEY, note=note)
+    assert RelayProcess.take_over(note, old.address, key, limits=limits) is None
+    assert not old.alive()
+    new = RelayProcess(old.address, key, limits=limits, note=note)
+    assert new.pid != old.pid
+
+
+def test_a_relay_that_hangs_is_ended_and_not_taken_over(note: Path) -> None:
+    old = RelayProcess("127.0.0.1:0", KEY, note=note)
+    os.kill(old.pid, signal.SIGSTOP)
+    assert RelayProcess.take_over(note, old.address, KEY) is None
+    assert not old.alive()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"pid": "x", "born": 0, "folder": 1, "address": 2, "settings": 3}'])
+def test_a_note_that_cannot_be_read_names_nobody(note: Path, text: str) -> None:
+    note.write_text(text)
+    assert RelayProcess.take_over(note, "127.0.0.1:8443", KEY) is None
+
+
+def test_a_note_whose_process_id_is_used_by_another_program_now_names_nobody(note: Path) -> None:
+    mine = psutil.Process()
+    stranger = RelayNote(pid=mine.pid, born=mine.create_time() - 1, folder="/", address="127.0.0.1:1", settings="")
+    write_note(note, stranger)
+    assert RelayProcess.take_over(note, "127.0.0.1:1", KEY) is None

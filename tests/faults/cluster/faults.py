@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from tests.faults.cluster.world import HEAD, World
+from cluster.ray_nodes import HEAD_NAME
+from tests.faults.cluster.world import World
 
 FREEZE_S = 30.0
 ACTORS = {"registry": "RegistryActor", "scheduler": "SchedulerActor", "billing": "BillingActor"}
@@ -91,7 +92,7 @@ def _mend_controller(world: World) -> None:
 
 
 def _kill_head(world: World) -> None:
-    world.net.supervisor.kill(HEAD)
+    world.net.supervisor.kill(HEAD_NAME)
 
 
 def _mend_head(world: World) -> None:

@@ -27,6 +27,7 @@ class Outcome(StrEnum):
 class Asked:
     """One request."""
 
+    number: int  # counts up from 0 in the order of `sent`
     sent: float
     ended: float
     outcome: Outcome
@@ -72,6 +73,12 @@ def read_asked(path: Path) -> list[Asked]:
             fields["outcome"], fields["failures"] = Outcome(fields["outcome"]), tuple(fields["failures"])
             found.append(Asked(**fields))
     return found
+
+
+def all_ended(asked: Sequence[Asked], until: float) -> bool:
+    """Whether every request that was sent before `until` has its end among these."""
+    later = [one.number for one in asked if one.sent >= until]
+    return bool(later) and sum(one.number < min(later) for one in asked) == min(later)
 
 
 def effect_of(window: Window, asked: Iterable[Asked]) -> Effect:

@@ -80,7 +80,9 @@ class Load:
             else:
                 outcome = Outcome.ANSWERED
                 break
-        asked = Asked(sent=sent, ended=time.monotonic(), outcome=outcome, failures=tuple(failures), code=code)
+        asked = Asked(
+            number=number, sent=sent, ended=time.monotonic(), outcome=outcome, failures=tuple(failures), code=code
+        )
         self._out.write(json.dumps(asked.to_json()) + "\n")
 
     async def _once(self, session: aiohttp.ClientSession, body: dict) -> None:

@@ -1,30 +1,28 @@
-"""Writes docs/FAULTS.md."""
+"""Writes docs/FAULTS.md from results."""
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tests.faults.cluster.audit import Audit
 from tests.faults.cluster.faults import FAULTS
-from tests.faults.cluster.figures import Effect, table
+from tests.faults.cluster.figures import table
+from tests.faults.cluster.results import Books, Measured, Result, Unwell
 
+PAGE = Path(__file__).parents[3] / "docs" / "FAULTS.md"
 _PAGE = """# What happens when parts die
 
-Written by `python -m tests.faults.cluster --write`; do not edit. Each fault {runs} time(s), at {rate:g} sealed requests
-a second, on {machine}.
+Written by `make cluster-faults` from what was measured; do not edit. {conditions}
 
-A network on one machine: {hosts} simulated hosts, devnet, Ray, relay, gateway, and a real sidecar. Parts are killed
-with SIGKILL or stopped with SIGSTOP. The suite plays the service manager: it starts a dead enclave, Ray node or head
-again at once, and releases hosts that were quarantined for coming and going ({released} here). Actors and replicas come
-back by Ray. One in twenty requests is a stream; a refusal that says so is asked again, as the OpenAI SDK does it.
+A network on one machine: simulated hosts, devnet, Ray, relay, gateway, and a real sidecar. Parts are killed with SIGKILL
+or stopped with SIGSTOP. The suite plays the service manager: it starts a dead enclave, Ray node or head again at once;
+a new enclave it has admitted, a new Ray node bound to its enclave, and hosts that were quarantined for coming and going
+released ({released} times in all). Nothing else is helped: actors, replicas and, after the head, everything of the operator come
+back by themselves. One in twenty requests is a stream; a refusal that says so is asked again, as the OpenAI SDK does it.
 
-{table}
-{broken}
+{tables}
+{missing}{broken}
 - *answers again after*: the first answer after the last failed attempt, or after the last two seconds without any
   answer; 0: nobody noticed. Times are medians when there are several.
 - *part whole after*: the part does its work again; starting it is included.
@@ -37,75 +35,85 @@ back by Ray. One in twenty requests is a stream; a refusal that says so is asked
 
 ## Money
 
-After all faults: {money}; ledger imbalance {imbalance}.
+{money}
 
 A cut answer may be charged for the tokens that the connection had taken ([LIMITS.md](LIMITS.md)). A killed enclave
 keeps its receipts on disk; they are paid when it starts again within 120 s after their leases ended.
+
+## Who starts what again
+{who}"""
+_WHO = """
+| part | who starts it | what it had in memory |
+| --- | --- | --- |
+| replica; registry, scheduler, billing, relay, models, host actors; Serve's controller and proxy | Ray | rebuilt from journals and fresh evidence |
+| HAProxy of the relay | nobody has to while it runs: a new relay actor takes it over; a dead one is started by the actor | the host map, pushed by the registry each second |
+| Ray's head with its control store (GCS) | the service manager | its tables are on disk (RocksDB, `RAY_gcs_storage` in `deploy/ray.env`) |
+| a host's Ray node | the service manager, or the head's autoscaler ([OPERATING.md](OPERATING.md)); without a head it waits ten minutes with its replicas running | nothing |
+| enclave | the service manager; it has new keys, so it is admitted anew | receipts are on disk, sessions are lost: clients open new ones |
 """
-PAGE = Path(__file__).parents[3] / "docs" / "FAULTS.md"
 
 
-def machine() -> str:
-    """Processor, cores, versions and load."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    python = platform.python_version()
-    return f"{name}, {os.cpu_count()} cores, load {load}; Python {python}, Ray {version('ray')}"
+def write_page(found: Sequence[Result]) -> None:
+    """Write the page into docs/."""
+    PAGE.write_text(page_text(found))
+    print(f"{PAGE} written", file=sys.stderr)
 
 
-def targets(effects: Sequence[Effect]) -> str:
+def page_text(found: Sequence[Result]) -> str:
+    """The whole page."""
+    measured = [one for one in found if isinstance(one, Measured)]
+    books = [one for one in found if isinstance(one, Books)]
+    unwell = [one for one in found if isinstance(one, Unwell)]
+    return _PAGE.format(
+        conditions=_conditions(measured),
+        released=sum(one.released for one in books),
+        tables=_tables(measured),
+        missing=_missing(measured),
+        broken="".join(f"\nIt happened that the network did not get well: {one.fault}: {one.why}\n" for one in unwell),
+        targets=_targets(measured),
+        money=_money(books),
+        who=_WHO,
+    )
+
+
+def _conditions(measured: Sequence[Measured]) -> str:
+    loads = [one.load for one in measured] or [0.0]
+    machines = ", and ".join(dict.fromkeys(one.machine for one in measured))
+    return f"Measured on {machines}; the machine's load average was between {min(loads):.0f} and {max(loads):.0f}."
+
+
+def _tables(measured: Sequence[Measured]) -> str:
+    """One table for each rate and number of hosts, faults in the suite's order."""
+    parts = []
+    for rate, hosts in sorted({(one.rate, one.hosts) for one in measured}):
+        some = [one.effect for one in measured if (one.rate, one.hosts) == (rate, hosts)]
+        ordered = [effect for fault in FAULTS.values() for effect in some if effect.fault == fault.name]
+        parts.append(f"{rate:g} sealed requests a second, {hosts} hosts:\n\n{table(ordered)}\n")
+    return "\n".join(parts)
+
+
+def _missing(measured: Iterable[Measured]) -> str:
+    seen = {one.effect.fault for one in measured}
+    names = [fault.name for fault in FAULTS.values() if fault.name not in seen]
+    return f"Not measured: {', '.join(names)}.\n" if names else ""
+
+
+def _targets(measured: Sequence[Measured]) -> str:
     """Each target, and whether it held every time."""
     lines = []
     for fault in FAULTS.values():
-        times = [effect.recovery_s for effect in effects if effect.fault == fault.name]
-        if fault.target_s is not None and times:
-            word = "held" if max(times) <= fault.target_s else "**not held**"
-            lines.append(
-                f"- {fault.name}: answers after {fault.target_s:.0f} s at most: {word} (most {max(times):.1f} s)"
-            )
+        times = [(one.effect.recovery_s, one.rate) for one in measured if one.effect.fault == fault.name]
+        if fault.target_s is None:
+            continue
+        words = "not measured"
+        if times:
+            words = "held" if max(times)[0] <= fault.target_s else "**not held**"
+            words += f" ({len(times)} times, most {max(times)[0]:.1f} s, at up to {max(rate for _, rate in times):g} requests a second)"
+        lines.append(f"- {fault.name}: answers after {fault.target_s:.0f} s at most: {words}")
     return "\n".join(lines)
 
 
-def page_text(
-    effects: Sequence[Effect],
-    audit: Audit,
-    imbalance: int,
-    *,
-    hosts: int,
-    released: int,
-    runs: int,
-    rate: float,
-    failures: Sequence[str],
-) -> str:
-    """The whole page."""
-    return _PAGE.format(
-        hosts=hosts,
-        released=released,
-        runs=runs,
-        rate=rate,
-        machine=machine(),
-        table=table(effects),
-        broken="".join(f"\nNot measured, as it did not get well: {failure}.\n" for failure in failures),
-        targets=targets(effects),
-        money=audit.text(),
-        imbalance=imbalance,
-    )
-
-
-def write_page(
-    effects: Sequence[Effect],
-    audit: Audit,
-    imbalance: int,
-    *,
-    hosts: int,
-    released: int,
-    runs: int,
-    rate: float,
-    failures: Sequence[str],
-) -> None:
-    """Write the page into docs/."""
-    PAGE.write_text(
-        page_text(effects, audit, imbalance, hosts=hosts, released=released, runs=runs, rate=rate, failures=failures)
-    )
-    print(f"{PAGE.relative_to(Path.cwd()) if PAGE.is_relative_to(Path.cwd()) else PAGE} written", file=sys.stderr)
+def _money(books: Iterable[Books]) -> str:
+    """A line a run."""
+    lines = [f"- after {one.faults} faults: {one.audit.text()}; ledger imbalance {one.imbalance}" for one in books]
+    return "\n".join(lines) or "Not measured: no run came to its end."

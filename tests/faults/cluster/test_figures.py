@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.cluster.figures import Asked, Outcome, Window, effect_of, read_asked, table
+from tests.faults.cluster.figures import Asked, Outcome, Window, all_ended, effect_of, read_asked, table
 
 WINDOW = Window(fault="fault", began=100.0, whole=108.0, ended=120.0)
 
 
-def answered(sent: float, *failures: float, took: float = 0.1) -> Asked:
+def answered(sent: float, *failures: float, took: float = 0.1, number: int = 0) -> Asked:
     ended = max((sent, *failures)) + took
-    return Asked(sent=sent, ended=ended, outcome=Outcome.ANSWERED, failures=failures, code="x" if failures else "")
+    return Asked(
+        number=number, sent=sent, ended=ended, outcome=Outcome.ANSWERED, failures=failures, code="x" if failures else ""
+    )
 
 
 def steady(begin: float, end: float) -> list[Asked]:
@@ -46,11 +48,18 @@ def test_no_answer_until_the_end_is_told_as_the_whole_window() -> None:
 
 
 def test_requests_of_other_times_do_not_count() -> None:
-    cut = Asked(sent=99.0, ended=100.5, outcome=Outcome.CUT, failures=(100.5,), code="worker_lost")
-    before = Asked(sent=98.0, ended=99.5, outcome=Outcome.LOST, failures=(99.5,), code="x")
-    after = Asked(sent=120.5, ended=121.0, outcome=Outcome.LOST, failures=(121.0,), code="x")
+    cut = Asked(number=0, sent=99.0, ended=100.5, outcome=Outcome.CUT, failures=(100.5,), code="worker_lost")
+    before = Asked(number=0, sent=98.0, ended=99.5, outcome=Outcome.LOST, failures=(99.5,), code="x")
+    after = Asked(number=0, sent=120.5, ended=121.0, outcome=Outcome.LOST, failures=(121.0,), code="x")
     effect = effect_of(WINDOW, [*steady(100, 120), cut, before, after])
     assert (effect.cut, effect.lost, effect.codes) == (1, 0, {"worker_lost": 1})
+
+
+def test_a_request_that_has_no_end_yet_is_missed() -> None:
+    notes = [answered(float(number), number=number) for number in range(5)]
+    assert all_ended(notes, 3.0)
+    assert not all_ended([note for note in notes if note.number != 1], 3.0)
+    assert not all_ended(notes[:3], 3.0), "another one may have been sent before 3.0"
 
 
 def test_the_notes_of_a_load_are_read_up_to_a_line_that_is_still_being_written(tmp_path: Path) -> None:

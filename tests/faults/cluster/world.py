@@ -27,7 +27,6 @@ HOSTS = (
     HostSpec(name="ben", title="SEV-SNP, two GPUs", tee=TeeKind.SEV_SNP, gpus=2),
     HostSpec(name="cleo", title="TDX, two GPUs", tee=TeeKind.TDX, gpus=2),
 )
-HEAD = "ray-head"
 PATIENCE_S = 120.0
 DEPOSIT = 60 * TON
 
@@ -128,16 +127,8 @@ class World:
         self.revive_node(name)
 
     def revive_head(self) -> None:
-        """Start Ray's head and everything of the operator again; the hosts' Ray nodes join the new cluster."""
-        import ray  # noqa: PLC0415
-
-        ray.shutdown()
-        self.net.supervisor.kill(HEAD)
-        for enclave in self.net.enclaves.values():
-            self._clear(enclave.spec.name, keep=enclave.program)
-        self.net.start_operator()
-        self.net.join(list(self.net.enclaves.values()))
-        self._place_model()
+        """Start Ray's head again, and nothing else: nodes, actors and replicas have to come back by themselves."""
+        self.net.restart_head()
 
     def _place_model(self) -> None:
         """Have every host serve; one that is quarantined meanwhile is released first."""
