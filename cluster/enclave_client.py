@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 import aiohttp
 
 from attestation.evidence import EVIDENCE_SIZE_MAX
-from cluster.errors import ConfigError, EnclaveUnreachableError, RefusedError
+from cluster.errors import ConfigError, EnclaveSilentError, EnclaveUnreachableError, RefusedError
 from cluster.relay import parse_address
 
 CONTROL_VARIABLE = (
@@ -35,7 +35,7 @@ class EnclaveGate(Protocol):
         ...
 
     async def fetch_health(self, address: str) -> Mapping[str, Any]:
-        """The health object; EnclaveUnreachableError when there is none."""
+        """The health object; EnclaveUnreachableError when there is none, EnclaveSilentError when it did not come."""
         ...
 
 
@@ -172,7 +172,9 @@ def _checked(address: str) -> str:
 async def _asking(name: str) -> AsyncIterator[None]:
     try:
         yield
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+    except TimeoutError as error:
+        raise EnclaveSilentError(f"{name}: no answer ({type(error).__name__})") from error
+    except (aiohttp.ClientError, OSError) as error:
         raise EnclaveUnreachableError(f"{name}: no answer ({type(error).__name__})") from error
 
 

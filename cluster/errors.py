@@ -22,6 +22,7 @@ ClusterError
 │   └── ReceiptRefusedError     a receipt that the ledger may not take
 └── TroubleError                could not ask: a retry may help
     ├── EnclaveUnreachableError the enclave does not answer
+    │   └── EnclaveSilentError  nothing came in time: it is gone, or slow, or we are
     └── NodeStartError          a Ray node did not come up, or did not say so in time
 """
 
@@ -214,6 +215,10 @@ class TroubleError(ClusterError):
 
 class EnclaveUnreachableError(TroubleError):
     """The enclave does not answer, or not in its protocol."""
+
+
+class EnclaveSilentError(EnclaveUnreachableError):
+    """Nothing came from the enclave in time."""
 
 
 class NodeStartError(TroubleError):

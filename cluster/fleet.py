@@ -42,6 +42,7 @@ class Transition:
     state: HostState
     reason: str
     at: datetime
+    flap: bool = False  # a host that served was lost sight of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
     joining --Admitted--> active <--window--> draining      both have a route at the relay
        |                    |                    |
-       |                    +---- 3 misses: suspended ----+---- third time in 10 min: quarantined
+       |                    +---- 3 misses: suspended ----+---- served, and third time in 10 min: quarantined
        |                    +---- evidence ran out: expired
        |                suspended, expired --Admitted--> active or draining; 60 s in silence: gone
        |                quarantined --its time is over, or Released--> suspended
@@ -34,11 +34,12 @@ from cluster.fleet import (
 from cluster.model import HostHints, Load
 
 MISSES_MAX = 3  # at one health check a second
+LOADING_MISSES_MAX = 20  # loading a model keeps a machine busy, and such a host has nothing to lose but its models
 RENEW_AFTER = 0.5  # share of a verdict's life after which it is renewed
 RETRY_RENEW = timedelta(seconds=5)
 GONE_AFTER = timedelta(seconds=60)
 GONE_MISSES = 60  # of a quarantined host
-FLAPS_MAX = 3  # suspensions within FLAP_WINDOW
+FLAPS_MAX = 3  # suspensions of a host that served, within FLAP_WINDOW
 FLAP_WINDOW = timedelta(minutes=10)
 FLAP_QUARANTINE = timedelta(minutes=5)
 
@@ -226,14 +227,16 @@ def _admitted(record: HostRecord, event: Admitted) -> HostRecord:
 
 def _health_missed(record: HostRecord, event: HealthMissed) -> HostRecord:
     after = replace(record, misses=record.misses + 1)
-    if record.state in ROUTED and after.misses >= MISSES_MAX:
+    load = record.load
+    if record.state in ROUTED and after.misses >= (LOADING_MISSES_MAX if load.loading else MISSES_MAX):
         reason = f"{after.misses} health checks missed: {event.reason}"
-        flaps = [past for past in record.history if past.state is HostState.SUSPENDED]
-        recent = [past for past in flaps if event.at - past.at < FLAP_WINDOW]
+        if load.loading or not load.ready:  # it was not silent in the middle of its work
+            return _leave(after, HostState.SUSPENDED, reason, event.at)
+        recent = [past for past in record.history if past.flap and event.at - past.at < FLAP_WINDOW]
         if len(recent) + 1 >= FLAPS_MAX:
             after = _leave(after, HostState.QUARANTINED, f"it came and went {FLAPS_MAX} times; {reason}", event.at)
             return replace(after, held_until=event.at + FLAP_QUARANTINE)
-        return _leave(after, HostState.SUSPENDED, reason, event.at)
+        return _leave(after, HostState.SUSPENDED, reason, event.at, flap=True)
     if record.state is HostState.QUARANTINED and after.misses >= GONE_MISSES:
         return _end(after, HostState.GONE, f"{record.reason}; silent since", event.at)
     return after
@@ -290,9 +293,9 @@ def _maintained(record: HostRecord, event: Tick) -> HostRecord:
     return _enter(record, HostState.DRAINING, window.reason, now)
 
 
-def _leave(record: HostRecord, state: HostState, reason: str, now: datetime) -> HostRecord:
+def _leave(record: HostRecord, state: HostState, reason: str, now: datetime, *, flap: bool = False) -> HostRecord:
     """Out of traffic, with a way back."""
-    return _enter(replace(record, load=Load(), challenged_at=None), state, reason, now)
+    return _enter(replace(record, load=Load(), challenged_at=None), state, reason, now, flap=flap)
 
 
 def _end(record: HostRecord, state: HostState, reason: str, now: datetime) -> HostRecord:
@@ -301,8 +304,8 @@ def _end(record: HostRecord, state: HostState, reason: str, now: datetime) -> Ho
     return _enter(after, state, reason, now)
 
 
-def _enter(record: HostRecord, state: HostState, reason: str, now: datetime) -> HostRecord:
-    past = (*record.history, Transition(state=state, reason=reason, at=now))[-HISTORY_MAX:]
+def _enter(record: HostRecord, state: HostState, reason: str, now: datetime, *, flap: bool = False) -> HostRecord:
+    past = (*record.history, Transition(state=state, reason=reason, at=now, flap=flap))[-HISTORY_MAX:]
     return replace(record, state=state, reason=reason, since=now, history=past)
 
 

@@ -52,6 +52,7 @@ class Load:
     """What an enclave reports about its work, once a second. Unsigned: it orders hosts, it never admits one."""
 
     ready: bool = False
+    loading: bool = False  # a model
     running: int = 0
     waiting: int = 0
     served: int = 0
@@ -65,14 +66,17 @@ class Load:
         """Read the JSON object of GET /health. ValueError when a field is missing or not what it should be."""
         try:
             counts = {name: health[name] for name in _HEALTH_COUNTS}
-            ready, models = health["ready"], frozenset(bytes.fromhex(root) for root in health["models"])
+            ready, loading = health["ready"], health["loading"]
+            models = frozenset(bytes.fromhex(root) for root in health["models"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"malformed health answer: {error}") from error
         if any(type(count) is not int or not 0 <= count <= COUNT_MAX for count in counts.values()):
             raise ValueError("health counters must be non-negative integers")
-        if type(ready) is not bool or len(models) > LOADED_MAX or any(len(root) != ROOT_BYTES for root in models):
-            raise ValueError(f"health: ready must be true or false, models at most {LOADED_MAX} hex roots of 32 bytes")
-        return cls(ready=ready, models=models, **counts)
+        if type(ready) is not bool or type(loading) is not bool:
+            raise ValueError("health: ready and loading must be true or false")
+        if len(models) > LOADED_MAX or any(len(root) != ROOT_BYTES for root in models):
+            raise ValueError(f"health: models are at most {LOADED_MAX} hex roots of 32 bytes")
+        return cls(ready=ready, loading=loading, models=models, **counts)
 
     @property
     def depth(self) -> int:

@@ -137,9 +137,12 @@ class Supervisor:
         """Every living process of this run (or of one group), found by the mark it inherited."""
         return marked_processes(self._run, group)
 
-    def kill(self, group: str) -> int:
-        """Power loss for one group: SIGKILL to each of its processes. Returns how many there were."""
-        victims = self.processes(group)
+    def kill(self, group: str, *, but: str = "") -> int:
+        """Power loss for one group: SIGKILL to each of its processes. Returns how many there were.
+
+        Those with the variable `but` in their environment are spared.
+        """
+        victims = [process for process in self.processes(group) if not (but and _has(process, but))]
         _signal_all(victims, signal.SIGKILL)
         psutil.wait_procs(victims, timeout=5)
         return len(victims)
@@ -161,6 +164,13 @@ class Supervisor:
             self._watcher.stdin.close()
         self._watcher.wait(timeout=10)
         return self.processes()
+
+
+def _has(process: psutil.Process, name: str) -> bool:
+    try:
+        return name in process.environ()
+    except psutil.Error:
+        return False
 
 
 def marked_processes(run: str, group: str | None = None) -> list[psutil.Process]:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -22,7 +22,13 @@ from cluster.admission import (
     node_challenge,
 )
 from cluster.enclave_client import EnclaveControlError, EnclaveGate
-from cluster.errors import AdmissionRefusedError, EnclaveUnreachableError, SoleSurvivorError, TroubleError
+from cluster.errors import (
+    AdmissionRefusedError,
+    EnclaveSilentError,
+    EnclaveUnreachableError,
+    SoleSurvivorError,
+    TroubleError,
+)
 from cluster.fleet import ENDED, ROUTED, WAITING, WATCHED, FleetSnapshot, HostRecord, HostState, Window
 from cluster.host_state import (
     Action,
@@ -43,10 +49,13 @@ from cluster.host_state import (
     sole_models,
     step,
 )
+from cluster.lateness import Lateness
 from cluster.model import HostHints, Load
 from cluster.reputation import NO_COUNTS, HostCounts, RatingFile, key_of, machine_of
 
 PERIOD_S = 1.0
+LATE_S = 0.3  # a third of a health check's time: who comes so late himself cannot tell who is silent
+LATE_ROUNDS_MAX = 10  # in a row; afterwards silence counts whoever is late
 CHALLENGES_MAX = 512  # of those who ask to join, at the same time; each may keep us waiting for seconds
 PAST_MAX = 64  # refused and replaced hosts that stay visible
 NONCES_MAX = 1024
@@ -79,6 +88,7 @@ class Registry:
         terms: NetworkTerms,
         ratings: RatingFile,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        lateness: Callable[[], float] | None = None,
     ) -> None:
         self._gate = gate
         self._routes = routes
@@ -87,6 +97,9 @@ class Registry:
         self._policy = policy
         self._terms = terms
         self._clock = clock
+        self._lateness = Lateness()
+        self._take_lateness = lateness or self._lateness.take
+        self._late_rounds = 0
         self._rating_file, self._ratings = ratings, ratings.load()
         self._records: dict[str, HostRecord] = {}  # by address: one enclave listens there
         self._past: deque[HostRecord] = deque(maxlen=PAST_MAX)
@@ -187,7 +200,11 @@ class Registry:
 
     async def round(self) -> None:
         """One health check of every host that is not at an end, and what follows from it."""
-        await asyncio.gather(*(self._check(record) for record in self._current(*WATCHED)))
+        self._take_lateness()  # between the rounds it does not matter
+        checked = self._current(*WATCHED)
+        silences = await asyncio.gather(*(self._check(record) for record in checked))
+        pairs = zip(checked, silences, strict=True)
+        await self._note_silent([(record, missed) for record, missed in pairs if missed is not None])
         await self._rate()
         self._reappraise()
         for record in self._current(*WATCHED):
@@ -202,10 +219,12 @@ class Registry:
     async def run(self) -> None:
         """Rounds, one a second, until cancelled."""
         loop = asyncio.get_running_loop()
-        while True:
-            began = loop.time()
-            await self.round()
-            await asyncio.sleep(max(0.0, PERIOD_S - (loop.time() - began)))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._lateness.run())
+            while True:
+                began = loop.time()
+                await self.round()
+                await asyncio.sleep(max(0.0, PERIOD_S - (loop.time() - began)))
 
     def challenge_node(self, host_id: bytes, node_id: str) -> bytes:
         """What the enclave's control socket has to sign for `bind_node`; AdmissionRefusedError for an unknown host."""
@@ -365,18 +384,32 @@ class Registry:
         self._past.append(record)
         self._routes_stale = True
 
-    async def _check(self, record: HostRecord) -> None:
+    async def _check(self, record: HostRecord) -> HealthMissed | None:
+        """Ask once and note the answer; returns a silence, which is not noted yet."""
         try:
             health = await self._gate.fetch_health(record.address)
             load, answering = Load.from_health(health), health.get("host_id")
+        except EnclaveSilentError as error:
+            return HealthMissed(reason=str(error), at=self._clock())
         except (EnclaveUnreachableError, EnclaveControlError, ValueError) as error:
             await self._note(record, HealthMissed(reason=str(error), at=self._clock()))
-            return
+            return None
         if record.host_id is None or answering != record.host_id.hex():
             await self._note(record, HealthMissed(reason="another enclave answers", at=self._clock()))
             self._background(self._renew(record.address))
-            return
+            return None
         await self._note(record, HealthSeen(load=load, at=self._clock()))
+        return None
+
+    async def _note_silent(self, silent: Sequence[tuple[HostRecord, HealthMissed]]) -> None:
+        """Count silences, unless this process was too late itself to hear."""
+        late_s = self._take_lateness()
+        self._late_rounds = self._late_rounds + 1 if late_s > LATE_S else 0
+        if silent and 0 < self._late_rounds <= LATE_ROUNDS_MAX:
+            _log.warning("%d hosts were not heard, and this process came %.1f s late: not counted", len(silent), late_s)
+            return
+        for record, missed in silent:
+            await self._note(record, missed)
 
     async def _rate(self) -> None:
         """Measure what became of the requests; a relay that does not answer is asked again in the next round."""

@@ -246,13 +246,19 @@ class RelayProcess:
         """End HAProxy and remove its files. Stopping twice is allowed."""
         process: psutil.Process | None = getattr(self, "_process", None)
         if process is not None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()  # HAProxy's hard stop
-                with contextlib.suppress(psutil.TimeoutExpired):
-                    process.wait(STOP_S)
-                process.kill()
-                process.wait()
+            for end, patience_s in ((process.terminate, STOP_S), (process.kill, STOP_S)):  # the first is a hard stop
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    end()
+                self._wait_until_it_ends(patience_s)
         shutil.rmtree(self._files.folder, ignore_errors=True)
+
+    def _wait_until_it_ends(self, patience_s: float) -> None:
+        """Return once it has ended, whoever its parent is: one that does not collect its children leaves a zombie."""
+        deadline = time.monotonic() + patience_s
+        while self.alive() and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        if isinstance(self._process, psutil.Popen) and not self.alive():
+            self._process.wait()
 
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + START_S

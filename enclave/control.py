@@ -124,6 +124,7 @@ def health(service: SealedService) -> dict[str, Any]:
     return {
         "host_id": service.keys.host_id.hex(),
         "ready": bool(service.models.serving),
+        "loading": service.models.loading,
         "running": min(counters.active, limits.running),
         "waiting": max(0, counters.active - limits.running),
         "models": [root.hex() for root in service.models.serving],

@@ -50,6 +50,11 @@ class ModelShelf:
         engines = self._engines.items()
         return tuple(sorted(root for root, engine in engines if engine.alive and root not in self._retiring))
 
+    @property
+    def loading(self) -> bool:
+        """Whether a model is being loaded now."""
+        return bool(self._loading)
+
     def state(self, root: bytes) -> ModelState:
         """Where one of `roots` is in its life."""
         if root in self._loading:

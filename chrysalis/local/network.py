@@ -34,6 +34,7 @@ from cluster.fleet import FleetSnapshot
 from cluster.model import Decision, HostHints
 from cluster.processes import Program, Supervisor
 from cluster.ray_nodes import HEAD_NAME, LOOPBACK, RayCluster, begin_node, connect, start_head, wait_node
+from cluster.ray_start import OUTLIVES_RAY
 from cluster.settlement_config import SenderKind, make_treasury, parse_settlement
 from enclave.manifest import manifest_root
 
@@ -236,12 +237,18 @@ class LocalNetwork:
         deploy_gateway(config, port=self.ray.ports.gateway)
         start_models(config)
 
-    def restart_head(self) -> None:
-        """Start Ray's head again after it was lost. It finds its tables on disk; nodes, replicas and actors return."""
+    def leave_ray(self) -> None:
+        """Be no driver any more, until `restart_head`."""
         import ray
 
         ray.shutdown()
-        self.supervisor.kill(HEAD_NAME)  # what is left of it
+
+    def restart_head(self) -> None:
+        """Start Ray's head again after it was lost. It finds its tables on disk; nodes, replicas and actors return.
+
+        Call `leave_ray` before it is lost: Ray ends a driver whose node has died.
+        """
+        self.supervisor.kill(HEAD_NAME, but=OUTLIVES_RAY)  # what is left of it
         start_head(self.supervisor, self.ray)
         connect(self.ray)
 

@@ -44,13 +44,18 @@ async def load_engine(kind: str, folder: Path, *, max_running: int = 32, context
     engine_versions(kind)
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} is not a model folder: it has no config.json")
+    return await asyncio.to_thread(_start, kind, folder, max_running, context)
+
+
+def _start(kind: str, folder: Path, max_running: int, context: int) -> Engine:
+    """Import and start; in a thread, as both take seconds."""
     if kind == "vllm":
-        from enclave.engine.vllm_engine import VllmEngine  # noqa: PLC0415  seconds of import, only when chosen
+        from enclave.engine.vllm_engine import VllmEngine  # noqa: PLC0415  only when chosen
 
-        return await asyncio.to_thread(VllmEngine, folder, max_running=max_running, context=context)
-    from enclave.engine.torch_engine import TorchEngine  # noqa: PLC0415  seconds of import, only when chosen
+        return VllmEngine(folder, max_running=max_running, context=context)
+    from enclave.engine.torch_engine import TorchEngine  # noqa: PLC0415  only when chosen
 
-    return await asyncio.to_thread(TorchEngine, folder, max_running=max_running, context=context)
+    return TorchEngine(folder, max_running=max_running, context=context)
 
 
 def _installed(names: tuple[str, ...], kind: str) -> str:

@@ -12,7 +12,7 @@ from attestation.roots import TrustedRoots
 from attestation.transcript import Transcript, host_id
 from attestation.verdict import Tier
 from cluster.admission import PROVE_TAG, NetworkTerms
-from cluster.errors import EnclaveUnreachableError
+from cluster.errors import EnclaveSilentError, EnclaveUnreachableError
 from cluster.reputation import HostCounts
 from tests.cluster.fleets import MODEL, NOW, name_bytes
 
@@ -65,6 +65,7 @@ class OpenEnclave:
         return {
             "host_id": self.host_id.hex(),
             "ready": True,
+            "loading": False,
             "running": self.running,
             "waiting": 0,
             "served": 0,
@@ -84,6 +85,7 @@ class Gate:
     def __init__(self, **enclaves: OpenEnclave) -> None:
         self.enclaves: dict[str, OpenEnclave] = dict(enclaves)
         self.nonces: list[bytes] = []
+        self.silent: set[str] = set()  # no answer comes in time
 
     def _at(self, address: str) -> OpenEnclave:
         enclave = self.enclaves.get(address)
@@ -96,6 +98,8 @@ class Gate:
         return self._at(address).evidence(nonce)
 
     async def fetch_health(self, address: str) -> dict[str, object]:
+        if address in self.silent:
+            raise EnclaveSilentError(f"{address}: no answer in time")
         return self._at(address).health()
 
 

@@ -135,7 +135,7 @@ async def test_an_address_that_is_more_than_ip_and_port_is_not_asked(gate, addre
 
 
 def test_a_host_that_claims_thousands_of_models_does_not_fill_the_snapshots() -> None:
-    health = {"ready": True, "running": 0, "waiting": 0, "served": 0, "failed": 0}
+    health = {"ready": True, "loading": False, "running": 0, "waiting": 0, "served": 0, "failed": 0}
     health |= {"abandoned": 0, "output_tokens": 0}
     models = [number.to_bytes(32, "big").hex() for number in range(65)]
     with pytest.raises(ValueError, match="models"):

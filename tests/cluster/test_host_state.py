@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 from cluster.fleet import ENDED, HISTORY_MAX, ROUTED, HostState, Standing, Window
 from cluster.host_state import (
+    FLAPS_MAX,
     GONE_AFTER,
+    LOADING_MISSES_MAX,
+    MISSES_MAX,
     Action,
     Admitted,
     Ban,
@@ -140,11 +143,42 @@ def test_a_host_that_comes_and_goes_three_times_in_ten_minutes_is_quarantined_fo
         if number < 2:
             assert record.state is HostState.SUSPENDED
             record, _ = step(record, Admitted(capability=capability(), at=now))
+            record, _ = step(record, HealthSeen(load=Load(ready=True), at=now))
     assert (record.state, actions) == (HostState.QUARANTINED, (Action.CLOSE_ROUTE,))
     record, actions = step(record, Admitted(capability=capability(), at=now))
     assert (record.state, actions) == (HostState.QUARANTINED, ()), "evidence alone must not end a quarantine"
     record, actions = step(record, Tick(at=record.held_until))
     assert (record.state, actions) == (HostState.SUSPENDED, (Action.CHALLENGE,))
+
+
+@pytest.mark.parametrize(
+    ("load", "patience"),
+    [
+        pytest.param(Load(ready=True, loading=True), LOADING_MISSES_MAX, id="it-loads-another-model"),
+        pytest.param(Load(loading=True), LOADING_MISSES_MAX, id="it-loads-its-first-model"),
+        pytest.param(Load(), MISSES_MAX, id="it-has-no-model"),
+    ],
+)
+def test_a_host_that_loads_a_model_or_has_none_is_suspended_late_and_never_for_flapping(load, patience) -> None:
+    record = active()
+    for _ in range(2 * FLAPS_MAX):
+        record, _ = step(record, HealthSeen(load=load, at=NOW))
+        record, _ = misses(record, patience - 1)
+        assert record.state is HostState.ACTIVE
+        record, _ = misses(record, 1)
+        assert record.state is HostState.SUSPENDED
+        record, _ = step(record, Admitted(capability=capability(), at=NOW))
+
+
+def test_a_release_from_quarantine_does_not_count_as_flapping() -> None:
+    record = active()
+    for _ in range(2 * FLAPS_MAX):
+        record, _ = step(record, Quarantine(reason="seen twice", at=NOW))
+        record, _ = step(record, Released(reason="looked at it", at=NOW))
+        record, _ = step(record, Admitted(capability=capability(), at=NOW))
+    record, _ = step(record, HealthSeen(load=Load(ready=True), at=NOW))
+    record, _ = misses(record, MISSES_MAX)
+    assert record.state is HostState.SUSPENDED
 
 
 def test_a_quarantine_without_an_end_waits_for_the_operator() -> None:
@@ -286,10 +320,11 @@ def test_a_snapshot_survives_pickling() -> None:
         pytest.param({"models": ["ab"]}, id="model-too-short"),
         pytest.param({"models": None}, id="models-missing"),
         pytest.param({"ready": "yes"}, id="ready-is-text"),
+        pytest.param({"loading": 1}, id="loading-is-a-number"),
     ],
 )
 def test_a_malformed_health_answer_is_refused(change) -> None:
-    health: dict = {"ready": True, "running": 0, "waiting": 0, "models": ["11" * 32]}
+    health: dict = {"ready": True, "loading": False, "running": 0, "waiting": 0, "models": ["11" * 32]}
     health |= {"served": 0, "failed": 0, "abandoned": 0, "output_tokens": 0}
     assert Load.from_health(health).models == {b"\x11" * 32}
     with pytest.raises(ValueError, match="health"):

@@ -1,4 +1,5 @@
 import asyncio
+import time
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,8 +11,10 @@ from attestation.verdict import Tier
 from cluster.address_book import AddressBook, HostKey
 from cluster.errors import AdmissionRefusedError, ConfigError, SoleSurvivorError, TroubleError
 from cluster.fleet import HostState, Window
+from cluster.host_state import MISSES_MAX
+from cluster.lateness import Lateness
 from cluster.model import HostHints, JobRequirement
-from cluster.registry import PAST_MAX, Registry
+from cluster.registry import LATE_ROUNDS_MAX, LATE_S, PAST_MAX, Registry
 from cluster.reputation import WEIGHT_MIN, HostCounts, RatingFile
 from cluster.scheduler import place
 from tests.cluster.enclaves import POLICY, TERMS, Clock, Gate, OpenEnclave, RouteMap
@@ -420,3 +423,61 @@ async def test_preferred_roots_are_in_the_next_snapshot_and_the_same_ones_change
     assert (after.preferred, after.version > before.version) == ({b"\x11" * 32}, True)
     await world.registry.prefer_models(after.preferred)
     assert world.registry.snapshot().version == after.version
+
+
+@pytest.mark.parametrize(("late_s", "state"), [(LATE_S / 2, HostState.SUSPENDED), (LATE_S * 2, HostState.ACTIVE)])
+async def test_silence_does_not_count_while_the_registry_comes_late_itself(world, late_s: float, state) -> None:
+    registry = world.registry = world.start(lateness=lambda: late_s)
+    await registry.admit("a", HINTS)
+    world.gate.silent.add("a")
+    for _ in range(MISSES_MAX):
+        await registry.round()
+    assert world.state() is state
+
+
+async def test_a_registry_that_is_late_for_long_counts_silence_in_the_end(world) -> None:
+    registry = world.registry = world.start(lateness=lambda: LATE_S * 2)
+    await registry.admit("a", HINTS)
+    world.gate.silent.add("a")
+    for _ in range(LATE_ROUNDS_MAX + MISSES_MAX):
+        await registry.round()
+    assert world.state() is HostState.SUSPENDED
+
+
+async def test_a_dead_host_is_suspended_however_late_the_registry_is(world) -> None:
+    registry = world.registry = world.start(lateness=lambda: LATE_S * 2)
+    await registry.admit("a", HINTS)
+    del world.gate.enclaves["a"]  # the connection is refused
+    for _ in range(MISSES_MAX):
+        await registry.round()
+    assert world.state() is HostState.SUSPENDED
+
+
+async def test_a_registry_that_restarts_takes_no_host_from_the_relay_before_all_were_asked(world) -> None:
+    world.gate.enclaves["b"] = other = OpenEnclave("b")
+    for address in ("a", "b"):
+        await world.registry.admit(address, HINTS)
+    both, seen = dict(world.routes.hosts), []
+    set_hosts = world.routes.set_hosts
+
+    async def watch(hosts, *, only: bool) -> None:
+        await set_hosts(hosts, only=only)
+        seen.append(dict(world.routes.hosts))
+
+    world.routes.set_hosts = watch
+    del world.gate.enclaves["b"]
+    registry = world.start()
+    await registry.restore()
+    assert seen and all(hosts == both for hosts in seen)
+    await registry.round()
+    assert world.routes.hosts == {world.enclave.host_id: "a"} and other.host_id in both
+
+
+async def test_a_blocked_event_loop_is_noticed() -> None:
+    lateness = Lateness()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(lateness.run())
+        await asyncio.sleep(0.01)
+        time.sleep(0.5)
+        assert lateness.take() >= 0.3
+        running.cancel()

@@ -521,3 +521,22 @@ def test_a_note_whose_process_id_is_used_by_another_program_now_names_nobody(not
     stranger = RelayNote(pid=mine.pid, born=mine.create_time() - 1, folder="/", address="127.0.0.1:1", settings="")
     write_note(note, stranger)
     assert RelayProcess.take_over(note, "127.0.0.1:1", KEY) is None
+
+
+def test_a_relay_that_died_under_a_parent_that_does_not_collect_it_is_replaced_at_once(note: Path) -> None:
+    code = (
+        "import ctypes, sys, time; from pathlib import Path; from cluster.relay import RelayProcess; "
+        "ctypes.CDLL(None).prctl(36, 1); "  # as cluster.ray_start is: what is left behind becomes its child
+        f"relay = RelayProcess('127.0.0.1:0', bytes(range(32)), note=Path({str(note)!r})); "
+        "print(relay.address, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        relay = RelayProcess.take_over(note, parent.stdout.readline().strip(), KEY)
+        assert relay is not None
+        os.kill(relay.pid, signal.SIGKILL)
+        while relay.alive():
+            time.sleep(0.01)
+        assert psutil.Process(relay.pid).status() == psutil.STATUS_ZOMBIE
+        relay.kill()
+        assert not relay._files.folder.exists()
+        parent.kill()

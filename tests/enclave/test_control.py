@@ -72,6 +72,7 @@ async def test_health_is_for_everybody_and_says_nothing_private(enclave: Enclave
     assert json.loads(answer.body) == {
         "host_id": enclave.host_id.hex(),
         "ready": True,
+        "loading": False,
         "running": 0,
         "waiting": 0,
         "models": [MODEL.hex()],

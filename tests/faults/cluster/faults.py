@@ -91,7 +91,13 @@ def _mend_controller(world: World) -> None:
     _mend_ingress(world)
 
 
+def _kill_gcs(world: World) -> None:
+    world.net.leave_ray()
+    _kill(world, "gcs_server")
+
+
 def _kill_head(world: World) -> None:
+    world.net.leave_ray()
     world.net.supervisor.kill(HEAD_NAME)
 
 
@@ -153,6 +159,6 @@ FAULTS = {
         mend=lambda w: w.until(w.serving, "every host serves"),
     ),
     "frozen-relay": Fault(name="relay frozen 30 s", strike=lambda w: _freeze(_relay, w), mend=_mend_relay),
-    "gcs": Fault(name="GCS killed", strike=lambda w: _kill(w, "gcs_server"), mend=_mend_gcs, target_s=60),
+    "gcs": Fault(name="GCS killed", strike=_kill_gcs, mend=_mend_gcs, target_s=60),
     "head": Fault(name="head without power", strike=_kill_head, mend=_mend_head, target_s=60),
 }
