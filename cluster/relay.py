@@ -26,7 +26,7 @@ import psutil
 from cluster.errors import ConfigError, TroubleError
 from cluster.ray_start import OUTLIVES_RAY
 from cluster.relay_config import SECRET_VARIABLE, RelayFiles, RelayLimits, render_config
-from cluster.relay_note import RelayNote, read_note, write_note
+from cluster.relay_note import RelayNote, born_at, read_note, write_note
 from cluster.reputation import HostCounts
 from cluster.ticket import relay_secret
 
@@ -160,7 +160,7 @@ class RelayProcess:
         config = render_config(RelayFiles(folder=Path("/")), limits, listener=0)
         return RelayNote(
             pid=self._process.pid,
-            born=self._process.create_time(),
+            born=born_at(self._process.pid),
             folder=str(self._files.folder),
             address=str(self._address),
             settings=hashlib.sha256(f"{secret}\n{config}".encode()).hexdigest(),
@@ -255,7 +255,7 @@ class RelayProcess:
     def _wait_until_it_ends(self, patience_s: float) -> None:
         """Return once it has ended, whoever its parent is: one that does not collect its children leaves a zombie."""
         deadline = time.monotonic() + patience_s
-        while self.alive() and time.monotonic() < deadline:
+        while (self.alive() or _threads(self._process.pid) > 1) and time.monotonic() < deadline:
             time.sleep(POLL_S)
         if isinstance(self._process, psutil.Popen) and not self.alive():
             self._process.wait()
@@ -346,6 +346,14 @@ def _start(binary: str, files: RelayFiles, limits: RelayLimits, listener: int, s
             pass_fds=(listener,),
             preexec_fn=die_with_parent,
         )
+
+
+def _threads(pid: int) -> int:
+    """How many threads a process has: those of a zombie may keep its port for a moment."""
+    try:
+        return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return 0
 
 
 def _key(host_id: bytes) -> str:

@@ -13,7 +13,7 @@ class RelayNote:
     """A HAProxy that outlives the process that started it."""
 
     pid: int
-    born: float  # when the process began, seconds since 1970 as psutil tells it: process ids are used again
+    born: int  # when the process began, see `born_at`: process ids are used again
     folder: str  # of its files
     address: str  # IP:PORT it listens on
     settings: str  # digest of its configuration and its secret, hex
@@ -22,10 +22,18 @@ class RelayNote:
         """The process, if it still runs."""
         try:
             process = psutil.Process(self.pid)
-            same = process.create_time() == self.born and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
+            same = born_at(self.pid) == self.born and process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.Error, OSError):
             return None
         return process if same else None
+
+
+def born_at(pid: int) -> int:
+    """When a process began, clock ticks since boot (proc(5), field 22); OSError when there is none.
+
+    Not psutil's create_time: it adds the time of the boot, which moves by a second when the clock is set.
+    """
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 def read_note(path: Path) -> RelayNote | None:
@@ -34,7 +42,7 @@ def read_note(path: Path) -> RelayNote | None:
         note = RelayNote(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    kinds = isinstance(note.pid, int) and isinstance(note.born, float) and isinstance(note.folder, str)
+    kinds = isinstance(note.pid, int) and isinstance(note.born, int) and isinstance(note.folder, str)
     return note if kinds and isinstance(note.address, str) else None
 
 

@@ -238,7 +238,7 @@ class LocalNetwork:
         start_models(config)
 
     def leave_ray(self) -> None:
-        """Be no driver any more, until `restart_head`."""
+        """Be no driver any more, until `enter_ray` or `restart_head`."""
         import ray
 
         ray.shutdown()
@@ -250,6 +250,10 @@ class LocalNetwork:
         """
         self.supervisor.kill(HEAD_NAME, but=OUTLIVES_RAY)  # what is left of it
         start_head(self.supervisor, self.ray)
+        self.enter_ray()
+
+    def enter_ray(self) -> None:
+        """Be a driver again."""
         connect(self.ray)
 
     # --- hosts -------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ import pytest
 from cluster.errors import ConfigError
 from cluster.relay import RelayError, RelayProcess, RelaySilentError, parse_address
 from cluster.relay_config import RelayLimits
-from cluster.relay_note import RelayNote, write_note
+from cluster.relay_note import RelayNote, born_at, write_note
 from cluster.ticket import make_ticket, relay_secret
 
 KEY = bytes(range(32))
@@ -484,7 +484,7 @@ async def test_a_relay_with_a_note_outlives_its_parent_and_is_taken_over_with_it
         assert await send(relay) == (200, "host")
         folder = relay._files.folder
         relay.stop()
-    assert not psutil.pid_exists(int(pid))
+    assert not relay.alive()
     assert not folder.exists()
 
 
@@ -506,6 +506,8 @@ def test_a_relay_of_other_settings_is_ended_and_not_taken_over(note: Path, key: 
 def test_a_relay_that_hangs_is_ended_and_not_taken_over(note: Path) -> None:
     old = RelayProcess("127.0.0.1:0", KEY, note=note)
     os.kill(old.pid, signal.SIGSTOP)
+    while psutil.Process(old.pid).status() != psutil.STATUS_STOPPED:
+        time.sleep(0.01)
     assert RelayProcess.take_over(note, old.address, KEY) is None
     assert not old.alive()
 
@@ -517,8 +519,8 @@ def test_a_note_that_cannot_be_read_names_nobody(note: Path, text: str) -> None:
 
 
 def test_a_note_whose_process_id_is_used_by_another_program_now_names_nobody(note: Path) -> None:
-    mine = psutil.Process()
-    stranger = RelayNote(pid=mine.pid, born=mine.create_time() - 1, folder="/", address="127.0.0.1:1", settings="")
+    mine = os.getpid()
+    stranger = RelayNote(pid=mine, born=born_at(mine) - 1, folder="/", address="127.0.0.1:1", settings="")
     write_note(note, stranger)
     assert RelayProcess.take_over(note, "127.0.0.1:1", KEY) is None
 

@@ -114,6 +114,8 @@ def _run(options: argparse.Namespace) -> dict[str, object]:
                 )
             )
             print(table([effect]).splitlines()[-1], effect.codes or "", flush=True)
+        if failures and not world.in_ray():
+            world.net.restart_head()
         gained = _let_rogue_try(world) if options.rogue else None
         world.finish_load()
         audit, imbalance = settle_accounts(world)

@@ -14,7 +14,12 @@ from cluster.ray_nodes import HEAD_NAME
 from tests.faults.cluster.world import World
 
 FREEZE_S = 30.0
-ACTORS = {"registry": "RegistryActor", "scheduler": "SchedulerActor", "billing": "BillingActor"}
+ACTORS = {
+    "registry": "RegistryActor",
+    "scheduler": "SchedulerActor",
+    "billing": "BillingActor",
+    "models": "ModelsActor",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,14 +108,25 @@ def _kill_head(world: World) -> None:
 
 def _mend_head(world: World) -> None:
     world.revive_head()
+    _wait_for_head(world)
+
+
+def _wait_for_head(world: World) -> None:
     _mend_ingress(world)
+    for name in ("registry", "billing", "scheduler", "models"):
+        world.until(lambda name=name: world.net.ask(name, "ready", timeout_s=5) is not None, f"{name} answers")
     world.until(world.serving, "every host serves")
+    world.until(world.replicas_run, "Serve calls the replicas healthy")
 
 
 def _mend_gcs(world: World) -> None:
-    """The head notices by itself and ends; only then somebody starts it again."""
-    world.until(lambda: not world.find("cluster.ray_start", "--head"), "the head has ended")
-    _mend_head(world)
+    """The head notices by itself and ends. One that had only just begun is tried again by `cluster.ray_start`."""
+    world.until(lambda: world.find("gcs_server") or not world.find("cluster.ray_start", "--head"), "the head has ended")
+    if world.find("gcs_server"):
+        world.net.enter_ray()
+        _wait_for_head(world)
+    else:
+        _mend_head(world)
 
 
 def _actor(name: str) -> Fault:
@@ -120,6 +136,14 @@ def _actor(name: str) -> Fault:
             world.until(world.serving, "every host serves")
 
     return Fault(name=f"{name} actor killed", strike=lambda world: _kill(world, f"ray::{ACTORS[name]}"), mend=mend)
+
+
+def _host_actor() -> Fault:
+    def mend(world: World) -> None:
+        name = f"host-{world.net.enclaves['anna'].host_id.hex()}"
+        world.until(lambda: world.net.ask(name, "ready", timeout_s=5), "the host's actor answers")
+
+    return Fault(name="host actor killed", strike=lambda world: _kill(world, "ray::HostActor", group="anna"), mend=mend)
 
 
 def _freeze(victim: Callable[[World], psutil.Process], world: World) -> None:
@@ -152,6 +176,8 @@ FAULTS = {
     "scheduler": _actor("scheduler"),
     "registry": _actor("registry"),
     "billing": _actor("billing"),
+    "models": _actor("models"),
+    "host-actor": _host_actor(),
     "relay-actor": Fault(name="relay actor killed", strike=lambda w: _kill(w, "ray::RelayActor"), mend=_mend_relay),
     "frozen-enclave": Fault(
         name="enclave frozen 30 s",

@@ -79,6 +79,12 @@ class World:
         if self._load.process.wait(PATIENCE_S) != 0:
             raise NotWholeError(f"the load ended badly: {self._load.tail()}")
 
+    def in_ray(self) -> bool:
+        """Whether this process is a driver."""
+        import ray  # noqa: PLC0415
+
+        return bool(ray.is_initialized())
+
     def answered(self) -> int:
         """How many requests have ended."""
         return self.asked.read_bytes().count(b"\n") if self.asked.exists() else 0
