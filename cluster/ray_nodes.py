@@ -105,15 +105,16 @@ class RayCluster:
     folder: Path
     ports: Ports
     token_file: Path
+    redis: str = ""  # host:port of a Redis that keeps the head's tables; empty: they are files below `folder`
     haproxy_folder: Path = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "haproxy_folder", self.folder / "h")
 
     @classmethod
-    def create(cls, folder: Path, *, base_port: int) -> "RayCluster":
+    def create(cls, folder: Path, *, base_port: int, redis: str = "") -> "RayCluster":
         """Make the folders, the token (mode 0600) and the HAProxy wrapper; `folder` must be short for Ray's sockets."""
-        cluster = cls(folder=folder, ports=Ports(base=base_port), token_file=folder / "token")
+        cluster = cls(folder=folder, ports=Ports(base=base_port), token_file=folder / "token", redis=redis)
         if len(str(folder)) > FOLDER_LENGTH_MAX:
             raise ConfigError(f"{folder} is too long for the sockets below it: {FOLDER_LENGTH_MAX} characters at most")
         for path in (folder / "home", cluster.haproxy_folder):
@@ -169,8 +170,7 @@ class RayCluster:
             "RAY_DISABLE_IMPORT_WARNING": "1",
             "RAY_worker_niceness": "0",
             # the head's tables outlive it, and nodes wait for it with their replicas running, see docs/FAULTS.md
-            "RAY_gcs_storage": "rocksdb",
-            "RAY_gcs_storage_path": str(self.folder / "gcs"),
+            **self._storage_env(),
             "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
             "AUTOSCALER_METRIC_PORT": str(base + 6),
             "DASHBOARD_METRIC_PORT": str(base + 7),
@@ -183,6 +183,10 @@ class RayCluster:
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(base + 3),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(base + 4),
             "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+            # a dead ingress is replaced after some 6 s, not 30; a replica that is replaced waits less for it
+            "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
+            "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "5",
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(base + 8),
             "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(base + 9),
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(base + 20),
@@ -195,6 +199,11 @@ class RayCluster:
             "RAY_health_check_timeout_ms": "1000",
             "RAY_health_check_failure_threshold": "3",
         }
+
+    def _storage_env(self) -> dict[str, str]:
+        if self.redis:
+            return {"RAY_REDIS_ADDRESS": self.redis}
+        return {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(self.folder / "gcs")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,14 +369,18 @@ def _wait_alive(cluster: RayCluster, name: str, program: Program, timeout_s: flo
     begun_ms = (psutil.Process(program.pid).create_time() - CLOCK_SLACK_S) * 1000
     # ray.init would tie this process to one node; the compiled module has no stub for its names
     from ray._raylet import GcsClient  # type: ignore[attr-defined]  # noqa: PLC0415
+    from ray.exceptions import RpcError  # noqa: PLC0415
 
     found: list[str] = []
 
     def alive() -> bool:
         if not _listens(cluster.ports.gcs):
             return False
-        client = GcsClient(address=cluster.address)
-        for node_id, node in client.get_all_node_info(timeout=5).items():
+        try:
+            nodes = GcsClient(address=cluster.address).get_all_node_info(timeout=5)
+        except RpcError:  # it listens before it answers
+            return False
+        for node_id, node in nodes.items():
             if node.node_name == name and node.state == node.ALIVE and node.start_time_ms >= begun_ms:
                 found.append(node_id.hex())
                 return True

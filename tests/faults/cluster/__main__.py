@@ -17,10 +17,11 @@ from pathlib import Path
 
 from tests.faults.cluster import results
 from tests.faults.cluster.audit import Audit, audit_files
-from tests.faults.cluster.faults import FAULTS, Fault
+from tests.faults.cluster.faults import FAULTS, Fault, mend_all
 from tests.faults.cluster.figures import Effect, Window, all_ended, effect_of, read_asked, table
 from tests.faults.cluster.load import PATIENCE_S
 from tests.faults.cluster.page import write_page
+from tests.faults.cluster.partition import enter_namespace, why_not
 from tests.faults.cluster.results import Books, Measured, Result, Unwell
 from tests.faults.cluster.world import HOSTS, NotWholeError, World
 
@@ -68,6 +69,18 @@ def _let_rogue_try(world: World) -> dict[str, int]:
     return try_rogue(world).to_json()
 
 
+def _recover(world: World) -> bool:
+    """After a fault that did not end well: whatever is dead is started again. False when that does not help either."""
+    try:
+        if not world.in_ray():
+            world.revive_head()
+        mend_all(world)
+    except Exception as error:  # noqa: BLE001  the network is broken: that is told, whatever it is
+        print(f"it does not recover: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
 def _options() -> argparse.Namespace:
     arguments = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     arguments.add_argument("--runs", type=int, default=1, help="how often each fault happens")
@@ -96,13 +109,18 @@ def _run(options: argparse.Namespace) -> dict[str, object]:
     try:
         world.start(rate=options.rate)
         for name in options.fault * options.runs:  # in turn: a run that is cut short has each about as often
+            if reason := FAULTS[name].needs():
+                print(f"{FAULTS[name].name}: skipped, {reason}", file=sys.stderr, flush=True)
+                continue
             try:
                 effect = strike(world, FAULTS[name], calm_s=options.calm)
             except NotWholeError as error:
                 failures.append(f"{FAULTS[name].name}: {error}")
                 keep(Unwell(fault=FAULTS[name].name, why=str(error)))
                 print(failures[-1], file=sys.stderr, flush=True)
-                break  # the next one would be measured in a network that is broken
+                if not _recover(world):
+                    break  # the next one would be measured in a network that is broken
+                continue
             found.append(effect)
             keep(
                 Measured(
@@ -114,8 +132,6 @@ def _run(options: argparse.Namespace) -> dict[str, object]:
                 )
             )
             print(table([effect]).splitlines()[-1], effect.codes or "", flush=True)
-        if failures and not world.in_ray():
-            world.net.restart_head()
         gained = _let_rogue_try(world) if options.rogue else None
         world.finish_load()
         audit, imbalance = settle_accounts(world)
@@ -133,6 +149,8 @@ def _run(options: argparse.Namespace) -> dict[str, object]:
 
 def main() -> int:
     options, broken = _options(), False
+    if "partition" in options.fault and not why_not():
+        enter_namespace(sys.argv[1:])
     if options.fault != [NONE]:
         words = _run(options)
         audit = Audit(**words["audit"])  # type: ignore[arg-type]  # as it was written

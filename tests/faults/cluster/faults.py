@@ -5,15 +5,18 @@ from __future__ import annotations
 import signal
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
 
-from cluster.ray_nodes import HEAD_NAME
+from cluster.ray_nodes import HEAD_NAME, NODES_MAX
+from tests.faults.cluster.partition import Partition, why_not
 from tests.faults.cluster.world import World
 
 FREEZE_S = 30.0
+SLICE_S = 0.2
 ACTORS = {
     "registry": "RegistryActor",
     "scheduler": "SchedulerActor",
@@ -30,6 +33,7 @@ class Fault:
     strike: Callable[[World], None]
     mend: Callable[[World], None]
     target_s: float | None = None  # until answers flow again
+    needs: Callable[[], str] = lambda: ""  # why this machine cannot do it; empty when it can
 
 
 def _kill(world: World, *words: str, group: str | None = None) -> None:
@@ -82,8 +86,12 @@ def _ingress_answers(world: World) -> bool:
         return answer.status == 200
 
 
+def _ingress(world: World) -> psutil.Process:
+    return world.one("haproxy", str(world.net.ray.haproxy_folder), "-f")
+
+
 def _kill_ingress(world: World) -> None:
-    _kill(world, "haproxy", str(world.net.ray.haproxy_folder), "-f")
+    _ingress(world).kill()
 
 
 def _mend_ingress(world: World) -> None:
@@ -146,14 +154,54 @@ def _host_actor() -> Fault:
     return Fault(name="host actor killed", strike=lambda world: _kill(world, "ray::HostActor", group="anna"), mend=mend)
 
 
-def _freeze(victim: Callable[[World], psutil.Process], world: World) -> None:
-    process = victim(world)
-    process.send_signal(signal.SIGSTOP)
+def _signal(victims: Sequence[psutil.Process], number: signal.Signals) -> None:
+    for victim in victims:
+        with suppress(psutil.NoSuchProcess):
+            victim.send_signal(number)
+
+
+def _freeze(victims: Sequence[psutil.Process]) -> None:
+    _signal(victims, signal.SIGSTOP)
     try:
         time.sleep(FREEZE_S)
     finally:
-        if process.is_running():
-            process.send_signal(signal.SIGCONT)
+        _signal(victims, signal.SIGCONT)
+
+
+def _slow(victims: Sequence[psutil.Process]) -> None:
+    """A tenth of the speed: stopped nine tenths of each fifth of a second."""
+    ends = time.monotonic() + FREEZE_S
+    while time.monotonic() < ends:
+        _signal(victims, signal.SIGSTOP)
+        time.sleep(SLICE_S * 0.9)
+        _signal(victims, signal.SIGCONT)
+        time.sleep(SLICE_S * 0.1)
+
+
+def _freeze_head(world: World) -> None:
+    world.net.leave_ray()
+    _freeze(world.net.supervisor.processes(HEAD_NAME))
+    world.net.enter_ray()
+
+
+def _cut_off(world: World) -> None:
+    every = range(world.net.ray.ports.base, world.net.ray.ports.node(NODES_MAX - 1).stop)
+    victims = world.net.supervisor.processes("anna")
+    partition = Partition(world.net.folder, victims, world.ports_of("anna"), every)
+    try:
+        time.sleep(FREEZE_S)
+    finally:
+        partition.heal()
+
+
+def mend_all(world: World) -> None:
+    """Whatever was taken for dead and ended for it is started again; then everything is whole."""
+    world.until(lambda: world.tend() and world.serving() and world.replicas_run(), "every host serves", timeout_s=180)
+    _wait_for_head(world)
+
+
+def _frozen(name: str, victims: Callable[[World], Sequence[psutil.Process]]) -> Fault:
+    return Fault(name=f"{name} frozen 30 s", strike=lambda world: _freeze(victims(world)), mend=mend_all)
 
 
 FAULTS = {
@@ -179,12 +227,24 @@ FAULTS = {
     "models": _actor("models"),
     "host-actor": _host_actor(),
     "relay-actor": Fault(name="relay actor killed", strike=lambda w: _kill(w, "ray::RelayActor"), mend=_mend_relay),
-    "frozen-enclave": Fault(
-        name="enclave frozen 30 s",
-        strike=lambda w: _freeze(lambda w: psutil.Process(w.net.enclaves["ben"].program.pid), w),
-        mend=lambda w: w.until(w.serving, "every host serves"),
+    "frozen-enclave": _frozen("enclave", lambda w: [psutil.Process(w.net.enclaves["ben"].program.pid)]),
+    "frozen-relay": _frozen("relay", lambda w: [_relay(w)]),
+    "frozen-replica": _frozen("replica", lambda w: [w.one("ray::ServeReplica", "Model", group="anna")]),
+    "frozen-raylet": _frozen("raylet", lambda w: [w.one("raylet/raylet", group=w.hosts[-1].name)]),
+    "frozen-host": _frozen("host", lambda w: w.net.supervisor.processes("anna")),
+    "frozen-ingress": _frozen("Serve's HAProxy", lambda w: [_ingress(w)]),
+    "frozen-controller": _frozen("Serve's controller", lambda w: [w.one("ray::ServeController")]),
+    "frozen-registry": _frozen("registry actor", lambda w: [w.one("ray::RegistryActor")]),
+    "frozen-scheduler": _frozen("scheduler actor", lambda w: [w.one("ray::SchedulerActor")]),
+    "frozen-billing": _frozen("billing actor", lambda w: [w.one("ray::BillingActor")]),
+    "frozen-gcs": _frozen("GCS", lambda w: [w.one("gcs_server")]),
+    "frozen-head": Fault(name="head frozen 30 s", strike=_freeze_head, mend=mend_all),
+    "slow-host": Fault(
+        name="host at a tenth of its speed for 30 s",
+        strike=lambda w: _slow(w.net.supervisor.processes("anna")),
+        mend=mend_all,
     ),
-    "frozen-relay": Fault(name="relay frozen 30 s", strike=lambda w: _freeze(_relay, w), mend=_mend_relay),
+    "partition": Fault(name="host cut off for 30 s", strike=_cut_off, mend=mend_all, needs=why_not),
     "gcs": Fault(name="GCS killed", strike=_kill_gcs, mend=_mend_gcs, target_s=60),
     "head": Fault(name="head without power", strike=_kill_head, mend=_mend_head, target_s=60),
 }

@@ -11,46 +11,7 @@ from tests.faults.cluster.figures import table
 from tests.faults.cluster.results import Books, Measured, Result, Unwell
 
 PAGE = Path(__file__).parents[3] / "docs" / "FAULTS.md"
-_PAGE = """# What happens when parts die
-
-Written by `make cluster-faults` from what was measured; do not edit. {conditions}
-
-A network on one machine: simulated hosts, devnet, Ray, relay, gateway, and a real sidecar. Parts are killed with SIGKILL
-or stopped with SIGSTOP. The suite plays the service manager: it starts a dead enclave, Ray node or head again at once;
-a new enclave it has admitted, a new Ray node bound to its enclave, and hosts that were quarantined for coming and going
-released ({released} times in all). Nothing else is helped: actors, replicas and, after the head, everything of the operator come
-back by themselves. One in twenty requests is a stream; a refusal that says so is asked again, as the OpenAI SDK does it.
-
-{tables}
-{missing}{broken}
-- *answers again after*: the first answer after the last failed attempt, or after the last two seconds without any
-  answer; 0: nobody noticed. Times are medians when there are several.
-- *part whole after*: the part does its work again; starting it is included.
-- *cut*: the request had reached a host and its answer did not end. The client is told so, and nobody asks again.
-- *lost*: refused for a minute.
-
-## Targets
-
-{targets}
-
-## Money
-
-{money}
-
-A cut answer may be charged for the tokens that the connection had taken ([LIMITS.md](LIMITS.md)). A killed enclave
-keeps its receipts on disk; they are paid when it starts again within 120 s after their leases ended.
-
-## Who starts what again
-{who}"""
-_WHO = """
-| part | who starts it | what it had in memory |
-| --- | --- | --- |
-| replica; registry, scheduler, billing, relay, models, host actors; Serve's controller and proxy | Ray | rebuilt from journals and fresh evidence |
-| HAProxy of the relay | nobody has to while it runs: a new relay actor takes it over; a dead one is started by the actor | the host map, pushed by the registry each second |
-| Ray's head with its control store (GCS) | the service manager | its tables are on disk (RocksDB, `RAY_gcs_storage` in `deploy/ray.env`) |
-| a host's Ray node | the service manager, or the head's autoscaler ([OPERATING.md](OPERATING.md)); without a head it waits ten minutes with its replicas running | nothing |
-| enclave | the service manager; it has new keys, so it is admitted anew | receipts are on disk, sessions are lost: clients open new ones |
-"""
+_TEMPLATE = Path(__file__).with_name("page.template.md")
 
 
 def write_page(found: Sequence[Result]) -> None:
@@ -64,7 +25,7 @@ def page_text(found: Sequence[Result]) -> str:
     measured = [one for one in found if isinstance(one, Measured)]
     books = [one for one in found if isinstance(one, Books)]
     unwell = [one for one in found if isinstance(one, Unwell)]
-    return _PAGE.format(
+    return _TEMPLATE.read_text().format(
         conditions=_conditions(measured),
         released=sum(one.released for one in books),
         tables=_tables(measured),
@@ -72,7 +33,6 @@ def page_text(found: Sequence[Result]) -> str:
         broken="".join(f"\nIt happened that the network did not get well: {one.fault}: {one.why}\n" for one in unwell),
         targets=_targets(measured),
         money=_money(books),
-        who=_WHO,
     )
 
 
@@ -108,7 +68,8 @@ def _targets(measured: Sequence[Measured]) -> str:
         words = "not measured"
         if times:
             words = "held" if max(times)[0] <= fault.target_s else "**not held**"
-            words += f" ({len(times)} times, most {max(times)[0]:.1f} s, at up to {max(rate for _, rate in times):g} requests a second)"
+            rates = max(rate for _, rate in times)
+            words += f" ({len(times)} times, most {max(times)[0]:.1f} s, at up to {rates:g} requests a second)"
         lines.append(f"- {fault.name}: answers after {fault.target_s:.0f} s at most: {words}")
     return "\n".join(lines)
 

@@ -1,9 +1,8 @@
-"""A sample of the cluster's faults under a light load; `make faults` runs all of them."""
+"""A sample of the cluster's faults under a light load; `make cluster-faults` runs all of them."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
@@ -11,27 +10,29 @@ import pytest
 
 from chrysalis.demo.run import MODEL
 
-FAULTS = ("billing", "replica", "enclave")
+ACTORS = ("billing", "registry", "relay-actor")
+FAULTS = (*ACTORS, "relay")
 ANSWERS_AGAIN_S = 30  # the targets are those of an idle machine, see docs/FAULTS.md
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
-    pytest.mark.timeout(500),
-    pytest.mark.skipif("CLUSTER_FAULTS" not in os.environ, reason="never run to its end yet: set CLUSTER_FAULTS=1"),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(not MODEL.exists(), reason="the demo model is not built: run `make demo-model`"),
 ]
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    out = tmp_path_factory.mktemp("faults") / "found.json"
-    argv = ["--rate", "5", "--hosts", "2", "--calm", "2", "--rogue", "--json", str(out), "--fault", *FAULTS]
+    """What the suite found; starting the network takes most of the time."""
+    folder = tmp_path_factory.mktemp("faults")
+    argv = ["--rate", "5", "--hosts", "2", "--calm", "1", "--rogue", "--fault", *FAULTS]
+    argv += ["--json", str(folder / "found.json"), "--results", str(folder / "results.jsonl")]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.cluster", *argv], capture_output=True, text=True, timeout=480, check=False
+        [sys.executable, "-m", "tests.faults.cluster", *argv], capture_output=True, text=True, timeout=580, check=False
     )
-    assert out.exists(), done.stdout + done.stderr[-3000:]
-    return json.loads(out.read_text())
+    assert (folder / "found.json").exists(), done.stdout + done.stderr[-3000:]
+    return json.loads((folder / "found.json").read_text())
 
 
 def test_answers_flow_again_after_each_fault_and_nothing_is_left_behind(found: dict) -> None:
@@ -42,11 +43,11 @@ def test_answers_flow_again_after_each_fault_and_nothing_is_left_behind(found: d
         assert effect["answered"] > 0, effect
 
 
-def test_only_answers_that_were_under_way_on_the_dead_enclave_are_lost(found: dict) -> None:
-    billing, replica, enclave = found["effects"]
-    assert [(effect["cut"], effect["lost"]) for effect in (billing, replica)] == [(0, 0), (0, 0)]
-    assert enclave["lost"] == 0
-    assert set(enclave["codes"]) <= {"worker_lost", "no_host"}
+def test_no_request_is_lost_and_only_a_dead_relay_cuts_answers(found: dict) -> None:
+    *actors, relay = found["effects"]
+    assert [(effect["cut"], effect["lost"]) for effect in actors] == [(0, 0)] * len(ACTORS)
+    assert relay["lost"] == 0
+    assert set(relay["codes"]) <= {"worker_lost", "no_host"}
 
 
 def test_every_receipt_of_the_client_is_paid_exactly_once(found: dict) -> None:
@@ -56,6 +57,6 @@ def test_every_receipt_of_the_client_is_paid_exactly_once(found: dict) -> None:
 
 
 def test_a_ray_node_with_the_token_and_no_valid_evidence_gets_nothing(found: dict) -> None:
-    rogue = found["rogue"]
+    rogue = dict(found["rogue"])
     assert rogue.pop("joined_ray") is True
     assert not any(rogue.values()), rogue

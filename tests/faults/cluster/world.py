@@ -20,7 +20,7 @@ from chrysalis.local.hosts import HostSpec
 from chrysalis.local.network import TON, LocalNetwork, NetworkPlan
 from cluster.errors import ClusterError
 from cluster.fleet import HostState
-from cluster.processes import Program
+from cluster.processes import Program, ProgramError
 
 HOSTS = (
     HostSpec(name="anna", title="TDX, one GPU", tee=TeeKind.TDX, gpus=1),
@@ -28,6 +28,7 @@ HOSTS = (
     HostSpec(name="cleo", title="TDX, two GPUs", tee=TeeKind.TDX, gpus=2),
 )
 PATIENCE_S = 120.0
+ATTEMPTS_MAX = 3
 DEPOSIT = 60 * TON
 
 
@@ -116,11 +117,25 @@ class World:
         self._admit(name)
 
     def revive_node(self, name: str) -> None:
-        """Start the Ray node of a host again, beside its enclave, and place the model on it."""
+        """Start the Ray node of a host again, beside its enclave; on a busy machine Ray needs more than one attempt."""
         enclave = self.net.enclaves[name]
-        self._clear(name, keep=enclave.program)
-        self.net.join([enclave])
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            self._clear(name, keep=enclave.program)
+            try:
+                self.net.join([enclave])
+                break
+            except ProgramError as error:
+                if attempt == ATTEMPTS_MAX:
+                    raise
+                print(f"the Ray node of {name} is started again: {error}"[:200], file=sys.stderr, flush=True)
         self._place_model()
+
+    def tend(self) -> bool:
+        """Start every Ray node again that has ended; True when all run."""
+        dead = [host.name for host in self.hosts if not self.find("cluster.ray_start", group=host.name)]
+        for name in dead:
+            self.revive_node(name)
+        return not dead
 
     def revive_host(self, name: str) -> None:
         """The machine is switched on again."""
@@ -173,6 +188,12 @@ class World:
         self._release_quarantined()
         hosts = [host for host in self.net.fleet().active() if self.net.model_root in host.load.models]
         return len(hosts) >= len(self.hosts)
+
+    def ports_of(self, name: str) -> list[range]:
+        """Where a host listens: its enclave, and its Ray node."""
+        enclave = int(self.net.enclaves[name].address.rpartition(":")[2])
+        node = self.net.ray.ports.node(1 + [host.name for host in self.hosts].index(name))
+        return [range(enclave, enclave + 1), node]
 
     def replicas_run(self) -> bool:
         """Serve calls every replica of the model healthy."""
