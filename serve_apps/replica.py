@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.enclave_client import CONTROL_VARIABLE, EnclaveControl
-from cluster.errors import ConfigError, EnclaveUnreachableError
+from cluster.errors import ConfigError
+from cluster.model_keeper import ModelKeeper
 from serve_apps.loopback import keep_replica_on_loopback
 
 
@@ -18,16 +19,14 @@ class ModelReplica:
         control = os.environ.get(CONTROL_VARIABLE)
         if not control:
             raise ConfigError(f"no enclave on this node: start it with {CONTROL_VARIABLE} naming the control socket")
-        self._model_root = model_root
         self._control = EnclaveControl(Path(control))
-        await self._control.load(model_root)
+        self._keeper = ModelKeeper(self._control, model_root)
+        await self._keeper.load()
 
     async def status(self) -> Mapping[str, Any]:
         """What the enclave says about itself to its owner."""
         return await self._control.status()
 
     async def check_health(self) -> None:
-        """Raises when the enclave does not serve the model; Serve then replaces the replica, which loads it again."""
-        status = await self._control.status()
-        if self._model_root.hex() not in status.get("models", ()):
-            raise EnclaveUnreachableError(f"the enclave does not serve {self._model_root.hex()}")
+        """Raises when the enclave is away for long or refuses the model; Serve then replaces the replica."""
+        await self._keeper.check()

@@ -75,7 +75,7 @@ def _recover(world: World) -> bool:
         if not world.in_ray():
             world.revive_head()
         mend_all(world)
-    except Exception as error:  # noqa: BLE001  the network is broken: that is told, whatever it is
+    except Exception as error:
         print(f"it does not recover: {error}", file=sys.stderr, flush=True)
         return False
     return True
