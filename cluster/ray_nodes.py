@@ -193,11 +193,12 @@ class RayCluster:
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(base + 59),
             "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(base + 60),
             "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(base + 99),
-            # a killed host should be seen in seconds, not in Ray's default half minute
+            # a killed host, whose ports are closed, should be seen in seconds, not in Ray's default half minute; one that
+            # is only slow ends itself when it was taken for dead, so it gets more time
             "RAY_health_check_initial_delay_ms": "2000",
             "RAY_health_check_period_ms": "1000",
-            "RAY_health_check_timeout_ms": "1000",
-            "RAY_health_check_failure_threshold": "3",
+            "RAY_health_check_timeout_ms": "5000",
+            "RAY_health_check_failure_threshold": "4",
         }
 
     def _storage_env(self) -> dict[str, str]:

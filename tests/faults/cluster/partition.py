@@ -54,13 +54,14 @@ class Partition:
         (self._group / "net_cls.classid").write_text(str(CLASS))
         for process in processes:
             (self._group / "cgroup.procs").write_text(str(process.pid))
-        ports = ", ".join(f"{one.start}-{one.stop - 1}" for one in own)
-        rules = (
+        ports = ", ".join(str(port) for one in own for port in one)
+        _run("nft", f"add table inet {TABLE}")
+        _run("nft", f"add chain inet {TABLE} out {{ type filter hook output priority 0; }}")
+        for rule in (
             f"meta cgroup {CLASS} tcp dport {every.start}-{every.stop - 1} tcp dport != {{ {ports} }} drop",
             f"meta cgroup != {CLASS} tcp dport {{ {ports} }} drop",
-        )
-        chain = f"chain out {{ type filter hook output priority 0; {'; '.join(rules)}; }}"
-        _run("nft", f"table inet {TABLE} {{ {chain} }}")
+        ):
+            _run("nft", f"add rule inet {TABLE} out {rule}")
 
     def heal(self) -> None:
         """Let everything pass again."""
