@@ -193,8 +193,8 @@ class RayCluster:
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(base + 59),
             "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(base + 60),
             "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(base + 99),
-            # a killed host, whose ports are closed, should be seen in seconds, not in Ray's default half minute; one that
-            # is only slow ends itself when it was taken for dead, so it gets more time
+            # a killed host, whose ports are closed, should be seen in seconds, not in Ray's default half minute; one
+            # that is only slow ends itself when it was taken for dead, so it gets more time
             "RAY_health_check_initial_delay_ms": "2000",
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_timeout_ms": "5000",

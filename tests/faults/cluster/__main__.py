@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -41,13 +42,13 @@ def strike(world: World, fault: Fault, *, calm_s: float = CALM_S) -> Effect:
         fault.mend(world)
     except Exception as error:  # whatever it is, it is the finding
         raise NotWholeError(f"{type(error).__name__}: {error}"[:500]) from error
-    whole = time.monotonic()
+    whole, load = time.monotonic(), os.getloadavg()[0]
     time.sleep(calm_s)
     window = Window(fault=fault.name, began=began, whole=whole, ended=time.monotonic())
     world.until(
         lambda: all_ended(read_asked(world.asked), window.ended), "its requests ended", timeout_s=PATIENCE_S + 30
     )
-    return effect_of(window, read_asked(world.asked))
+    return effect_of(window, read_asked(world.asked), load=load)
 
 
 def settle_accounts(world: World) -> tuple[Audit, int]:
@@ -127,7 +128,6 @@ def _run(options: argparse.Namespace) -> dict[str, object]:
                     effect=effect,
                     rate=options.rate,
                     hosts=options.hosts,
-                    load=results.busy(),
                     machine=results.machine(),
                 )
             )

@@ -62,6 +62,7 @@ class Effect:
     cut: int
     lost: int
     codes: dict[str, int]
+    load: float = 0.0  # of the machine when the part was whole again, average of one minute
 
 
 def read_asked(path: Path) -> list[Asked]:
@@ -81,7 +82,7 @@ def all_ended(asked: Sequence[Asked], until: float) -> bool:
     return bool(later) and sum(one.number < min(later) for one in asked) == min(later)
 
 
-def effect_of(window: Window, asked: Iterable[Asked]) -> Effect:
+def effect_of(window: Window, asked: Iterable[Asked], *, load: float = 0.0) -> Effect:
     """What happened to the requests that were under way or began in this window."""
     mine = [one for one in asked if one.ended >= window.began and one.sent < window.ended]
     ends = sorted(one.ended for one in mine if one.outcome is Outcome.ANSWERED and one.ended < window.ended)
@@ -100,6 +101,7 @@ def effect_of(window: Window, asked: Iterable[Asked]) -> Effect:
         cut=sum(one.outcome is Outcome.CUT for one in mine),
         lost=sum(one.outcome is Outcome.LOST for one in mine),
         codes=dict(Counter(one.code for one in mine if one.code)),
+        load=load,
     )
 
 
@@ -113,6 +115,7 @@ COLUMNS = (
     "of these asked again",
     "cut",
     "lost",
+    "machine's load",
 )
 
 
@@ -121,6 +124,7 @@ def rows(effects: Sequence[Effect]) -> list[tuple[str, ...]]:
     found = []
     for fault in dict.fromkeys(effect.fault for effect in effects):
         some = [effect for effect in effects if effect.fault == fault]
+        loads = [round(effect.load) for effect in some]
         found.append(
             (
                 fault,
@@ -129,6 +133,7 @@ def rows(effects: Sequence[Effect]) -> list[tuple[str, ...]]:
                 _seconds([effect.silence_s for effect in some]),
                 _seconds([effect.whole_s for effect in some]),
                 *(str(sum(getattr(effect, name) for effect in some)) for name in ("answered", "again", "cut", "lost")),
+                "-".join(f"{load:.0f}" for load in sorted({min(loads), max(loads)})),
             )
         )
     return found

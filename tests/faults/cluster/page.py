@@ -37,7 +37,7 @@ def page_text(found: Sequence[Result]) -> str:
 
 
 def _conditions(measured: Sequence[Measured]) -> str:
-    loads = [one.load for one in measured] or [0.0]
+    loads = [one.effect.load for one in measured] or [0.0]
     machines = ", and ".join(dict.fromkeys(one.machine for one in measured))
     return f"Measured on {machines}; the machine's load average was between {min(loads):.0f} and {max(loads):.0f}."
 

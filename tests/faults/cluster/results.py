@@ -24,7 +24,6 @@ class Measured:
     effect: Effect
     rate: float  # requests a second
     hosts: int
-    load: float  # of the machine when the part was whole again, one-minute average
     machine: str
 
 
@@ -54,11 +53,6 @@ def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
     return f"{name}, {os.cpu_count()} cores; Python {platform.python_version()}, Ray {version('ray')}"
-
-
-def busy() -> float:
-    """The machine's load average of one minute."""
-    return os.getloadavg()[0]
 
 
 def append(path: Path, result: Result) -> None:
