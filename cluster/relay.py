@@ -146,7 +146,7 @@ class RelayProcess:
         relay = cls.__new__(cls)
         relay._address, relay._process = parse_address(found.address), process
         relay._files = RelayFiles(folder=Path(found.folder))
-        same = relay._describe(limits or RelayLimits(), relay_secret(ticket_key)) == found
+        same = found.settings == _digest(limits or RelayLimits(), relay_secret(ticket_key))
         try:
             if same and found.address == str(parse_address(listen)):
                 relay._command("show info")
@@ -157,13 +157,12 @@ class RelayProcess:
         return None
 
     def _describe(self, limits: RelayLimits, secret: str) -> RelayNote:
-        config = render_config(RelayFiles(folder=Path("/")), limits, listener=0)
         return RelayNote(
             pid=self._process.pid,
             born=born_at(self._process.pid),
             folder=str(self._files.folder),
             address=str(self._address),
-            settings=hashlib.sha256(f"{secret}\n{config}".encode()).hexdigest(),
+            settings=_digest(limits, secret),
         )
 
     @property
@@ -346,6 +345,12 @@ def _start(binary: str, files: RelayFiles, limits: RelayLimits, listener: int, s
             pass_fds=(listener,),
             preexec_fn=die_with_parent,
         )
+
+
+def _digest(limits: RelayLimits, secret: str) -> str:
+    """What distinguishes a relay's settings, wherever its files and its socket are."""
+    config = render_config(RelayFiles(folder=Path("/")), limits, listener=0)
+    return hashlib.sha256(f"{secret}\n{config}".encode()).hexdigest()
 
 
 def _threads(pid: int) -> int:
