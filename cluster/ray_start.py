@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import psutil
 
-ATTEMPTS_MAX = 3
+ATTEMPTS_MAX = 5
 STARTING_S = 90.0  # a node that ends later than this had started, and is not started again
 PR_SET_CHILD_SUBREAPER = 36
 OUTLIVES_RAY = "CHRYSALIS_OUTLIVES_RAY"  # in the environment of a process that is none of Ray's: the relay's HAProxy

@@ -115,6 +115,9 @@ def _run(options: argparse.Namespace) -> dict[str, object]:
                 continue
             try:
                 effect = strike(world, FAULTS[name], calm_s=options.calm)
+            except KeyboardInterrupt:
+                print("interrupted: the accounts are settled all the same", file=sys.stderr, flush=True)
+                break
             except NotWholeError as error:
                 failures.append(f"{FAULTS[name].name}: {error}")
                 keep(Unwell(fault=FAULTS[name].name, why=str(error)))
