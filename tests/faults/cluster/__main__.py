@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.faults.cluster import results
-from tests.faults.cluster.audit import Audit, audit_files
+from tests.faults.cluster.audit import Audit, audit_files, imbalance_of
 from tests.faults.cluster.faults import FAULTS, Fault, mend_all
 from tests.faults.cluster.figures import Effect, Window, all_ended, effect_of, read_asked, table
 from tests.faults.cluster.load import PATIENCE_S
@@ -61,7 +61,7 @@ def settle_accounts(world: World) -> tuple[Audit, int]:
         world.until(lambda: audit().unpaid == 0, "every receipt is paid", timeout_s=PAID_S)
     except NotWholeError as error:
         print(error, file=sys.stderr)
-    return audit(), world.net.billing("imbalance")
+    return audit(), imbalance_of(world.journal)
 
 
 def _let_rogue_try(world: World) -> dict[str, int]:

@@ -1,7 +1,11 @@
-"""The money after the faults: the operator's journal beside the receipts that the client verified."""
+"""The money after the faults: the operator's journal beside the receipts that the client verified.
+
+python -m tests.faults.cluster.audit FOLDER    # of a network that was kept, or runs
+"""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +13,7 @@ from pathlib import Path
 
 from billing.entries import Entry, EntryKind
 from billing.journal import read_journal
+from billing.ledger import Ledger
 from billing.receipt import Receipt, parse_receipt
 from billing.records import parse_record
 from client.receipts import read_receipts
@@ -36,9 +41,17 @@ class Audit:
 
 def audit_files(journal: Path, receipts: Path) -> Audit:
     """Compare the files of a network that may be running."""
-    entries = (record for record in map(parse_record, read_journal(journal)) if isinstance(record, Entry))
-    charged = [parse_receipt(entry.data) for entry in entries if entry.kind is EntryKind.RECEIPT]
+    charged = [parse_receipt(entry.data) for entry in _entries(journal) if entry.kind is EntryKind.RECEIPT]
     return compare(charged, [kept.receipt for kept in read_receipts(receipts)])
+
+
+def imbalance_of(journal: Path) -> int:
+    """The sum of all accounts, replayed from the operator's journal: 0."""
+    return Ledger.replay(_entries(journal)).imbalance()
+
+
+def _entries(journal: Path) -> list[Entry]:
+    return [record for record in map(parse_record, read_journal(journal)) if isinstance(record, Entry)]
 
 
 def compare(charged: Iterable[Receipt], verified: Iterable[Receipt]) -> Audit:
@@ -54,3 +67,10 @@ def compare(charged: Iterable[Receipt], verified: Iterable[Receipt]) -> Audit:
         unlike=sum(prices[name] != held[name] for name in held.keys() & prices.keys()),
         unseen=len(prices.keys() - held.keys()),
     )
+
+
+if __name__ == "__main__":
+    kept = Path(sys.argv[1])
+    books = kept / "operator" / "state" / "books.sqlite"
+    found = audit_files(books, kept / "client" / "state" / "receipts.sqlite")
+    print(f"{found.text()}; ledger imbalance {imbalance_of(books)}")
