@@ -169,6 +169,7 @@ class RayCluster:
             "PYTHONWARNINGS": "ignore",  # Ray's own; ours are errors in the tests
             "RAY_DISABLE_IMPORT_WARNING": "1",
             "RAY_worker_niceness": "0",
+            "RAY_raylet_start_wait_time_s": "60",  # 30 by default: a busy machine needs more
             # the head's tables outlive it, and nodes wait for it with their replicas running, see docs/FAULTS.md
             **self._storage_env(),
             "RAY_gcs_rpc_server_reconnect_timeout_s": "600",

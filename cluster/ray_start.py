@@ -1,6 +1,6 @@
 """`python -m cluster.ray_start ARGUMENTS`: `ray start --block ARGUMENTS`, tried again when a busy machine was too slow.
 
-Ray gives a node's helper processes a fixed time to come up (30 s in 2.60, no setting); with many nodes starting on few
+Ray gives a node's agent a fixed time to come up (15 s in 2.60, no setting); with many nodes starting on few
 cores that is sometimes not enough, and then `ray start` ends with an error although nothing is wrong.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import psutil
 
 ATTEMPTS_MAX = 5
-STARTING_S = 90.0  # a node that ends later than this had started, and is not started again
+STARTING_S = 120.0  # a node that ends later than this had started, and is not started again
 PR_SET_CHILD_SUBREAPER = 36
 OUTLIVES_RAY = "CHRYSALIS_OUTLIVES_RAY"  # in the environment of a process that is none of Ray's: the relay's HAProxy
 

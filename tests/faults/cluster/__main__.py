@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -152,6 +153,7 @@ def _run(options: argparse.Namespace) -> dict[str, object]:
 
 def main() -> int:
     options, broken = _options(), False
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
     if "partition" in options.fault and not why_not():
         enter_namespace(sys.argv[1:])
     if options.fault != [NONE]:

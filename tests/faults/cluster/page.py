@@ -30,7 +30,7 @@ def page_text(found: Sequence[Result]) -> str:
         released=sum(one.released for one in books),
         tables=_tables(measured),
         missing=_missing(measured),
-        broken="".join(f"\nIt happened that the network did not get well: {one.fault}: {one.why}\n" for one in unwell),
+        broken=_broken(unwell),
         targets=_targets(measured),
         money=_money(books),
     )
@@ -56,6 +56,15 @@ def _missing(measured: Iterable[Measured]) -> str:
     seen = {one.effect.fault for one in measured}
     names = [fault.name for fault in FAULTS.values() if fault.name not in seen]
     return f"Not measured: {', '.join(names)}.\n" if names else ""
+
+
+def _broken(unwell: Iterable[Unwell]) -> str:
+    lines = [f"- {one.fault}: {one.why.splitlines()[0][:200]}" for one in unwell]
+    return (
+        "\nIt also happened that the network did not get well, and was given up:\n\n" + "\n".join(lines) + "\n"
+        if lines
+        else ""
+    )
 
 
 def _targets(measured: Sequence[Measured]) -> str:
