@@ -20,6 +20,7 @@ from client.lease import Candidate
 ANSWER_SIZE_MAX = 64 << 10  # of a lease, and of an error
 CONNECT_S = 5.0
 LEASE_S = 15.0
+NO_CODE = "unknown_error"  # of an answer that is no OpenAI-shaped error
 EVIDENCE_S = 20.0
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _MESSAGE_MAX = 500
@@ -117,7 +118,8 @@ class Transport:
         if status == 200:
             return answer
         code, message = read_error(answer)
-        if status in {400, 401, 402, 403, 404, 409, 413, 422, 429, 503}:
+        # without a code it is no answer of a gateway's: an ingress that has just started answers 404 until it knows one
+        if code != NO_CODE and status in {400, 401, 402, 403, 404, 409, 413, 422, 429, 503}:
             raise LeaseRefusedError(status, code, f"the gateway {refused}: {message}", _voucher_total(answer))
         raise GatewayError(f"the gateway answered {status}: {message}")
 
@@ -227,7 +229,7 @@ def read_error(answer: object) -> tuple[str, str]:
     code = error.get("code") if isinstance(error, dict) else None
     message = error.get("message") if isinstance(error, dict) else None
     if not isinstance(code, str) or not _CODE.fullmatch(code):
-        code = "unknown_error"
+        code = NO_CODE
     if not isinstance(message, str) or not message.isprintable():
         message = "no reason was given"
     return code, message[:_MESSAGE_MAX]

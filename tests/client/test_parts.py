@@ -14,7 +14,13 @@ from openai import AsyncOpenAI
 from billing.errors import ChainUnreachableError
 from billing.receipt import sign_receipt
 from client import idempotency
-from client.errors import IdempotencyError, RegistryUnavailableError, UnknownModelError
+from client.errors import (
+    GatewayError,
+    IdempotencyError,
+    LeaseRefusedError,
+    RegistryUnavailableError,
+    UnknownModelError,
+)
 from client.idempotency import IdempotencyCache, Reply
 from client.lease import Candidate
 from client.receipts import ReceiptStore
@@ -177,3 +183,30 @@ async def test_a_host_behind_the_relay_cannot_mark_a_client_with_a_cookie() -> N
     await transport.close()
     await runner.cleanup()
     assert seen == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        pytest.param(404, b"Path '/v1/leases' not found.", GatewayError, id="an-ingress-without-routes"),
+        pytest.param(503, b"<html>no server</html>", GatewayError, id="an-ingress-without-servers"),
+        pytest.param(
+            404, b'{"error": {"code": "model_not_found", "message": "no"}}', LeaseRefusedError, id="the-gateway"
+        ),
+    ],
+)
+async def test_only_a_gateway_can_refuse_a_lease(status: int, body: bytes, error: type[GatewayError]) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status, body=body)
+
+    app = web.Application()
+    app.router.add_post("/v1/leases", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    transport = Transport(read_timeout_s=5)
+    with pytest.raises(GatewayError) as raised:
+        await transport.take_lease(f"http://localhost:{runner.addresses[0][1]}", {})
+    await transport.close()
+    await runner.cleanup()
+    assert (type(raised.value), raised.value.should_retry) == (error, error is GatewayError)
