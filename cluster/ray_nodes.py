@@ -184,9 +184,7 @@ class RayCluster:
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(base + 3),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(base + 4),
             "RAY_SERVE_HAPROXY_NBTHREAD": "2",
-            # a dead ingress is replaced after some 6 s, not 30; a replica that is replaced waits less for it
-            "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
-            "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "5",
+            # a replica that is replaced waits this long for HAProxy to leave it, not 30 s
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(base + 8),
             "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(base + 9),
