@@ -11,8 +11,9 @@ INSTALLED := $(VENV)/.installed
 demo: $(INSTALLED)
 	@$(BIN)/chrysalis demo --engine $(ENGINE) $(if $(KEEP),--keep)
 
+# Two files at a time, as most of the networks' time is waiting; JOBS=0 for one after the other, as with a debugger.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not vllm and not rayup and not rollout" $(ARGS)
+	$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile -m "not vllm and not rayup and not rollout" $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
