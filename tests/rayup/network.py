@@ -19,17 +19,18 @@ from pathlib import Path
 
 import yaml
 
+from attestation.simulate import Fault
 from attestation.verdict import TeeKind
 from billing.tariff import Tariff
 from chrysalis.local import hosts as enclaves
 from chrysalis.local.network import LocalNetwork, NetworkPlan
 from chrysalis.local.settings import make_key, raw_address
-from cluster.certificates import write_certificates
+from cluster.certificates import read_pin, write_certificates
 from tests.rayup.hosts import ROOT, Hosts, HostSpec
 
 MODEL = ROOT / "examples" / "demo_model" / "model"
 BASE_PORT = 29400
-ENCLAVE_PORT, GATEWAY_PORT, RELAY_PORT = 9443, 8000, 8443
+ENCLAVE_PORT, GATEWAY_PORT, RELAY_PORT, JOIN_PORT = 9443, 8000, 8443, 8444
 RAY_ENV = "set -a; . /etc/chrysalis/ray/ray.env; set +a; "
 HEAD = HostSpec(name="head", number=10, labels={"role": "head"})
 TDX = HostSpec(name="tdx", number=11, labels={"tee": "tdx", "gpu": "h100"}, resources='{"gpu_memory_gib": 80}')
@@ -140,11 +141,18 @@ class RayUp:
 
     def start_enclave(self, name: str) -> str:
         """Put hardware (if it has any) and settings on the host and start its enclave; returns its id."""
+        self.install_enclave(name, TEES.get(name))
+        program = "python -m enclave --config /etc/chrysalis/enclave/enclave.yaml"
+        self.hosts.ssh(name, f"setsid nohup {program} >/run/enclave.log 2>&1 </dev/null &")
+        return self._enclave_ready(name)
+
+    def install_enclave(self, name: str, tee: TeeKind | None, *faults: Fault) -> None:
+        """Put hardware (if it has any) and an enclave's settings on the host."""
         folder = self.net.folder / "hosts" / f"{name}-{time.monotonic_ns()}"
         owner = make_key(folder.with_suffix(".key"))
         enclaves.write_enclave_settings(
             folder,
-            enclaves.HostSpec(name=name, title=name, tee=TEES.get(name), gpus=1),
+            enclaves.HostSpec(name=name, title=name, tee=tee, gpus=1, faults=faults),
             self.net.vendors,
             self.net.enclave_settings(),
             payee=raw_address(self.net.chain_wallet(owner).address),
@@ -153,9 +161,19 @@ class RayUp:
             state="/var/lib/chrysalis/enclave",
         )
         self.hosts.copy(name, folder, "/etc/chrysalis/enclave")
-        program = "python -m enclave --config /etc/chrysalis/enclave/enclave.yaml"
-        self.hosts.ssh(name, f"setsid nohup {program} >/run/enclave.log 2>&1 </dev/null &")
-        return self._enclave_ready(name)
+
+    def join_command(self, *options: str, pin: str = "") -> str:
+        """`chrysalis join`, for a login shell of a host; the enclave first."""
+        pin = pin or read_pin(self.folder / "tls")
+        enclave = "--enclave /etc/chrysalis/enclave/enclave.yaml"
+        return " ".join(
+            ["chrysalis join", f"{self.hosts.address('head')}:{JOIN_PORT} --pin {pin} {enclave} --json", *options]
+        )
+
+    def join_steps(self, name: str) -> list[dict]:
+        """What the `chrysalis join` that runs in the background has said so far."""
+        lines = self.hosts.ssh(name, "cat /run/join.log", check=False).stdout.splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
 
     def _enclave_ready(self, name: str) -> str:
         url = f"http://{self.hosts.address(name)}:{ENCLAVE_PORT}/health"
@@ -200,6 +218,7 @@ class RayUp:
         folder = self.net.folder / "operator"
         settings = yaml.safe_load((folder / "operator.yaml").read_text())
         settings |= {"expose_relay": True, "state": "/var/lib/chrysalis/operator"}
+        settings["joining"] = {"listen": f"{self.hosts.address('head')}:{JOIN_PORT}"}
         settings["transparency"]["log"] = "/etc/chrysalis/log"
         (folder / "operator.yaml").write_text(yaml.safe_dump(settings))
         self.hosts.copy("head", folder, "/etc/chrysalis/operator")

@@ -1,0 +1,380 @@
+"""The head's side of joining: evidence first, then a certificate and Ray's token, then the host's orders.
+
+Everything here is plain asyncio; registry and Ray are behind two small protocols, and time and nonces are arguments.
+Nobody is trusted before (3): what is checked earlier is cheap, and how often it may be asked is limited.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from attestation.verdict import Tier
+from cluster.admission import PROVE_TAG, Admission
+from cluster.capability import Capability
+from cluster.certificates import Authority, parse_ip
+from cluster.errors import ConfigError, JoinLaterError, JoinRefusedError
+from cluster.fleet import HostRecord, Window
+from cluster.join_messages import (
+    CertificateRequest,
+    ChallengeRequest,
+    Credentials,
+    Order,
+    OrderRequest,
+    check_clock,
+    join_statement,
+    malformed,
+)
+from cluster.model import HostHints
+from cluster.rate_limit import Buckets, Rate
+from cluster.relay import parse_address
+
+LEAVING = "its owner takes it out"  # why a host drains; this window is lifted when it binds again
+UNFINISHED = "it was challenged, and did not finish to join"
+PENDING_MAX = 256
+PENDING_S = 60.0
+CHALLENGES_MAX = 8  # at the same time: each is an appraisal of some ten milliseconds, and an answer to wait for
+BINDINGS_MAX = 4
+PEERS_MAX = 4096
+CHALLENGE_RATE = Rate(burst=6, period_s=10.0)  # of one address
+ALL_CHALLENGES_RATE = Rate(burst=60, period_s=1.0)  # of everybody together
+ORDER_RATE = Rate(burst=60, period_s=1.0)  # of one address: other requests than for a challenge
+_log = logging.getLogger(__name__)
+
+
+class Members(Protocol):
+    """The registry, as joining needs it; see cluster.registry."""
+
+    async def admit(self, address: str, hints: HostHints) -> Admission:
+        """Challenge and appraise the enclave at an address."""
+        ...
+
+    async def routed(self, host_id: bytes) -> HostRecord | None:
+        """The active or draining host of this id."""
+        ...
+
+    async def plan(self, host_id: bytes, window: Window | None) -> HostRecord:
+        """Announce or call off maintenance."""
+        ...
+
+    async def leave(self, host_id: bytes, reason: str) -> None:
+        """Let a host go."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundNode:
+    """A Ray node that is alive."""
+
+    node_id: str
+    labels: Mapping[str, str]
+
+
+class Nodes(Protocol):
+    """Ray, as joining needs it."""
+
+    async def find(self, name: str, ip: str) -> FoundNode | None:
+        """The node of this name that is alive at this address."""
+        ...
+
+    async def bind(self, host_id: bytes, node_id: str, control: str) -> None:
+        """Start the host's actor on its node, which proves that it runs beside the enclave."""
+        ...
+
+    async def release(self, host_id: bytes) -> None:
+        """End the host's actor."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuing:
+    """What the head hands out, read from its files when it is needed."""
+
+    authority: Callable[[], Authority]  # the joining CA
+    token: Callable[[], str]
+    life: timedelta  # of a certificate
+    ray_address: str
+    settings: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pending:
+    capability: Capability
+    address: str
+    peer: str
+    began: datetime
+
+
+class JoinDesk:
+    """Answers hosts that join. `peer` is the IP address that a request comes from."""
+
+    def __init__(
+        self,
+        members: Members,
+        nodes: Nodes,
+        issuing: Issuing,
+        *,
+        pin: bytes,
+        clock: Callable[[], datetime],
+        random: Callable[[int], bytes],
+    ) -> None:
+        self._members, self._nodes, self._issuing, self._pin = members, nodes, issuing, pin
+        self._clock, self._random = clock, random
+        self._pending: dict[bytes, _Pending] = {}
+        self._challenges, self._bindings = asyncio.Semaphore(CHALLENGES_MAX), asyncio.Semaphore(BINDINGS_MAX)
+        self._challenge_rate = Buckets(CHALLENGE_RATE, askers_max=PEERS_MAX)
+        self._all_rate = Buckets(ALL_CHALLENGES_RATE, askers_max=1)
+        self._order_rate = Buckets(ORDER_RATE, askers_max=PEERS_MAX)
+
+    async def challenge(self, peer: str, body: bytes) -> tuple[bytes, bytes]:
+        """(1) cheap checks (2) the registry challenges the enclave (3) what its evidence says must be enough to join.
+
+        Returns:
+            Host id (8 bytes) and a nonce (32 bytes) for `certify`.
+
+        Raises:
+            JoinRefusedError: asked, and no.
+            JoinLaterError: too much at once, or the enclave does not answer.
+        """
+        self._take(self._challenge_rate, peer)  # (1)
+        request, began = ChallengeRequest.parse(body), self._clock()
+        _check_peer(request.ip, peer)
+        check_clock(request.time, now=began)
+        self._take(self._all_rate, "")
+        if self._challenges.locked() or len(self._pending) >= PENDING_MAX:
+            raise JoinLaterError("try_again", "many hosts join now: try again in a few seconds")
+        async with self._challenges:  # (2)
+            hints = HostHints(name=request.name, labels=tuple(request.labels.items()))
+            admission = await self._members.admit(request.address, hints)
+        capability = _accepted(admission)
+        pending = _Pending(capability=capability, address=request.address, peer=peer, began=began)
+        try:  # (3)
+            _check_worth(capability)
+            _check_hints(request.labels, capability)
+        except JoinRefusedError:
+            await self._withdraw(pending)
+            raise
+        nonce = self._random(32)
+        self._pending[nonce] = pending
+        return capability.host_id, nonce
+
+    async def certify(self, peer: str, body: bytes) -> Credentials:
+        """(1) our nonce, once (2) the enclave's word for the key (3) for this address (4) still in order (5) sign.
+
+        Raises:
+            JoinRefusedError, JoinLaterError: as `challenge`; a host that is not in yet is let go.
+        """
+        self._take(self._order_rate, peer)
+        request = CertificateRequest.parse(body)
+        pending = self._pending.pop(request.nonce, None)  # (1)
+        if pending is None or pending.peer != peer or self._age_s(pending) > PENDING_S:
+            raise JoinRefusedError(
+                "unknown_challenge", "no challenge with this nonce is open for this address: ask for a new one"
+            )
+        try:
+            key = _check_request(request, pending, pin=self._pin)  # (2), (3)
+            await self._check_in_order(pending)  # (4)
+            return self._sign(key, peer)  # (5)
+        except (JoinRefusedError, JoinLaterError):
+            await self._withdraw(pending)
+            raise
+
+    async def order(self, peer: str, order: Order, body: bytes) -> str:
+        """Carry out what a host that joined asks for; returns the id of its Ray node, or nothing.
+
+        Raises:
+            JoinRefusedError: asked, and no.
+            JoinLaterError: to bind: its Ray node is not alive yet.
+        """
+        self._take(self._order_rate, peer)
+        request = OrderRequest.parse(body)
+        check_clock(request.time, now=self._clock())
+        record = await self._members.routed(request.host_id)
+        if record is None or record.capability is None:
+            raise JoinRefusedError("unknown_host", "the registry knows no such host in order: join first")
+        _check_peer(str(parse_address(record.address).ip), peer)
+        _check_proof(record.capability, request.statement(order, self._pin), request.proof)
+        if order is Order.BIND:
+            return await self._bind(record, record.capability, request, peer)
+        if order is Order.DRAIN:
+            window = Window(start=self._clock(), end=None, reason=LEAVING, forced=True)
+            await self._members.plan(request.host_id, window)
+        else:
+            await self._members.leave(request.host_id, LEAVING)
+            await self._nodes.release(request.host_id)
+        return ""
+
+    def time(self) -> int:
+        """Unix seconds by the head's clock, for the host to compare."""
+        return int(self._clock().timestamp())
+
+    async def sweep(self) -> None:
+        """Let hosts go that were challenged and did not come back."""
+        for nonce, pending in [*self._pending.items()]:
+            if self._age_s(pending) > PENDING_S and self._pending.pop(nonce, None) is not None:
+                await self._withdraw(pending)
+
+    async def _check_in_order(self, pending: _Pending) -> None:
+        record = await self._members.routed(pending.capability.host_id)
+        if record is None or record.address != pending.address:
+            raise JoinRefusedError(
+                "host_refused", "the registry has refused or quarantined this host meanwhile: ask the operator"
+            )
+
+    async def _bind(self, record: HostRecord, capability: Capability, request: OrderRequest, peer: str) -> str:
+        if not request.node_name or not request.control:
+            raise malformed("to bind, name the Ray node and the control socket")
+        node = await self._nodes.find(request.node_name, peer)
+        if node is None:
+            raise JoinLaterError("node_not_alive", f"no Ray node {request.node_name} is alive at {peer} yet")
+        _check_hints(node.labels, capability)
+        if self._bindings.locked():
+            raise JoinLaterError("try_again", "many hosts join now: try again in a few seconds")
+        async with self._bindings:
+            await self._nodes.bind(request.host_id, node.node_id, request.control)
+        if record.window is not None and record.window.reason == LEAVING:
+            await self._members.plan(request.host_id, None)
+        return node.node_id
+
+    def _sign(self, key: ec.EllipticCurvePublicKey, ip: str) -> Credentials:
+        now, issuing = self._clock(), self._issuing
+        try:
+            authority, token = issuing.authority(), issuing.token()
+            certificate = authority.sign(key, ip, now=now, life=issuing.life)
+        except (ConfigError, OSError) as error:
+            _log.error("nobody can join: %s; run `chrysalis cluster certs`", error)
+            raise JoinLaterError("joining_closed", "the head cannot sign certificates now: tell the operator") from None
+        chain = (certificate, authority.certificate)
+        _log.info("a certificate for %s until %s", ip, certificate.not_valid_after_utc)
+        return Credentials(
+            certificate="".join(one.public_bytes(Encoding.PEM).decode() for one in chain),
+            token=token,
+            not_after=certificate.not_valid_after_utc,
+            ray_address=issuing.ray_address,
+            settings=issuing.settings,
+        )
+
+    async def _withdraw(self, pending: _Pending) -> None:
+        """Let a host go that did not finish, unless it was in before."""
+        record = await self._members.routed(pending.capability.host_id)
+        if (
+            record is not None
+            and record.address == pending.address
+            and record.node_id is None
+            and record.since >= pending.began
+        ):
+            await self._members.leave(pending.capability.host_id, UNFINISHED)
+
+    def _age_s(self, pending: _Pending) -> float:
+        return (self._clock() - pending.began).total_seconds()
+
+    def _take(self, buckets: Buckets, peer: str) -> None:
+        if wait_s := buckets.take(_asker(peer), now_s=self._clock().timestamp()):
+            raise JoinLaterError("rate_limited", f"too many requests: wait {wait_s:.0f} s and try again")
+
+
+def _asker(peer: str) -> str:
+    """Who shares a bucket: one IPv4 address, or a network of /64, of which anybody has more addresses than we count."""
+    if ":" not in peer:
+        return peer
+    return str(parse_ip(peer).exploded[:19])
+
+
+def _check_peer(ip: str, peer: str) -> None:
+    if parse_ip(ip) != parse_ip(peer):
+        raise JoinRefusedError(
+            "wrong_address",
+            f"this request comes from {peer} and is about {ip}: join from the machine that the enclave runs on, "
+            "without a proxy or NAT in between",
+        )
+
+
+def _accepted(admission: Admission) -> Capability:
+    if admission.accepted and admission.capability is not None:
+        return admission.capability
+    if admission.error == "EnclaveUnreachableError":
+        raise JoinLaterError(
+            "enclave_silent",
+            f"the head does not reach the enclave: {admission.reason}; start it, and open its port to the head",
+        )
+    if admission.error == "AdmissionRefusedError":
+        raise JoinRefusedError("host_refused", f"{admission.reason}; ask the operator")
+    remedy = _REMEDIES.get(admission.error, "the operator's policy and `chrysalis verify` say what is asked for")
+    raise JoinRefusedError("evidence_refused", f"{admission.error}: {admission.reason}; {remedy}")
+
+
+_REMEDIES = {
+    "GuestPolicyError": "start the guest without debug and migration",
+    "MeasurementNotAllowedError": "run an image that the registry contract allows",
+    "ModelNotAllowedError": "offer only models that the registry contract lists",
+    "FreshnessError": "the evidence answers another challenge: nothing may stand between head and enclave",
+    "BindingMismatchError": "the evidence answers another challenge: nothing may stand between head and enclave",
+    "EndorsementExpiredError": "let the host fetch its vendor's collateral anew, and set its clock",
+    "TcbStatusError": "update the firmware",
+    "GpuStateError": "turn confidential computing on and developer tools off on the GPUs",
+    "TierError": "join with a TEE and GPUs in confidential mode",
+}
+
+
+def _check_worth(capability: Capability) -> None:
+    """Whoever has the token runs code on every node: what nothing vouches for does not get it."""
+    if capability.tier is Tier.OPEN:
+        raise JoinRefusedError(
+            "no_tee", "no TEE vouches for this host, so it gets neither token nor certificate: join from a TEE"
+        )
+
+
+def _check_hints(labels: Mapping[str, str], capability: Capability) -> None:
+    """Labels decide nothing; one that the evidence contradicts is a mistake or a lie, and misleads people."""
+    tee = capability.tee.value if capability.tee is not None else "none"
+    if labels.get("tee", tee) != tee:
+        raise JoinRefusedError(
+            "labels_refused", f"the label tee={labels['tee']} is not what the evidence says, {tee}: correct the label"
+        )
+    if "gpu" in labels and not capability.gpus:
+        raise JoinRefusedError(
+            "labels_refused", f"the label gpu={labels['gpu']} is not proved by any GPU in the evidence: take it out"
+        )
+
+
+def _check_request(request: CertificateRequest, pending: _Pending, *, pin: bytes) -> ec.EllipticCurvePublicKey:
+    """The key to certify: signed for by the enclave, owned by who asks, and for the address it is asked from."""
+    try:
+        csr = x509.load_der_x509_csr(request.csr)
+        key, holds = csr.public_key(), csr.is_signature_valid
+        public = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise malformed("csr is not a certificate request (PKCS #10, DER)") from None
+    _check_proof(pending.capability, join_statement(pin, request.nonce, public), request.proof)
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise malformed("the key of the certificate request must be on the curve P-256")
+    if not holds:
+        raise JoinRefusedError("proof_refused", "the certificate request is not signed by its own key: make a new one")
+    try:
+        names = [*csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value]
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        names = []
+    if names != [x509.IPAddress(parse_ip(pending.peer))]:
+        raise JoinRefusedError(
+            "wrong_address", f"the certificate request must name the address {pending.peer} that it comes from, only"
+        )
+    return key
+
+
+def _check_proof(capability: Capability, statement: bytes, proof: bytes) -> None:
+    try:
+        Ed25519PublicKey.from_public_bytes(capability.receipt).verify(proof, PROVE_TAG + statement)
+    except InvalidSignature:
+        raise JoinRefusedError(
+            "proof_refused",
+            "the enclave did not sign this: use the control socket of the enclave that was challenged, and its newest "
+            "challenge",
+        ) from None
