@@ -55,6 +55,11 @@ class HostedNetwork(LocalNetwork):
     def chain_host(self) -> str:
         return self.hosts.gateway
 
+    def restart_client(self) -> None:
+        """A client that knows no lease."""
+        self.supervisor.kill("client")
+        self.start_client()
+
 
 class RayUp:
     """Steps of an operator's day. Call `close` in any case."""
