@@ -120,6 +120,8 @@ class Membership:
         try:
             while grant is not None:
                 host_id = grant.host_id
+                if stop.is_set():
+                    return
                 await self._start(grant, stop)
                 renewed = await self._stay(grant, stop)
                 if stop.is_set():

@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from cluster.errors import ConfigError, JoinLaterError, JoinRefusedError, TroubleError
+from cluster.errors import ConfigError, JoinLaterError, JoinRefusedError, RefusedError, TroubleError
 from cluster.join_desk import JoinDesk
 from cluster.join_messages import BODY_MAX, PREFIX, Order
 from enclave.front import Connection, Exchange, Front, HttpRequest, reply_json
@@ -84,6 +84,8 @@ class JoinServer(Front):
             self._refuse(exchange, STATUS.get(error.code, REFUSED), error.code, str(error))
         except JoinLaterError as error:
             self._refuse(exchange, LIMITED if error.code == "rate_limited" else LATER, error.code, str(error))
+        except RefusedError as error:  # the registry changed its mind in between
+            self._refuse(exchange, REFUSED, "host_refused", str(error))
         except TroubleError as error:
             _log.warning("a host at %s waits: %s", peer, error)
             self._refuse(exchange, LATER, "try_again", "the head is busy with itself: try again in a few seconds")

@@ -68,6 +68,7 @@ class RayUp:
         self.folder = folder
         self.seconds: dict[str, float] = {}
         self.hosts = Hosts(folder / "h")
+        self.pool = ThreadPoolExecutor()  # programs end with the thread that started them
         plan = NetworkPlan(
             base_port=BASE_PORT,
             model=MODEL,
@@ -89,6 +90,7 @@ class RayUp:
             return self.net.stop()
         finally:
             self.hosts.close()
+            self.pool.shutdown()
 
     # --- before ray up ---
 
@@ -257,29 +259,29 @@ class RayUp:
 
     def bring_up(self) -> None:
         """All steps in order, side by side where they do not depend on each other."""
-        with ThreadPoolExecutor() as pool:
-            self.timed("hosts booted", self.boot)
-            chain = pool.submit(lambda: asyncio.run(self.net.start_chain()))
-            self.write_cluster_file()
-            for step, arguments in (("certificates", ("certs",)), ("check", ("check",))):
-                done = self.timed(step, lambda a=arguments: self.chrysalis("cluster", *a, "cluster.yaml"))
-                assert done.returncode == 0, done.stdout + done.stderr
-            chain.result()
-            started = [pool.submit(self.start_enclave, name) for name in TEES]
-            done = self.timed("ray up", self.ray_up)
-            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-            self.enclaves = dict(zip(TEES, (one.result() for one in started), strict=True))
-            self.install_operator()
-            self.timed("operator's actors and gateway", self.start_operator)
-            self.timed("all nodes alive", lambda: wait_for(lambda: len(alive(self.nodes())) == 3, timeout_s=120))
-            deposit = pool.submit(lambda: asyncio.run(self.net.deposit(2_000_000_000)))
-            self.admissions = self.timed(
-                "hosts admitted and bound", lambda: dict(zip(TEES, pool.map(self.admit, TEES), strict=True))
-            )
-            assert all(done.returncode == 0 for done in self.admissions.values()), self.admissions
-            self.placed = self.timed("model placed", lambda: self.place(2))
-            deposit.result()
-            self.net.start_client()
+        pool = self.pool
+        self.timed("hosts booted", self.boot)
+        chain = pool.submit(lambda: asyncio.run(self.net.start_chain()))
+        self.write_cluster_file()
+        for step, arguments in (("certificates", ("certs",)), ("check", ("check",))):
+            done = self.timed(step, lambda a=arguments: self.chrysalis("cluster", *a, "cluster.yaml"))
+            assert done.returncode == 0, done.stdout + done.stderr
+        chain.result()
+        started = [pool.submit(self.start_enclave, name) for name in TEES]
+        done = self.timed("ray up", self.ray_up)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        self.enclaves = dict(zip(TEES, (one.result() for one in started), strict=True))
+        self.install_operator()
+        self.timed("operator's actors and gateway", self.start_operator)
+        self.timed("all nodes alive", lambda: wait_for(lambda: len(alive(self.nodes())) == 3, timeout_s=120))
+        deposit = pool.submit(lambda: asyncio.run(self.net.deposit(2_000_000_000)))
+        self.admissions = self.timed(
+            "hosts admitted and bound", lambda: dict(zip(TEES, pool.map(self.admit, TEES), strict=True))
+        )
+        assert all(done.returncode == 0 for done in self.admissions.values()), self.admissions
+        self.placed = self.timed("model placed", lambda: self.place(2))
+        deposit.result()
+        self.net.start_client()
 
     def timed(self, step: str, action: Callable):
         began = time.monotonic()
