@@ -11,18 +11,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from attestation.verdict import Tier
-from cluster.admission import PROVE_TAG, Admission
+from cluster.admission import Admission
 from cluster.capability import Capability
 from cluster.certificates import Authority, parse_ip
 from cluster.errors import ConfigError, JoinLaterError, JoinRefusedError
 from cluster.fleet import HostRecord, Window
+from cluster.join_checks import check_accepted, check_hints, check_peer, check_proof, check_request, check_worth
 from cluster.join_messages import (
     CertificateRequest,
     ChallengeRequest,
@@ -30,7 +27,6 @@ from cluster.join_messages import (
     Order,
     OrderRequest,
     check_clock,
-    join_statement,
     malformed,
 )
 from cluster.model import HostHints
@@ -146,7 +142,7 @@ class JoinDesk:
         """
         self._take(self._challenge_rate, peer)  # (1)
         request, began = ChallengeRequest.parse(body), self._clock()
-        _check_peer(request.ip, peer)
+        check_peer(request.ip, peer)
         check_clock(request.time, now=began)
         self._take(self._all_rate, "")
         if self._challenges.locked() or len(self._pending) >= PENDING_MAX:
@@ -154,11 +150,11 @@ class JoinDesk:
         async with self._challenges:  # (2)
             hints = HostHints(name=request.name, labels=tuple(request.labels.items()))
             admission = await self._members.admit(request.address, hints)
-        capability = _accepted(admission)
+        capability = check_accepted(admission)
         pending = _Pending(capability=capability, address=request.address, peer=peer, began=began)
         try:  # (3)
-            _check_worth(capability)
-            _check_hints(request.labels, capability)
+            check_worth(capability)
+            check_hints(request.labels, capability)
         except JoinRefusedError:
             await self._withdraw(pending)
             raise
@@ -180,7 +176,7 @@ class JoinDesk:
                 "unknown_challenge", "no challenge with this nonce is open for this address: ask for a new one"
             )
         try:
-            key = _check_request(request, pending, pin=self._pin)  # (2), (3)
+            key = check_request(request, pending.capability, ip=peer, pin=self._pin)  # (2), (3)
             await self._check_in_order(pending)  # (4)
             return self._sign(key, peer)  # (5)
         except (JoinRefusedError, JoinLaterError):
@@ -200,8 +196,8 @@ class JoinDesk:
         record = await self._members.routed(request.host_id)
         if record is None or record.capability is None:
             raise JoinRefusedError("unknown_host", "the registry knows no such host in order: join first")
-        _check_peer(str(parse_address(record.address).ip), peer)
-        _check_proof(record.capability, request.statement(order, self._pin), request.proof)
+        check_peer(str(parse_address(record.address).ip), peer)
+        check_proof(record.capability, request.statement(order, self._pin), request.proof)
         if order is Order.BIND:
             return await self._bind(record, record.capability, request, peer)
         if order is Order.DRAIN:
@@ -235,7 +231,7 @@ class JoinDesk:
         node = await self._nodes.find(request.node_name, peer)
         if node is None:
             raise JoinLaterError("node_not_alive", f"no Ray node {request.node_name} is alive at {peer} yet")
-        _check_hints(node.labels, capability)
+        check_hints(node.labels, capability)
         if self._bindings.locked():
             raise JoinLaterError("try_again", "many hosts join now: try again in a few seconds")
         async with self._bindings:
@@ -286,95 +282,3 @@ def _asker(peer: str) -> str:
     if ":" not in peer:
         return peer
     return str(parse_ip(peer).exploded[:19])
-
-
-def _check_peer(ip: str, peer: str) -> None:
-    if parse_ip(ip) != parse_ip(peer):
-        raise JoinRefusedError(
-            "wrong_address",
-            f"this request comes from {peer} and is about {ip}: join from the machine that the enclave runs on, "
-            "without a proxy or NAT in between",
-        )
-
-
-def _accepted(admission: Admission) -> Capability:
-    if admission.accepted and admission.capability is not None:
-        return admission.capability
-    if admission.error == "EnclaveUnreachableError":
-        raise JoinLaterError(
-            "enclave_silent",
-            f"the head does not reach the enclave: {admission.reason}; start it, and open its port to the head",
-        )
-    if admission.error == "AdmissionRefusedError":
-        raise JoinRefusedError("host_refused", f"{admission.reason}; ask the operator")
-    remedy = _REMEDIES.get(admission.error, "the operator's policy and `chrysalis verify` say what is asked for")
-    raise JoinRefusedError("evidence_refused", f"{admission.error}: {admission.reason}; {remedy}")
-
-
-_REMEDIES = {
-    "GuestPolicyError": "start the guest without debug and migration",
-    "MeasurementNotAllowedError": "run an image that the registry contract allows",
-    "ModelNotAllowedError": "offer only models that the registry contract lists",
-    "FreshnessError": "the evidence answers another challenge: nothing may stand between head and enclave",
-    "BindingMismatchError": "the evidence answers another challenge: nothing may stand between head and enclave",
-    "EndorsementExpiredError": "let the host fetch its vendor's collateral anew, and set its clock",
-    "TcbStatusError": "update the firmware",
-    "GpuStateError": "turn confidential computing on and developer tools off on the GPUs",
-    "TierError": "join with a TEE and GPUs in confidential mode",
-}
-
-
-def _check_worth(capability: Capability) -> None:
-    """Whoever has the token runs code on every node: what nothing vouches for does not get it."""
-    if capability.tier is Tier.OPEN:
-        raise JoinRefusedError(
-            "no_tee", "no TEE vouches for this host, so it gets neither token nor certificate: join from a TEE"
-        )
-
-
-def _check_hints(labels: Mapping[str, str], capability: Capability) -> None:
-    """Labels decide nothing; one that the evidence contradicts is a mistake or a lie, and misleads people."""
-    tee = capability.tee.value if capability.tee is not None else "none"
-    if labels.get("tee", tee) != tee:
-        raise JoinRefusedError(
-            "labels_refused", f"the label tee={labels['tee']} is not what the evidence says, {tee}: correct the label"
-        )
-    if "gpu" in labels and not capability.gpus:
-        raise JoinRefusedError(
-            "labels_refused", f"the label gpu={labels['gpu']} is not proved by any GPU in the evidence: take it out"
-        )
-
-
-def _check_request(request: CertificateRequest, pending: _Pending, *, pin: bytes) -> ec.EllipticCurvePublicKey:
-    """The key to certify: signed for by the enclave, owned by who asks, and for the address it is asked from."""
-    try:
-        csr = x509.load_der_x509_csr(request.csr)
-        key, holds = csr.public_key(), csr.is_signature_valid
-        public = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise malformed("csr is not a certificate request (PKCS #10, DER)") from None
-    _check_proof(pending.capability, join_statement(pin, request.nonce, public), request.proof)
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise malformed("the key of the certificate request must be on the curve P-256")
-    if not holds:
-        raise JoinRefusedError("proof_refused", "the certificate request is not signed by its own key: make a new one")
-    try:
-        names = [*csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value]
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
-        names = []
-    if names != [x509.IPAddress(parse_ip(pending.peer))]:
-        raise JoinRefusedError(
-            "wrong_address", f"the certificate request must name the address {pending.peer} that it comes from, only"
-        )
-    return key
-
-
-def _check_proof(capability: Capability, statement: bytes, proof: bytes) -> None:
-    try:
-        Ed25519PublicKey.from_public_bytes(capability.receipt).verify(proof, PROVE_TAG + statement)
-    except InvalidSignature:
-        raise JoinRefusedError(
-            "proof_refused",
-            "the enclave did not sign this: use the control socket of the enclave that was challenged, and its newest "
-            "challenge",
-        ) from None

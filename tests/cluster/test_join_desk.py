@@ -329,3 +329,11 @@ async def test_what_is_not_in_the_protocol_is_refused(head, enclave, body) -> No
     await refused("malformed_request", head.desk.challenge(LOOPBACK, body))
     await refused("malformed_request", head.desk.certify(LOOPBACK, body))
     await refused("malformed_request", head.desk.order(LOOPBACK, Order.BIND, body))
+
+
+async def test_all_addresses_of_one_ipv6_network_share_one_rate(head) -> None:
+    for number in range(CHALLENGE_RATE.burst):
+        await refused("wrong_address", head.desk.challenge(f"fd00::{number + 1:x}", asks(head)))
+    with pytest.raises(JoinLaterError):
+        await head.desk.challenge("fd00::ffff", asks(head))
+    await refused("wrong_address", head.desk.challenge("fd00:0:0:1::1", asks(head)))
