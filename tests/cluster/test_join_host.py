@@ -164,6 +164,22 @@ async def test_a_head_that_is_away_is_waited_for_without_token_or_certificate(he
     assert host.files() == ["lock", "logs"]
 
 
+async def test_a_certificate_that_ends_while_the_head_is_away_ends_the_node_and_is_removed(head, host) -> None:
+    running = asyncio.create_task(host.run())
+    await host.until("joined")
+    pid = host.node._program.pid
+    await head.stop()
+    head.clock.ahead += timedelta(hours=9)
+    await host.until("renewal waits")
+    assert host.node.running() and host.files() == FILES
+    head.clock.ahead += timedelta(hours=3)
+    await host.until("certificate ended")
+    await host.until("waiting")
+    assert not psutil.pid_exists(pid) and host.files() == CLEAN
+    host.stop.set()
+    await running
+
+
 async def test_an_enclave_that_was_started_again_joins_anew(head, host) -> None:
     running = asyncio.create_task(host.run())
     await host.until("joined")

@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from cluster.certificates import read_pin, write_certificates
+from cluster.certificates import JOINING_CERTIFICATE, JOINING_KEY, Authority, read_pin, write_certificates
 from cluster.errors import ConfigError, HeadUnreachableError, JoinLaterError, JoinRefusedError
 from cluster.fleet import HostState
 from cluster.join_client import DEFAULT_PORT, JoinClient, parse_head, parse_pin
@@ -88,6 +90,41 @@ async def test_the_certificate_it_gets_is_believed_by_machines_that_know_the_clu
         writer.write(b"hello")
         assert await asyncio.wait_for(heard, 10) == b"hello"
         writer.close()
+
+
+@pytest.mark.parametrize("hours_ago", [13, 0], ids=["ended", "in-time"])
+async def test_the_certificate_of_a_host_is_worth_nothing_after_its_end(head, tmp_path, hours_ago) -> None:
+    """As Ray's servers check it."""
+    joining = Authority.load(head.joining, JOINING_CERTIFICATE, JOINING_KEY)
+    key = ec.generate_private_key(ec.SECP256R1())
+    began = datetime.now(UTC) - timedelta(hours=hours_ago)
+    own = joining.sign(key.public_key(), LOOPBACK, now=began, life=timedelta(hours=12))
+    (tmp_path / "chain").write_bytes(b"".join(one.public_bytes(Encoding.PEM) for one in (own, joining.certificate)))
+    (tmp_path / "key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(head.own / "ca.crt"))
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.load_cert_chain(head.own / "node.crt", head.own / "node.key")
+    member = ssl.create_default_context(cafile=str(head.own / "ca.crt"))
+    member.load_cert_chain(tmp_path / "chain", tmp_path / "key")
+    assert shake(server, member) == ("certificate has expired" if hours_ago else "")
+
+
+def shake(server: ssl.SSLContext, member: ssl.SSLContext) -> str:
+    """A mutual handshake in memory; why one end broke it off, empty when both were content."""
+    to_server, to_member = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        member.wrap_bio(to_member, to_server, server_hostname=LOOPBACK),
+        server.wrap_bio(to_server, to_member, server_side=True),
+    )
+    for _ in range(4):
+        for end in ends:
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            except ssl.SSLCertVerificationError as error:
+                return error.verify_message
+    return ""
 
 
 async def test_a_head_with_another_ca_than_the_pinned_one_hears_nothing(head, enclave) -> None:
