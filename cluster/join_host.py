@@ -160,7 +160,7 @@ class Membership:
     async def _start(self, grant: Grant, stop: asyncio.Event) -> None:
         """Start the Ray node and return when the head has bound it."""
         node_name = f"{self._facts.name[:40]}-{secrets.token_hex(4)}"
-        await asyncio.to_thread(self._node.start, grant, node_name)
+        self._node.start(grant, node_name)  # not in a thread: programs end with the thread that started them
         loop = asyncio.get_running_loop()
         deadline = loop.time() + START_TIMEOUT_S
         while not stop.is_set():

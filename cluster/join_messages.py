@@ -59,13 +59,7 @@ class ChallengeRequest:
     def parse(cls, body: bytes) -> "ChallengeRequest":
         """Read a request body; JoinRefusedError when it is not one."""
         values = _object(body, {"address", "time", "name", "labels"})
-        address, labels = _text(values, "address", 64), values["labels"]
-        try:
-            parsed = parse_address(address)
-        except ConfigError as error:
-            raise malformed(f"address: {error}") from None
-        if str(parsed) != address:
-            raise malformed(f"address: {address!r} is not written as IP:PORT")
+        address, labels = _address(values, "address"), values["labels"]
         if not isinstance(labels, dict) or len(labels) > LABELS_MAX:
             raise malformed(f"labels must be an object with at most {LABELS_MAX} names")
         check_labels(labels)
@@ -158,13 +152,11 @@ class Credentials:
         if not isinstance(settings, dict) or not settings.keys() <= SHARED_SETTINGS:
             raise malformed("settings holds others than the shared ones")
         check_labels(settings)
-        token, ray_address = _text(values, "token", 1024), _text(values, "ray_address", 64)
-        parse_address(ray_address)
         return cls(
             certificate=_text(values, "certificate", BODY_MAX),
-            token=token,
+            token=_text(values, "token", 1024),
             not_after=_moment(values["not_after"]),
-            ray_address=ray_address,
+            ray_address=_address(values, "ray_address"),
             settings=settings,
         )
 
@@ -240,6 +232,17 @@ def _text(values: Mapping[str, Any], key: str, size_max: int) -> str:
     if not isinstance(value, str) or len(value) > size_max:
         raise malformed(f"{key} must be text of at most {size_max} characters")
     return value
+
+
+def _address(values: Mapping[str, Any], key: str) -> str:
+    text = _text(values, key, 64)
+    try:
+        parsed = parse_address(text)
+    except ConfigError as error:
+        raise malformed(f"{key}: {error}") from None
+    if str(parsed) != text:
+        raise malformed(f"{key}: {text!r} is not written as IP:PORT")
+    return text
 
 
 def _bytes(values: Mapping[str, Any], key: str, size: int | None) -> bytes:

@@ -178,7 +178,7 @@ def join_in_background(cluster: RayUp) -> float:
     root = cluster.net.model_root.hex()
     cluster.hosts.ssh("joiner", f"setsid nohup {cluster.join_command()} >/run/join.log 2>&1 </dev/null &")
     try:
-        wait_for(lambda: cluster.fleet().get("joiner", {}).get("loaded") == [root], timeout_s=180)
+        wait_for(lambda: cluster.fleet().get("joiner", {}).get("loaded") == [root], timeout_s=300)
     except AssertionError:
         raise AssertionError(cluster.hosts.ssh("joiner", "cat /run/join.log").stdout[-3000:]) from None
     offered = time.time()
