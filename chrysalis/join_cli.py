@@ -124,6 +124,8 @@ def _run(options: Options, say: Teller) -> None:
     from cluster.join_folder import JoinFolder
     from cluster.processes import Supervisor
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))  # until it is in, there is nothing to leave
     with ExitStack() as stack:
         folder = stack.enter_context(JoinFolder(options.folder))
         supervisor = Supervisor(folder.path / "logs")

@@ -243,8 +243,8 @@ class RayUp:
         return json.loads(placed.strip().splitlines()[-1])["nodes"]
 
     def fleet(self) -> dict[str, dict]:
-        """Hosts by name, as the gateway tells everybody."""
-        return {host["name"]: host for host in fetch(self.net.gateway_url + "/v1/hosts")["data"]}
+        """Hosts by name, as the gateway tells everybody; of several of one name the present one, told first."""
+        return {host["name"]: host for host in reversed(fetch(self.net.gateway_url + "/v1/hosts")["data"])}
 
     # --- client ---
 

@@ -175,10 +175,15 @@ LEFT = "ls /run/chrysalis/join; ps -eo args | grep -E '[r]aylet|[r]ay_start|[g]c
 
 def join_in_background(cluster: RayUp) -> float:
     """Join, and wait for the first replica; returns the seconds from its challenge until that is offered."""
-    root = cluster.net.model_root.hex()
+    root, before = cluster.net.model_root.hex(), cluster.fleet().get("joiner", {}).get("host_id")
+
+    def offered_anew() -> bool:
+        host = cluster.fleet().get("joiner", {})
+        return host.get("loaded") == [root] and host["host_id"] != before
+
     cluster.hosts.ssh("joiner", f"setsid nohup {cluster.join_command()} >/run/join.log 2>&1 </dev/null &")
     try:
-        wait_for(lambda: cluster.fleet().get("joiner", {}).get("loaded") == [root], timeout_s=300)
+        wait_for(offered_anew, timeout_s=300)
     except AssertionError:
         raise AssertionError(cluster.hosts.ssh("joiner", "cat /run/join.log").stdout[-3000:]) from None
     offered = time.time()
