@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cluster.admission import Admission
 from cluster.capability import Capability
 from cluster.certificates import Authority, parse_ip
-from cluster.errors import ConfigError, JoinLaterError, JoinRefusedError
+from cluster.errors import ClusterError, ConfigError, JoinLaterError, JoinRefusedError
 from cluster.fleet import HostRecord, Window
 from cluster.join_checks import check_accepted, check_hints, check_peer, check_proof, check_request, check_worth
 from cluster.join_messages import (
@@ -125,6 +125,7 @@ class JoinDesk:
         self._members, self._nodes, self._issuing, self._pin = members, nodes, issuing, pin
         self._clock, self._random = clock, random
         self._pending: dict[bytes, _Pending] = {}
+        self._unfinished: list[_Pending] = []  # to be let go; the registry may not answer at once
         self._challenges, self._bindings = asyncio.Semaphore(CHALLENGES_MAX), asyncio.Semaphore(BINDINGS_MAX)
         self._challenge_rate = Buckets(CHALLENGE_RATE, askers_max=PEERS_MAX)
         self._all_rate = Buckets(ALL_CHALLENGES_RATE, askers_max=1)
@@ -156,7 +157,7 @@ class JoinDesk:
             check_worth(capability)
             check_hints(request.labels, capability)
         except JoinRefusedError:
-            await self._withdraw(pending)
+            await self._let_go(pending)
             raise
         nonce = self._random(32)
         self._pending[nonce] = pending
@@ -179,8 +180,8 @@ class JoinDesk:
             key = check_request(request, pending.capability, ip=peer, pin=self._pin)  # (2), (3)
             await self._check_in_order(pending)  # (4)
             return self._sign(key, peer)  # (5)
-        except (JoinRefusedError, JoinLaterError):
-            await self._withdraw(pending)
+        except ClusterError:
+            await self._let_go(pending)
             raise
 
     async def order(self, peer: str, order: Order, body: bytes) -> str:
@@ -216,7 +217,8 @@ class JoinDesk:
         """Let hosts go that were challenged and did not come back."""
         for nonce, pending in [*self._pending.items()]:
             if self._age_s(pending) > PENDING_S and self._pending.pop(nonce, None) is not None:
-                await self._withdraw(pending)
+                self._unfinished.append(pending)
+        await self._let_go()
 
     async def _check_in_order(self, pending: _Pending) -> None:
         record = await self._members.routed(pending.capability.host_id)
@@ -258,8 +260,19 @@ class JoinDesk:
             settings=issuing.settings,
         )
 
+    async def _let_go(self, *more: _Pending) -> None:
+        """Let hosts go that did not finish; those for whom the registry does not answer wait for the next sweep."""
+        self._unfinished += more
+        while self._unfinished:
+            pending = self._unfinished.pop()
+            try:
+                await self._withdraw(pending)
+            except ClusterError:
+                self._unfinished.append(pending)
+                raise
+
     async def _withdraw(self, pending: _Pending) -> None:
-        """Let a host go that did not finish, unless it was in before."""
+        """Unless it was in before."""
         record = await self._members.routed(pending.capability.host_id)
         if (
             record is not None

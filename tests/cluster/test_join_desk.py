@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from attestation.simulate import Fault
 from attestation.verdict import Tier
 from cluster.certificates import parse_ip
-from cluster.errors import JoinLaterError, JoinRefusedError
+from cluster.errors import JoinLaterError, JoinRefusedError, TroubleError
 from cluster.fleet import HostState, Window
 from cluster.join_desk import CHALLENGE_RATE, LEAVING, PENDING_S, FoundNode
 from cluster.join_messages import CertificateRequest, ChallengeRequest, Order, OrderRequest, join_statement
@@ -249,6 +249,24 @@ async def test_a_host_that_does_not_come_back_is_let_go(head, enclave) -> None:
     await head.desk.sweep()
     assert head.state(enclave) is HostState.GONE
     await refused("unknown_challenge", head.desk.certify(LOOPBACK, signs(head, enclave, nonce).encode()))
+
+
+async def test_a_registry_that_does_not_answer_delays_letting_go_and_does_not_end_it(
+    head, enclave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(*_: object) -> None:
+        raise TroubleError("the registry does not answer")
+
+    _, nonce = await head.desk.challenge(LOOPBACK, asks(head))
+    with monkeypatch.context() as away:
+        away.setattr(head.desk._members, "routed", silent)
+        with pytest.raises(TroubleError):
+            await head.desk.certify(LOOPBACK, signs(head, enclave, nonce).encode())
+        with pytest.raises(TroubleError):
+            await head.desk.sweep()
+    assert head.state(enclave) is HostState.ACTIVE
+    await head.desk.sweep()
+    assert head.state(enclave) is HostState.GONE
 
 
 async def test_a_host_that_is_in_stays_when_its_renewal_fails(head, enclave) -> None:
