@@ -42,7 +42,7 @@ def check_accepted(admission: Admission) -> Capability:
     """What the registry admitted; JoinRefusedError with a remedy, or JoinLaterError when the enclave is silent."""
     if admission.accepted and admission.capability is not None:
         return admission.capability
-    if admission.error == "EnclaveUnreachableError":
+    if admission.error in {"EnclaveUnreachableError", "EnclaveSilentError"}:
         raise JoinLaterError(
             "enclave_silent",
             f"the head does not reach the enclave: {admission.reason}; start it, and open its port to the head",
