@@ -15,6 +15,7 @@ from chrysalis import (
     deposit_cli,
     devnet_cli,
     jobs_cli,
+    join_cli,
     log_cli,
     models_cli,
     operator_cli,
@@ -50,6 +51,7 @@ app.add_typer(channel_cli.app, name="channel")
 app.add_typer(registry_cli.app, name="registry")
 app.command()(deposit_cli.deposit)
 app.command()(owner_cli.owner)
+app.command()(join_cli.join)
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 

@@ -38,9 +38,9 @@ def certs(
     install: Annotated[bool, typer.Option(help="Copy each machine its own by ssh.")] = True,
 ) -> None:
     """Make a new certificate for each machine (and CA and token if there are none), and copy it there."""
-    from cluster.certificates import NODE_DAYS, write_certificates
+    from cluster.certificates import JOINING_DAYS, NODE_DAYS, read_pin, write_certificates, write_joining
     from cluster.launch_file import LaunchFile
-    from cluster.launch_form import SECRET_MOUNT
+    from cluster.launch_form import JOINING_FOLDER, SECRET_MOUNT, TLS_FOLDER
 
     with _exit_codes():
         launch = LaunchFile.load(file)
@@ -48,8 +48,13 @@ def certs(
         _make_token(launch.mount(SECRET_MOUNT))
         for address, folder in folders.items():
             if install:
-                _install(launch, address, folder)
+                _install(launch, address, folder, TLS_FOLDER)
             typer.echo(f"{address}: {NODE_DAYS} days{', installed' if install else f', in {folder}'}")
+        joining = write_joining(launch.tls_folder, now=datetime.now(UTC))
+        if install:
+            _install(launch, launch.head, joining, JOINING_FOLDER)
+        typer.echo(f"joining CA: {JOINING_DAYS} days{', installed on the head' if install else f', in {joining}'}")
+        typer.echo(f"others join by: chrysalis join {launch.head} --pin {read_pin(launch.tls_folder)}")
 
 
 @app.command()
@@ -76,7 +81,8 @@ def start(
     from cluster.errors import ConfigError
 
     with _exit_codes(), _driver() as node:
-        from cluster.actors.handles import start_operator, stop_operator
+        from cluster.actors.handles import start_joining, start_operator, stop_operator
+        from cluster.config import NetworkConfig
         from serve_apps.deploy import ANY, deploy_gateway, start_models
 
         if "node:__internal_head__" not in node["Resources"]:
@@ -86,7 +92,10 @@ def start(
         address = node["NodeManagerAddress"]
         deploy_gateway(config.resolve(), port=port, host=ANY)
         start_models(config.resolve())
-        typer.echo(json.dumps({"gateway": f"http://{address}:{port}"}))
+        told = {"gateway": f"http://{address}:{port}"}
+        if NetworkConfig.load(config).joining is not None:
+            told["join"], told["pin"] = start_joining(config.resolve())
+        typer.echo(json.dumps(told))
 
 
 @app.command()
@@ -186,14 +195,12 @@ def _make_token(folder: Path) -> None:
             out.write(secrets.token_hex(32))
 
 
-def _install(launch: "LaunchFile", address: str, folder: Path) -> None:
-    """Copy one machine its CA certificate, certificate and key; rsync keeps their modes."""
-    from cluster.launch_form import TLS_FOLDER
-
+def _install(launch: "LaunchFile", address: str, folder: Path, there: str) -> None:
+    """Copy one machine certificates and key into its folder `there`; rsync keeps their modes."""
     options = ["BatchMode=yes", "ConnectTimeout=10", "StrictHostKeyChecking=accept-new"]
     options.append(f"UserKnownHostsFile={launch.folder / KNOWN_HOSTS}")
     ssh = shlex.join(["ssh", "-i", str(launch.ssh_key), *(part for one in options for part in ("-o", one))])
-    target = f"{launch.ssh_user}@{address}:{TLS_FOLDER}/"
+    target = f"{launch.ssh_user}@{address}:{there}/"
     command = ["rsync", "-a", "--mkpath", "-e", ssh, f"{folder}/", target]
     done = subprocess.run(command, capture_output=True, text=True, timeout=COPY_TIMEOUT_S, check=False)
     if done.returncode != 0:

@@ -15,6 +15,7 @@ books_password: books.password   # optional, mode 0600; without it PGPASSFILE co
 channels: {accept: true, delay_min_s: 3600, threshold: 500000000, max_age_s: 86400}   # see ChannelPolicy
 settlement: {sender: highload, threshold: 500000000, period_s: 3600}   # optional, see cluster/settlement_config.py
 models: {translator: {min: 1, max: 8}}   # optional, see cluster/model_settings.py
+joining: {listen: "10.0.0.1:8444"}   # optional, see cluster/join_settings.py
 
 `chain.second: {host, port, public_key}` is another lite-server, run by somebody else: both must show the same blocks. A
 public network needs it.
@@ -36,13 +37,14 @@ from billing.key_files import KeySource
 from billing.ton.channel_office import ChannelPolicy
 from billing.ton.client import DEVNET, MAINNET, TESTNET, ChainConfig, LiteServerConfig
 from cluster.errors import ConfigError
+from cluster.join_settings import JoinSettings, parse_joining
 from cluster.model_settings import ModelSettings, parse_models
 from cluster.settlement_config import SettlementSettings, parse_settlement
 
 BOOKS_FILE = "books.sqlite"  # in `state`, where the settings name no database
 _KEYS = {"chain", "registry", "policy", "state", "operator_key", "treasury_key", "ticket_key", "relay"}
 _SECRETS = ("operator_key", "treasury_key", "ticket_key")
-_OPTIONAL = {"expose_relay", "settlement", "transparency", "books", "books_password", "channels", "models"}
+_OPTIONAL = {"expose_relay", "settlement", "transparency", "books", "books_password", "channels", "models", "joining"}
 _CHANNELS = {"accept", "delay_min_s", "threshold", "max_age_s"}
 _CHAIN = {"host", "port", "public_key", "network_id"}
 _CHAIN_TRUST = {"init_block", "trust_level"}
@@ -68,6 +70,7 @@ class NetworkConfig:
     transparency: LogSettings | None = None  # what admits hosts must also be in this log
     channels: ChannelPolicy = field(default_factory=ChannelPolicy)  # from which payment channels clients may pay
     models: Mapping[str, ModelSettings] = field(default_factory=dict)  # by name; others have the defaults
+    joining: JoinSettings | None = None  # where hosts join by their evidence
 
     @classmethod
     def load(cls, path: Path) -> "NetworkConfig":
@@ -132,6 +135,7 @@ def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
         transparency=parse_log_settings(values["transparency"], base) if "transparency" in values else None,
         channels=ChannelPolicy(**_mapping(values.get("channels", {}), "channels", set(), _CHANNELS)),
         models=parse_models(values.get("models", {})),
+        joining=parse_joining(values["joining"], base) if "joining" in values else None,
         state=base / values["state"],
         **secrets,
     )

@@ -19,10 +19,13 @@ ClusterError
 │   ├── UnknownModelError       the registry does not list this model
 │   ├── LeaseRequestError       the signed lease request asks for what cannot be had
 │   │   └── StaleRequestError   it was signed too long ago, or in the future
-│   └── ReceiptRefusedError     a receipt that the ledger may not take
+│   ├── ReceiptRefusedError     a receipt that the ledger may not take
+│   └── JoinRefusedError        this machine may not join the cluster; carries the code it was refused with
 └── TroubleError                could not ask: a retry may help
     ├── EnclaveUnreachableError the enclave does not answer
     │   └── EnclaveSilentError  nothing came in time: it is gone, or slow, or we are
+    ├── HeadUnreachableError    the head does not answer, or not in its protocol
+    ├── JoinLaterError          the head answers, and cannot say yes or no now
     └── NodeStartError          a Ray node did not come up, or did not say so in time
 """
 
@@ -209,6 +212,17 @@ class ReceiptRefusedError(RefusedError):
     """A receipt that the ledger may not take."""
 
 
+class JoinRefusedError(RefusedError):
+    """A machine that wants to join is refused; the text says what to do."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code, self.message = code, message
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class TroubleError(ClusterError):
     """Could not ask; a retry may help."""
 
@@ -219,6 +233,21 @@ class EnclaveUnreachableError(TroubleError):
 
 class EnclaveSilentError(EnclaveUnreachableError):
     """Nothing came from the enclave in time."""
+
+
+class HeadUnreachableError(TroubleError):
+    """The head does not answer, or not in its protocol."""
+
+
+class JoinLaterError(TroubleError):
+    """The head answers, and cannot say yes or no now: ask again."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code, self.message = code, message
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class NodeStartError(TroubleError):

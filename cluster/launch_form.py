@@ -13,6 +13,7 @@ from cluster.errors import ConfigError
 
 SIZE_MAX = 1 << 20
 SETTINGS_MOUNT, SECRET_MOUNT, TLS_FOLDER = "/etc/chrysalis/ray", "/etc/chrysalis/secret", "/etc/chrysalis/tls"
+JOINING_FOLDER = "/etc/chrysalis/joining"  # on the head only
 SETTINGS_FILE = f"{SETTINGS_MOUNT}/ray.env"
 _START = ("head_start_ray_commands", "worker_start_ray_commands")
 _COMMANDS = (*_START, "initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands")
@@ -91,7 +92,7 @@ def _mounts(mounts: object) -> Iterator[str]:
         if target not in mounts:
             yield f"file_mounts lacks {target}: name the folder with {content}"
     for target in mounts:
-        if PurePosixPath(target).is_relative_to(TLS_FOLDER):
+        if any(PurePosixPath(target).is_relative_to(one) for one in (TLS_FOLDER, JOINING_FOLDER)):
             yield f"file_mounts must not hold {target}: every machine would get the keys of all"
 
 

@@ -86,6 +86,11 @@ class Supervisor:
             [sys.executable, "-m", "cluster.processes", self._run], stdin=subprocess.PIPE, start_new_session=True
         )
 
+    @property
+    def mark(self) -> str:
+        """What its processes carry in their environment, under MARK."""
+        return self._run
+
     def start(
         self, name: str, argv: Sequence[str], *, env: Mapping[str, str] | None = None, group: str | None = None
     ) -> Program:
@@ -147,6 +152,16 @@ class Supervisor:
         psutil.wait_procs(victims, timeout=5)
         return len(victims)
 
+    def end(self, program: Program, *, grace_s: float) -> None:
+        """End one program: SIGTERM, and after `grace_s` SIGKILL to it and all of its group."""
+        if program.running():
+            program.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                program.process.wait(timeout=grace_s)
+        self.kill(program.group)
+        program.process.wait(timeout=5)
+        self._programs.remove(program)
+
     def stop(self, *, grace_s: float = 5.0) -> list[psutil.Process]:
         """End everything: SIGTERM newest first, then SIGKILL. Returns what would not end (empty is well)."""
         for program in reversed(self._programs):
@@ -156,7 +171,7 @@ class Supervisor:
         deadline = time.monotonic() + grace_s
         while time.monotonic() < deadline and any(program.running() for program in self._programs):
             time.sleep(POLL_S)
-        _kill_marked(self._run)
+        kill_marked(self._run)
         for program in self._programs:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 program.process.wait(timeout=1)
@@ -184,7 +199,8 @@ def marked_processes(run: str, group: str | None = None) -> list[psutil.Process]
     return found
 
 
-def _kill_marked(run: str) -> None:
+def kill_marked(run: str) -> None:
+    """End every process with the mark of `run`."""
     for _ in range(3):  # a process may have forked while we looked
         left = marked_processes(run)
         if not left:
@@ -203,7 +219,7 @@ def _watch(run: str) -> None:
     """Wait until the supervisor closes our standard input, by intention or by dying, then end what has its mark."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stdin.buffer.read()
-    _kill_marked(run)
+    kill_marked(run)
 
 
 if __name__ == "__main__":

@@ -268,6 +268,22 @@ class Registry:
                 standing = self._ratings.count_job(record, ok=ok, now=self._clock())
                 await self._step(record.address, Rated(standing=standing))
 
+    def routed(self, host_id: bytes) -> HostRecord | None:
+        """The host with this id that the relay sends requests to; None when there is none."""
+        return next((record for record in self._current(*ROUTED) if record.host_id == host_id), None)
+
+    async def leave(self, host_id: bytes, reason: str) -> None:
+        """Let a host go that is in order: no route, no more challenges. Nothing happens when there is none."""
+        record = self.routed(host_id)
+        if record is None:
+            return
+        self._records[record.address] = gone(record, reason, self._clock())
+        self._book.forget(record.address)
+        self._routes_stale = True
+        self._prune()
+        await self._sync_routes()
+        await self._publish()
+
     async def expel(self, host_id: bytes, reason: str) -> None:
         """Ban a host and the machine it runs on, for a reason the operator gives; `release` lifts it."""
         record = self._record_of(host_id, *WATCHED)

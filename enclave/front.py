@@ -319,6 +319,12 @@ class Connection(asyncio.Protocol):
         self._lost = lost
 
     @property
+    def peer(self) -> str:
+        """The IP address of the other end; empty on a unix socket, or when the connection is gone."""
+        name = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return str(name[0]) if isinstance(name, tuple) else ""
+
+    @property
     def finishes_later(self) -> bool:
         """Whether the handler is done and its answer is not."""
         return self._lost is not None

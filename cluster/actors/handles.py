@@ -9,7 +9,7 @@ import ray
 from cluster.errors import NodeStartError
 
 NAMESPACE = "chrysalis"
-REGISTRY, SCHEDULER, BILLING, RELAY, MODELS = "registry", "scheduler", "billing", "relay", "models"
+REGISTRY, SCHEDULER, BILLING, RELAY, MODELS, JOIN = "registry", "scheduler", "billing", "relay", "models", "join"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 HEAD_RESOURCE = "node:__internal_head__"  # Ray gives it to every head node, and refuses it to others
@@ -57,10 +57,19 @@ def start_operator(config: Path) -> None:
     ray.get([actor.ready.remote() for actor in others], timeout=START_TIMEOUT_S)
 
 
+def start_joining(config: Path) -> tuple[str, str]:
+    """Start the join service on the head, detached; returns where it listens (IP:PORT) and the pin for hosts."""
+    from cluster.actors.join import JoinActor  # noqa: PLC0415
+
+    actor = _on_head(JoinActor, JOIN).remote(str(config))
+    address, pin = ray.get(actor.ready.remote(), timeout=START_TIMEOUT_S)
+    return address, pin
+
+
 def stop_operator(*, timeout_s: float = STOP_TIMEOUT_S) -> None:
     """End the operator's actors that run, so that others can be started: their state is in journals."""
     deadline = time.monotonic() + timeout_s
-    for name in (MODELS, SCHEDULER, REGISTRY, BILLING, RELAY):
+    for name in (JOIN, MODELS, SCHEDULER, REGISTRY, BILLING, RELAY):
         while True:
             try:
                 ray.kill(find(name), no_restart=True)

@@ -123,6 +123,14 @@ class RegistryActor:
         """Note that a Ray node runs beside this host's enclave; AdmissionRefusedError without a proof."""
         await self._registry.bind_node(host_id, node_id, proof)
 
+    async def routed(self, host_id: bytes) -> HostRecord | None:
+        """The host with this id that the relay sends requests to; None when there is none."""
+        return self._registry.routed(host_id)
+
+    async def leave(self, host_id: bytes, reason: str) -> None:
+        """Let a host go that is in order."""
+        await self._registry.leave(host_id, reason)
+
     async def expel(self, host_id: bytes, reason: str) -> None:
         """Ban a host and the machine it runs on."""
         await self._registry.expel(host_id, reason)

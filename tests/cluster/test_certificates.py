@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from cluster.certificates import CA_DAYS, NODE_DAYS, Authority, check_certificate, write_certificates
+from cluster.certificates import (
+    CA_DAYS,
+    JOINING_CERTIFICATE,
+    JOINING_DAYS,
+    JOINING_KEY,
+    NODE_DAYS,
+    Authority,
+    check_certificate,
+    read_pin,
+    write_certificates,
+    write_joining,
+)
 from cluster.errors import ConfigError
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -85,6 +96,22 @@ def test_a_ca_without_its_key_or_near_its_end_signs_nothing(tmp_path: Path) -> N
     (other / "ca.key").unlink()
     with pytest.raises(ConfigError, match="cannot read the CA"):
         write_certificates(other, "demo", [ADDRESS], now=NOW)
+
+
+def test_the_joining_ca_lives_for_days_signs_no_other_ca_and_leaves_the_pin_alone(tmp_path: Path) -> None:
+    write_certificates(tmp_path, "demo", [ADDRESS], now=NOW)
+    folder = write_joining(tmp_path, now=NOW)
+    joining = Authority.load(folder, JOINING_CERTIFICATE, JOINING_KEY)
+    assert (folder / JOINING_KEY).stat().st_mode & 0o777 == 0o600 and not (folder / "ca.key").exists()
+    assert joining.certificate.not_valid_after_utc == NOW + timedelta(days=JOINING_DAYS)
+    with pytest.raises(ConfigError, match="without joining"):
+        joining.create_joining(now=NOW - timedelta(days=1))
+    pin = read_pin(tmp_path)
+    write_joining(tmp_path, now=NOW + timedelta(days=1))
+    assert read_pin(tmp_path) == read_pin(folder) == pin
+    assert Authority.load(folder, JOINING_CERTIFICATE, JOINING_KEY).certificate != joining.certificate
+    with pytest.raises(ConfigError, match="the CA ends on"):
+        joining.issue(ADDRESS, now=NOW + timedelta(days=1))
 
 
 @pytest.mark.parametrize("address", ["", "head", "10.0.0", "10.0.0.2:22", "10.0.0.2/../x"])

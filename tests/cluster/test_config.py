@@ -216,3 +216,31 @@ def test_a_taken_port_is_named_before_anything_starts() -> None:
         object.__setattr__(ports, "base", port)  # a free port is above the range that a base may have
         with pytest.raises(ConfigError, match=f"port {port} is taken"):
             ports.check_free()
+
+
+def test_joining_is_off_unless_it_is_asked_for(write, tmp_path) -> None:
+    assert NetworkConfig.load(write(SETTINGS)).joining is None
+    joining = NetworkConfig.load(write(SETTINGS | {"joining": {"listen": "10.0.0.1:8444"}})).joining
+    assert (str(joining.listen), joining.authority, joining.life.total_seconds()) == (
+        "10.0.0.1:8444",
+        Path("/etc/chrysalis/joining"),
+        12 * 3600,
+    )
+
+
+@pytest.mark.parametrize(
+    "joining",
+    [
+        {},
+        [],
+        {"listen": "head:8444"},
+        {"listen": "0.0.0.0:8444"},
+        {"listen": "10.0.0.1:8444", "hours": 0},
+        {"listen": "10.0.0.1:8444", "hours": 720},
+        {"listen": "10.0.0.1:8444", "hour": 1},
+        {"listen": 8444},
+    ],
+)
+def test_a_wrong_setting_for_joining_is_refused_by_name(write, joining) -> None:
+    with pytest.raises(ConfigError, match=r"joining|is not an address"):
+        NetworkConfig.load(write(SETTINGS | {"joining": joining}))

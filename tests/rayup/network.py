@@ -19,17 +19,18 @@ from pathlib import Path
 
 import yaml
 
+from attestation.simulate import Fault
 from attestation.verdict import TeeKind
 from billing.tariff import Tariff
 from chrysalis.local import hosts as enclaves
 from chrysalis.local.network import LocalNetwork, NetworkPlan
 from chrysalis.local.settings import make_key, raw_address
-from cluster.certificates import write_certificates
+from cluster.certificates import read_pin, write_certificates
 from tests.rayup.hosts import ROOT, Hosts, HostSpec
 
 MODEL = ROOT / "examples" / "demo_model" / "model"
 BASE_PORT = 29400
-ENCLAVE_PORT, GATEWAY_PORT, RELAY_PORT = 9443, 8000, 8443
+ENCLAVE_PORT, GATEWAY_PORT, RELAY_PORT, JOIN_PORT = 9443, 8000, 8443, 8444
 RAY_ENV = "set -a; . /etc/chrysalis/ray/ray.env; set +a; "
 HEAD = HostSpec(name="head", number=10, labels={"role": "head"})
 TDX = HostSpec(name="tdx", number=11, labels={"tee": "tdx", "gpu": "h100"}, resources='{"gpu_memory_gib": 80}')
@@ -54,6 +55,11 @@ class HostedNetwork(LocalNetwork):
     def chain_host(self) -> str:
         return self.hosts.gateway
 
+    def restart_client(self) -> None:
+        """A client that knows no lease."""
+        self.supervisor.kill("client")
+        self.start_client()
+
 
 class RayUp:
     """Steps of an operator's day. Call `close` in any case."""
@@ -62,6 +68,7 @@ class RayUp:
         self.folder = folder
         self.seconds: dict[str, float] = {}
         self.hosts = Hosts(folder / "h")
+        self.pool = ThreadPoolExecutor()  # programs end with the thread that started them
         plan = NetworkPlan(
             base_port=BASE_PORT,
             model=MODEL,
@@ -83,6 +90,7 @@ class RayUp:
             return self.net.stop()
         finally:
             self.hosts.close()
+            self.pool.shutdown()
 
     # --- before ray up ---
 
@@ -140,11 +148,18 @@ class RayUp:
 
     def start_enclave(self, name: str) -> str:
         """Put hardware (if it has any) and settings on the host and start its enclave; returns its id."""
+        self.install_enclave(name, TEES.get(name))
+        program = "python -m enclave --config /etc/chrysalis/enclave/enclave.yaml"
+        self.hosts.ssh(name, f"setsid nohup {program} >/run/enclave.log 2>&1 </dev/null &")
+        return self._enclave_ready(name)
+
+    def install_enclave(self, name: str, tee: TeeKind | None, *faults: Fault) -> None:
+        """Put hardware (if it has any) and an enclave's settings on the host."""
         folder = self.net.folder / "hosts" / f"{name}-{time.monotonic_ns()}"
         owner = make_key(folder.with_suffix(".key"))
         enclaves.write_enclave_settings(
             folder,
-            enclaves.HostSpec(name=name, title=name, tee=TEES.get(name), gpus=1),
+            enclaves.HostSpec(name=name, title=name, tee=tee, gpus=1, faults=faults),
             self.net.vendors,
             self.net.enclave_settings(),
             payee=raw_address(self.net.chain_wallet(owner).address),
@@ -153,9 +168,19 @@ class RayUp:
             state="/var/lib/chrysalis/enclave",
         )
         self.hosts.copy(name, folder, "/etc/chrysalis/enclave")
-        program = "python -m enclave --config /etc/chrysalis/enclave/enclave.yaml"
-        self.hosts.ssh(name, f"setsid nohup {program} >/run/enclave.log 2>&1 </dev/null &")
-        return self._enclave_ready(name)
+
+    def join_command(self, *options: str, pin: str = "") -> str:
+        """`chrysalis join`, for a login shell of a host; the enclave first."""
+        pin = pin or read_pin(self.folder / "tls")
+        enclave = "--enclave /etc/chrysalis/enclave/enclave.yaml"
+        return " ".join(
+            ["chrysalis join", f"{self.hosts.address('head')}:{JOIN_PORT} --pin {pin} {enclave} --json", *options]
+        )
+
+    def join_steps(self, name: str) -> list[dict]:
+        """What the `chrysalis join` that runs in the background has said so far."""
+        lines = self.hosts.ssh(name, "cat /run/join.log", check=False).stdout.splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
 
     def _enclave_ready(self, name: str) -> str:
         url = f"http://{self.hosts.address(name)}:{ENCLAVE_PORT}/health"
@@ -200,6 +225,7 @@ class RayUp:
         folder = self.net.folder / "operator"
         settings = yaml.safe_load((folder / "operator.yaml").read_text())
         settings |= {"expose_relay": True, "state": "/var/lib/chrysalis/operator"}
+        settings["joining"] = {"listen": f"{self.hosts.address('head')}:{JOIN_PORT}"}
         settings["transparency"]["log"] = "/etc/chrysalis/log"
         (folder / "operator.yaml").write_text(yaml.safe_dump(settings))
         self.hosts.copy("head", folder, "/etc/chrysalis/operator")
@@ -217,8 +243,8 @@ class RayUp:
         return json.loads(placed.strip().splitlines()[-1])["nodes"]
 
     def fleet(self) -> dict[str, dict]:
-        """Hosts by name, as the gateway tells everybody."""
-        return {host["name"]: host for host in fetch(self.net.gateway_url + "/v1/hosts")["data"]}
+        """Hosts by name, as the gateway tells everybody; of several of one name the present one, told first."""
+        return {host["name"]: host for host in reversed(fetch(self.net.gateway_url + "/v1/hosts")["data"])}
 
     # --- client ---
 
@@ -233,29 +259,29 @@ class RayUp:
 
     def bring_up(self) -> None:
         """All steps in order, side by side where they do not depend on each other."""
-        with ThreadPoolExecutor() as pool:
-            self.timed("hosts booted", self.boot)
-            chain = pool.submit(lambda: asyncio.run(self.net.start_chain()))
-            self.write_cluster_file()
-            for step, arguments in (("certificates", ("certs",)), ("check", ("check",))):
-                done = self.timed(step, lambda a=arguments: self.chrysalis("cluster", *a, "cluster.yaml"))
-                assert done.returncode == 0, done.stdout + done.stderr
-            chain.result()
-            started = [pool.submit(self.start_enclave, name) for name in TEES]
-            done = self.timed("ray up", self.ray_up)
-            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-            self.enclaves = dict(zip(TEES, (one.result() for one in started), strict=True))
-            self.install_operator()
-            self.timed("operator's actors and gateway", self.start_operator)
-            self.timed("all nodes alive", lambda: wait_for(lambda: len(alive(self.nodes())) == 3, timeout_s=120))
-            deposit = pool.submit(lambda: asyncio.run(self.net.deposit(2_000_000_000)))
-            self.admissions = self.timed(
-                "hosts admitted and bound", lambda: dict(zip(TEES, pool.map(self.admit, TEES), strict=True))
-            )
-            assert all(done.returncode == 0 for done in self.admissions.values()), self.admissions
-            self.placed = self.timed("model placed", lambda: self.place(2))
-            deposit.result()
-            self.net.start_client()
+        pool = self.pool
+        self.timed("hosts booted", self.boot)
+        chain = pool.submit(lambda: asyncio.run(self.net.start_chain()))
+        self.write_cluster_file()
+        for step, arguments in (("certificates", ("certs",)), ("check", ("check",))):
+            done = self.timed(step, lambda a=arguments: self.chrysalis("cluster", *a, "cluster.yaml"))
+            assert done.returncode == 0, done.stdout + done.stderr
+        chain.result()
+        started = [pool.submit(self.start_enclave, name) for name in TEES]
+        done = self.timed("ray up", self.ray_up)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        self.enclaves = dict(zip(TEES, (one.result() for one in started), strict=True))
+        self.install_operator()
+        self.timed("operator's actors and gateway", self.start_operator)
+        self.timed("all nodes alive", lambda: wait_for(lambda: len(alive(self.nodes())) == 3, timeout_s=300))
+        deposit = pool.submit(lambda: asyncio.run(self.net.deposit(2_000_000_000)))
+        self.admissions = self.timed(
+            "hosts admitted and bound", lambda: dict(zip(TEES, pool.map(self.admit, TEES), strict=True))
+        )
+        assert all(done.returncode == 0 for done in self.admissions.values()), self.admissions
+        self.placed = self.timed("model placed", lambda: self.place(2))
+        deposit.result()
+        self.net.start_client()
 
     def timed(self, step: str, action: Callable):
         began = time.monotonic()

@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from attestation.simulate import Fault
+from attestation.verdict import TeeKind
 from tests.rayup.hosts import HostSpec, missing
 from tests.rayup.network import MODEL, RAY_ENV, TDX, RayUp, alive, wait_for
 
@@ -145,6 +147,7 @@ def test_the_operators_keys_are_on_the_head_only(cluster) -> None:
     tls, operator = "/etc/chrysalis/tls/node.key", "/etc/chrysalis/operator/"
     assert found["head"] == {
         tls,
+        "/etc/chrysalis/joining/joining.key",
         *(f"{operator}{name}.key" for name in ("governance", "operator", "ticket", "treasury")),
     }
     assert found["tdx"] == found["snp"] == {tls}
@@ -164,6 +167,87 @@ def test_a_stranger_with_token_and_certificate_but_no_evidence_gets_no_placement
     assert told["node_id"] not in cluster.timed("model placed again", lambda: cluster.place(2))
     assert cluster.fleet()["rogue"]["loaded"] == []
     assert answer(cluster) == ANSWER
+
+
+# What is left of a join: Ray's token and key, and Ray's processes.
+LEFT = "ls /run/chrysalis/join; ps -eo args | grep -E '[r]aylet|[r]ay_start|[g]cs' | cut -c1-60"
+
+
+def join_in_background(cluster: RayUp) -> float:
+    """Join, and wait for the first replica; returns the seconds from its challenge until that is offered."""
+    root, before = cluster.net.model_root.hex(), cluster.fleet().get("joiner", {}).get("host_id")
+
+    def offered_anew() -> bool:
+        host = cluster.fleet().get("joiner", {})
+        return host.get("loaded") == [root] and host["host_id"] != before
+
+    cluster.hosts.ssh("joiner", f"setsid nohup {cluster.join_command()} >/run/join.log 2>&1 </dev/null &")
+    try:
+        wait_for(offered_anew, timeout_s=300)
+    except AssertionError:
+        raise AssertionError(cluster.hosts.ssh("joiner", "cat /run/join.log").stdout[-3000:]) from None
+    offered = time.time()
+    steps = {one["step"]: one["time"] for one in cluster.join_steps("joiner")}
+    print("join:", {step: round(at - steps["challenge"], 1) for step, at in steps.items()})
+    cpu = sum(map(int, cluster.hosts.ssh("joiner", "ps -eo cputimes=").stdout.split()))
+    print("join: CPU seconds of all processes of the host:", cpu)
+    return round(offered - steps["challenge"], 1)
+
+
+def test_a_host_joins_by_its_evidence_and_gets_certificate_token_replica_and_requests(cluster) -> None:
+    joiner = HostSpec(name="joiner", number=14, labels=TDX.labels, resources=TDX.resources)
+    cluster.hosts.add(joiner)
+    cluster.install_enclave("joiner", TeeKind.TDX)
+    cluster.seconds["joined: challenge to replica offered"] = join_in_background(cluster)
+    host = cluster.fleet()["joiner"]
+    nodes = {node["NodeManagerAddress"]: node for node in alive(cluster.nodes())}
+    assert host["node_id"] == nodes[cluster.hosts.address("joiner")]["NodeID"]
+    assert (host["state"], host["tier"]) == ("active", "confidential")
+    for name in ("tdx", "snp"):  # and a new client, without a lease: the joined one is left
+        cluster.on_head(f"chrysalis hosts drain {name}")
+    cluster.net.restart_client()
+    assert who_answers(cluster) == host["host_id"]
+    for name in ("tdx", "snp"):
+        cluster.on_head(f"chrysalis hosts resume {name}")
+    looked = cluster.hosts.ssh("joiner", "stat -c '%a %n' /run/chrysalis/join /run/chrysalis/join/*").stdout
+    assert {line.split()[0] for line in looked.splitlines() if "logs" not in line} == {"700", "600"}
+
+
+def test_a_joined_host_whose_supervisor_is_killed_keeps_no_node_and_joins_again(cluster) -> None:
+    cluster.hosts.ssh("joiner", "kill -KILL $(pgrep -f '[c]hrysalis join')")
+    wait_for(lambda: "raylet" not in cluster.hosts.ssh("joiner", LEFT).stdout, timeout_s=30)
+    cluster.seconds["joined again: challenge to replica offered"] = join_in_background(cluster)
+
+
+def test_a_host_that_leaves_is_out_and_leaves_neither_node_nor_secrets(cluster) -> None:
+    began = time.monotonic()
+    cluster.hosts.ssh("joiner", "kill -TERM $(pgrep -f '[c]hrysalis join')")
+    wait_for(lambda: cluster.fleet()["joiner"]["state"] in {"draining", "gone"}, timeout_s=60)
+    wait_for(lambda: cluster.hosts.ssh("joiner", "pgrep -f '[c]hrysalis join'", check=False).stdout == "", timeout_s=60)
+    cluster.seconds["left"] = round(time.monotonic() - began, 1)
+    assert cluster.fleet()["joiner"]["state"] == "gone"
+    assert cluster.hosts.ssh("joiner", LEFT, check=False).stdout.split() == ["lock", "logs"]
+    cluster.net.restart_client()  # whose lease names the host that left
+    assert answer(cluster) == ANSWER
+
+
+@pytest.mark.parametrize(
+    ("tee", "faults", "pin", "code"),
+    [
+        pytest.param(TeeKind.TDX, (Fault.DEBUG_GUEST,), "", "evidence_refused", id="debug-guest"),
+        pytest.param(None, (), "", "no_tee", id="no-tee"),
+        pytest.param(TeeKind.TDX, (), "00" * 32, "wrong_pin", id="wrong-pin"),
+    ],
+)
+def test_a_host_without_valid_evidence_or_with_a_wrong_pin_gets_neither_token_nor_certificate(
+    cluster, tee, faults, pin, code
+) -> None:
+    cluster.hosts.ssh("joiner", "rm -rf /etc/chrysalis/enclave /var/lib/chrysalis/enclave")
+    cluster.install_enclave("joiner", tee, *faults)
+    done = cluster.hosts.ssh("joiner", cluster.join_command(pin=pin), check=False)
+    assert (done.returncode, json.loads(done.stdout.splitlines()[-1])["code"]) == (1, code), done.stdout + done.stderr
+    assert cluster.hosts.ssh("joiner", LEFT, check=False).stdout.split() == ["lock", "logs"]
+    assert cluster.hosts.address("joiner") not in {node["NodeManagerAddress"] for node in alive(cluster.nodes())}
 
 
 def test_the_network_goes_on_when_the_host_that_serves_loses_power(cluster) -> None:
