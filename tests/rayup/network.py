@@ -216,7 +216,7 @@ class RayUp:
             "print('NODES' + json.dumps(ray.nodes()))"
         )
         printed = self.on_head(f'python -c "{script}"').stdout
-        return json.loads(printed.partition("NODES")[2])
+        return json.loads(printed.partition("NODES")[2].splitlines()[0])  # Ray may have more to say
 
     # --- operator ---
 
