@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-BASE_PORT = 20100
+BASE_PORT = 24400
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 
 

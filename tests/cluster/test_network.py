@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.timeout(400),
     pytest.mark.skipif(not MODEL.exists(), reason="the demo model is not built: run `make demo-model`"),
 ]
-BASE_PORT = 27000
+BASE_PORT = 27700
 
 
 class Network:

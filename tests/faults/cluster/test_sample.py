@@ -12,6 +12,7 @@ from chrysalis.demo.run import MODEL
 
 ACTORS = ("billing", "registry", "relay-actor")
 FAULTS = (*ACTORS, "relay")
+BASE_PORT = 25000  # not the one of the whole suite, which may run beside
 ANSWERS_AGAIN_S = 30  # the targets are those of an idle machine, see docs/FAULTS.md
 
 pytestmark = [
@@ -26,7 +27,7 @@ pytestmark = [
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What the suite found; starting the network takes most of the time."""
     folder = tmp_path_factory.mktemp("faults")
-    argv = ["--rate", "5", "--hosts", "2", "--calm", "1", "--rogue", "--fault", *FAULTS]
+    argv = ["--base-port", str(BASE_PORT), "--rate", "5", "--hosts", "2", "--calm", "1", "--rogue", "--fault", *FAULTS]
     argv += ["--json", str(folder / "found.json"), "--results", str(folder / "results.jsonl")]
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.cluster", *argv], capture_output=True, text=True, timeout=580, check=False
