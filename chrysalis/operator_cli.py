@@ -1,7 +1,8 @@
 """`chrysalis cluster`: an operator's cluster over several machines, before `ray up` and after it.
 
 `certs` and `check` run where cluster.yaml lies; `start`, `admit` and `place` run on the head, in a shell that has read
-/etc/chrysalis/ray/ray.env. Exit code 0: done; 1: refused, or wrong; 2: it could not be asked.
+/etc/chrysalis/ray/ray.env; `relay` runs on the head, before Ray. Exit code 0: done; 1: refused, or wrong; 2: it could
+not be asked.
 """
 
 import json
@@ -70,6 +71,17 @@ def check(file: File = Path("cluster.yaml")) -> None:
         if problems:
             raise typer.Exit(REFUSED)
         typer.echo(f"{file}: head {launch.head} and {len(launch.hosts)} hosts; ray up -y --no-config-cache {file}")
+
+
+@app.command()
+def relay(config: Annotated[Path, typer.Argument(help="The operator's settings, on the head.")]) -> None:
+    """Start the relay with the hosts that it last knew: the first thing to do when the head has booted, before Ray."""
+    with _exit_codes():
+        from cluster.config import NetworkConfig
+        from cluster.relay_service import open_relay
+
+        running = open_relay(NetworkConfig.load(config.resolve()))
+        typer.echo(json.dumps({"relay": running.address, "pid": running.pid, "hosts": running.hosts()}))
 
 
 @app.command()

@@ -101,6 +101,7 @@ class RelayProcess:
         limits: RelayLimits | None = None,
         expose: bool = False,
         note: Path | None = None,
+        hosts: Mapping[bytes, str] | None = None,
     ) -> None:
         """Start it and return when it answers.
 
@@ -110,6 +111,7 @@ class RelayProcess:
             limits: what it lets through.
             expose: allow an address that other machines can reach.
             note: file that names the HAProxy that outlives this process.
+            hosts: whom it knows from its first request on, as for `set_hosts`.
 
         Raises:
             ConfigError: the address is malformed, or not loopback.
@@ -124,6 +126,8 @@ class RelayProcess:
             self._address = Address(ip=wanted.ip, port=listener.getsockname()[1])
             self._files = RelayFiles(folder=Path(tempfile.mkdtemp(prefix="chrysalis-relay-")))  # mode 0700
             try:
+                entries = [f"{_key(host)} {_value(self._target(address))}\n" for host, address in (hosts or {}).items()]
+                self._files.hosts.write_text("".join(entries))
                 start = _start if note is None else _start_apart
                 self._process = start(binary, self._files, limits, listener.fileno(), secret)
                 self._wait_until_it_answers()
@@ -190,28 +194,27 @@ class RelayProcess:
 
     def add_host(self, host_id: bytes, address: str) -> None:
         """Send requests for `host_id` (8 bytes) to `address` (IP:PORT) from now on; a former address is replaced."""
-        target = parse_address(address)
-        if target.port == 0:
-            raise ConfigError(f"{address} is no place to connect to: give the host's real port")
-        if target == self._address:
-            raise ConfigError(f"{address} is the relay itself: give the host's own address")
-        key = _key(host_id)
+        value, key = _value(self._target(address)), _key(host_id)
         verb = "set" if key in self.hosts() else "add"
-        self._command(f"{verb} map {self._files.hosts} {key} {target.ip}|{target.port}", silent=True)
+        self._command(f"{verb} map {self._files.hosts} {key} {value}", silent=True)
 
     def remove_host(self, host_id: bytes) -> None:
         """Answer new requests for this host 404 from now on; those that run go on. Unknown hosts are ignored."""
         if _key(host_id) in self.hosts():
             self._command(f"del map {self._files.hosts} {_key(host_id)}", silent=True)
 
-    def set_hosts(self, hosts: Mapping[bytes, str], *, only: bool = True) -> None:
-        """Make these hosts known: what is missing is added, and with `only` what is too much removed."""
+    def set_hosts(self, hosts: Mapping[bytes, str], *, only: bool = True) -> dict[bytes, str]:
+        """Make these hosts known: what is missing is added, and with `only` what is too much removed.
+
+        Returns all that are known now.
+        """
         current = {bytes.fromhex(host): address for host, address in self.hosts().items()}
         for host in current.keys() - hosts.keys() if only else ():
             self.remove_host(host)
         for host, address in hosts.items():
             if current.get(host) != str(parse_address(address)):
                 self.add_host(host, address)
+        return dict(hosts) if only else {**current, **hosts}
 
     def counters(self) -> RelayCounters:
         """What went through since it started."""
@@ -250,6 +253,15 @@ class RelayProcess:
                     end()
                 self._wait_until_it_ends(patience_s)
         shutil.rmtree(self._files.folder, ignore_errors=True)
+
+    def _target(self, address: str) -> Address:
+        """Where requests for a host may be sent."""
+        target = parse_address(address)
+        if target.port == 0:
+            raise ConfigError(f"{address} is no place to connect to: give the host's real port")
+        if target == self._address:
+            raise ConfigError(f"{address} is the relay itself: give the host's own address")
+        return target
 
     def _wait_until_it_ends(self, patience_s: float) -> None:
         """Return once it has ended, whoever its parent is: one that does not collect its children leaves a zombie."""
@@ -310,7 +322,6 @@ def _listen(address: Address) -> socket.socket:
 
 def _start_apart(binary: str, files: RelayFiles, limits: RelayLimits, listener: int, secret: str) -> psutil.Process:
     """Start a HAProxy that nobody ends with this process, or with the Ray node around it."""
-    files.hosts.touch(mode=0o600)
     files.config.write_text(render_config(files, limits, listener=listener))
     pid = files.folder / "pid"
     with files.log.open("wb") as log:
@@ -332,7 +343,6 @@ def _start_apart(binary: str, files: RelayFiles, limits: RelayLimits, listener: 
 
 
 def _start(binary: str, files: RelayFiles, limits: RelayLimits, listener: int, secret: str) -> psutil.Process:
-    files.hosts.touch(mode=0o600)
     files.config.write_text(render_config(files, limits, listener=listener))
     die_with_parent = functools.partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, int(signal.SIGKILL))
     with files.log.open("wb") as log:
@@ -365,6 +375,11 @@ def _key(host_id: bytes) -> str:
     if len(host_id) != 8:
         raise ValueError(f"a host id has 8 bytes, not {len(host_id)}")
     return host_id.hex()
+
+
+def _value(address: Address) -> str:
+    """An address as the map holds it."""
+    return f"{address.ip}|{address.port}"
 
 
 def _joined(value: str) -> str:

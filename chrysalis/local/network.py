@@ -32,7 +32,7 @@ from cluster.admission import Admission
 from cluster.config import read_signing_key
 from cluster.fleet import FleetSnapshot
 from cluster.model import Decision, HostHints
-from cluster.processes import Program, Supervisor
+from cluster.processes import Program, ProgramError, Supervisor
 from cluster.ray_nodes import HEAD_NAME, LOOPBACK, RayCluster, begin_node, connect, start_head, wait_node
 from cluster.ray_start import OUTLIVES_RAY
 from cluster.settlement_config import SenderKind, make_treasury, parse_settlement
@@ -244,11 +244,17 @@ class LocalNetwork:
         ray.shutdown()
 
     def restart_head(self) -> None:
-        """Start Ray's head again after it was lost. It finds its tables on disk; nodes, replicas and actors return.
+        """Start the relay and Ray's head again after they were lost, as the machine's service manager does.
 
-        Call `leave_ray` before it is lost: Ray ends a driver whose node has died.
+        They find their hosts and tables on disk; nodes, replicas and actors return. Call `leave_ray` before the head is
+        lost: Ray ends a driver whose node has died.
         """
         self.supervisor.kill(HEAD_NAME, but=OUTLIVES_RAY)  # what is left of it
+        config = str(self.folder / "operator" / "operator.yaml")
+        argv = [sys.executable, "-m", "chrysalis", "cluster", "relay", config]
+        relay = self.supervisor.start("relay", argv, group=HEAD_NAME)
+        if relay.process.wait(CALL_TIMEOUT_S) != 0:
+            raise ProgramError(f"the relay was not started: {relay.tail()}")
         start_head(self.supervisor, self.ray)
         self.enter_ray()
 

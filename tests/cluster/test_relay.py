@@ -542,3 +542,19 @@ def test_a_relay_that_died_under_a_parent_that_does_not_collect_it_is_replaced_a
         relay.kill()
         assert not relay._files.folder.exists()
         parent.kill()
+
+
+async def test_a_relay_knows_its_hosts_from_the_first_request_on() -> None:
+    async with running("host") as host:
+        relay = RelayProcess("127.0.0.1:0", KEY, hosts={HOST: host.address})
+        assert await send(relay) == (200, "host")
+        assert relay.set_hosts({OTHER: host.address}, only=False) == {HOST: host.address, OTHER: host.address}
+        assert relay.set_hosts({OTHER: host.address}) == {OTHER: host.address}
+        assert relay.hosts() == {OTHER.hex(): host.address}
+        relay.stop()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "example.org:80", "127.0.0.1:8080\n0000000000000001 127.0.0.1|22"])
+def test_a_relay_does_not_start_with_a_host_that_has_no_address(address: str) -> None:
+    with pytest.raises(ConfigError):
+        RelayProcess("127.0.0.1:0", KEY, hosts={HOST: address})
