@@ -211,6 +211,7 @@ class Client:
 
     def _keep_receipt(self, signed: bytes, response_hash: bytes, expected: Expected, question: Question) -> Receipt:
         receipt = check_receipt(signed, response_hash, expected)
+        self._leases.paid(expected.grant.lease, receipt.price)
         self._receipts.keep(
             signed,
             request_id=question.id,

@@ -1,4 +1,4 @@
-"""Leases in use: taken when needed, their hosts verified before anything is sealed to them, renewed before they end."""
+"""Leases in use: their hosts verified before anything is sealed to them, the next one taken before they are used up."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from billing.ton.registry import Operator
 from client.channel import ChannelPayer
 from client.errors import GatewayError, LeaseRefusedError, NoHostError
 from client.lease import Candidate, LeaseOffer, check_lease
+from client.lease_ahead import LeasesAhead
 from client.registry import ModelOffer, Registry
 from client.transport import HostUnreachableError, Transport
 from client.verify import HostUnverifiedError, Verifier
@@ -89,12 +90,18 @@ class LeaseManager:
         clock: Callable[[], datetime],
         random: Random,
         payer: ChannelPayer | None = None,
+        background: set[asyncio.Task[None]],
     ) -> None:
-        """`payer` pays by vouchers; without one, leases are paid from what was deposited in the operator's treasury."""
+        """`payer` pays by vouchers; without one, leases are paid from what was deposited in the operator's treasury.
+
+        `background` gets the tasks that take leases in advance: whoever closes the transport cancels them first.
+        """
         self._terms, self._wallet, self._registry = terms, wallet, registry
         self._verifier, self._transport = verifier, transport
         self._clock, self._random, self._payer = clock, random, payer
         self._leases: dict[str, Lease] = {}
+        self._ahead = LeasesAhead(clock=clock, random=random, background=background)
+        self._paid: dict[bytes, int] = {}  # by lease id, those in use: nanotons, by verified receipts
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._avoided: dict[bytes, datetime] = {}
         self._unreachable: dict[bytes, datetime] = {}
@@ -111,18 +118,28 @@ class LeaseManager:
         view = self._registry.view()
         offers, operator = view.offers_of(model), view.operator()
         self._verifier.use_reference(view.reference, view.log)
+
+        def is_fresh(offer: LeaseOffer) -> bool:
+            return self._is_fresh(offer, offers, operator)
+
         async with self._locks[model]:
             lease = self._leases.get(model)
-            if lease is not None and lease is not instead_of and self._is_fresh(lease, offers, operator):
+            if lease is not None and lease is not instead_of and is_fresh(lease.offer):
+                if self._is_half_used(lease):
+                    self._ahead.begin(model, lambda: self._take(operator, offers), is_fresh=is_fresh)
                 if self._is_usable(lease):
                     return lease
                 lease = await self._verify_hosts(lease.offer, lease.taken_at)
+            elif (taken := await self._ahead.pop(model, is_fresh=is_fresh)) is not None:
+                lease = await self._verify_hosts(*taken)
             else:
                 lease = await self._verify_hosts(await self._take(operator, offers), self._clock())
             if not lease.hosts:
                 self._leases.pop(model, None)
                 raise NoHostError(model, lease.refused)
             self._leases[model] = lease
+            in_use = {one.offer.grant.lease for one in self._leases.values()}
+            self._paid = {lease_id: paid for lease_id, paid in self._paid.items() if lease_id in in_use}
             return lease
 
     async def verify_again(self, offer: LeaseOffer) -> Lease:
@@ -150,6 +167,10 @@ class LeaseManager:
                 self._used.get(host.id, 0),
             ),
         )
+
+    def paid(self, lease: bytes, price: Nanotons) -> None:
+        """Count what a verified receipt takes from the budget of a lease."""
+        self._paid[lease] = self._paid.get(lease, 0) + price
 
     def is_new(self, lease: Lease) -> bool:
         """Tell whether the gateway named these hosts so lately that it would name no others now."""
@@ -180,9 +201,13 @@ class LeaseManager:
     def _is_avoided(self, host_id: bytes) -> bool:
         return self._avoided.get(host_id, self._clock()) > self._clock()
 
-    def _is_fresh(self, lease: Lease, offers: Sequence[ModelOffer], operator: Operator) -> bool:
-        same = lease.offer.model in offers and lease.offer.grant.operator == operator.terms.public_key
-        return same and lease.offer.ends_at > self._clock() + RENEW_BEFORE
+    def _is_fresh(self, offer: LeaseOffer, offers: Sequence[ModelOffer], operator: Operator) -> bool:
+        same = offer.model in offers and offer.grant.operator == operator.terms.public_key
+        return same and offer.ends_at > self._clock() + RENEW_BEFORE
+
+    def _is_half_used(self, lease: Lease) -> bool:
+        grant, half_life = lease.offer.grant, lease.taken_at + (lease.offer.ends_at - lease.taken_at) / 2
+        return self._clock() >= half_life or 2 * self._paid.get(grant.lease, 0) >= grant.amount
 
     def _is_usable(self, lease: Lease) -> bool:
         return lease.ends_at > self._clock() + RENEW_BEFORE and all(

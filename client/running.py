@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -49,6 +50,7 @@ class ClientParts:
     receipts: ReceiptStore
     payer: ChannelPayer | None  # pays for leases by vouchers, where the settings name a channel
     clock: Callable[[], datetime]
+    background: set[asyncio.Task[None]]  # ended before the transport is closed
 
     def make_client(self) -> Client:
         """Return a client with leases of its own."""
@@ -71,6 +73,7 @@ class ClientParts:
             clock=self.clock,
             random=os.urandom,
             payer=self.payer,
+            background=self.background,
         )
         return Client(leases, self.transport, self.receipts, clock=self.clock)
 
@@ -114,6 +117,8 @@ async def open_parts(
         verifier = Verifier(policy, floors=_open_floors(config.state), clock=clock, random=os.urandom)
         transport = Transport(read_timeout_s=config.read_timeout_s, attested=verifier.tls_context)
         stack.push_async_callback(transport.close)
+        background = set[asyncio.Task[None]]()
+        stack.push_async_callback(_cancel, background)
         receipts = ReceiptStore(config.state / RECEIPTS)
         stack.callback(receipts.close)
         payer = None
@@ -147,7 +152,14 @@ async def open_parts(
             receipts=receipts,
             payer=payer,
             clock=clock,
+            background=background,
         )
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -194,6 +206,8 @@ async def close_channel(config: ClientConfig, *, clock: Callable[[], datetime] =
         operator = (await registry.refresh()).operator()
         transport = Transport(read_timeout_s=config.read_timeout_s)
         stack.push_async_callback(transport.close)
+        background = set[asyncio.Task[None]]()
+        stack.push_async_callback(_cancel, background)
         receipts = ReceiptStore(config.state / RECEIPTS)
         stack.callback(receipts.close)
         vouchers = VoucherStore(config.state / VOUCHERS)

@@ -64,6 +64,7 @@ class NetworkPlan:
     folder: Path | None = None  # kept; None: a temporary one that `stop` removes
     newer_models: tuple[Path, ...] = ()  # other roots of the same name, to roll out later
     model_settings: dict[str, int] = field(default_factory=lambda: {"min": EVERYWHERE})
+    budget: int = 300_000_000  # nanotons that a sidecar has held for a lease
     channel: int = 5 * TON  # nanotons in the payment channel that a sidecar opens; 0: it pays from `deposit`
     job_bundles: frozenset[bytes] = frozenset()  # SHA-256 of jobs' code that governance approved
     clients: int = 1  # sidecars that may be started, each with a wallet of its own
@@ -217,7 +218,7 @@ class LocalNetwork:
                 chain=self.chain.config,
                 registry=self.registry,
                 listen=f"{LOOPBACK}:{self.port(4 + number if number else 1)}",
-                budget=300_000_000,
+                budget=self.plan.budget,
                 price_cap=20_000_000,
                 channel={"deposit": self.plan.channel, "delay_s": CHANNEL_DELAY_S} if self.plan.channel else None,
                 transparency=log,

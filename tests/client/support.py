@@ -145,6 +145,7 @@ class Operator:
     coefficient: int = 1000
     budget_share: int | None = None
     refuse: tuple[int, dict[str, Any]] | None = None
+    refusals: int = 0
     sign_with: Ed25519PrivateKey | None = None
     leases: list[Grant] = field(default_factory=list)
     orders: list[LeaseRequest] = field(default_factory=list)
@@ -175,6 +176,7 @@ class Operator:
 
     async def _lease(self, request: web.Request) -> web.Response:
         if self.refuse is not None:
+            self.refusals += 1
             return web.json_response(self.refuse[1], status=self.refuse[0])
         order = verify_lease_request(await request.json(), operator=self.public_key)
         self.orders.append(order)

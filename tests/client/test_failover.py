@@ -2,18 +2,20 @@
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
 from aiohttp import web
 from openai import APIError, APIStatusError, AsyncOpenAI
 
+from billing.money import Nanotons
 from enclave.engine.echo import EchoEngine
 from enclave.service import Limits
 from tests.client.conftest import StartNetwork
 from tests.client.support import CHAT, Network, always, eventually
 
+AWAY = (502, {"error": {"message": "it is away", "type": "x", "code": "unknown"}})
 LONG = CHAT | {"messages": [{"role": "user", "content": "word " * 400}], "max_tokens": 400, "stream": True}
 
 
@@ -173,14 +175,55 @@ async def test_a_host_that_forgot_its_sessions_gets_a_new_one(network: Network, 
     assert len(network.operator.leases) == 1
 
 
-async def test_a_lease_near_its_end_is_replaced_before_it_ends(network: Network, sdk: AsyncOpenAI) -> None:
+async def test_the_next_lease_is_taken_at_half_time_and_used_at_the_end_without_the_gateway(
+    network: Network, sdk: AsyncOpenAI
+) -> None:
     await sdk.chat.completions.create(**CHAT)
-    network.clock.ahead = timedelta(seconds=560)
+    network.clock.ahead = timedelta(seconds=280)
     await sdk.chat.completions.create(**CHAT)
     assert len(network.operator.leases) == 1
-    network.clock.ahead = timedelta(seconds=580)
+    network.operator.grant_changes = {"not_after": int(datetime.now(UTC).timestamp()) + 900}
+    network.clock.ahead = timedelta(seconds=310)
     await sdk.chat.completions.create(**CHAT)
-    assert len(network.operator.leases) == 2
+    await eventually(lambda: len(network.operator.leases) == 2)
+    network.operator.refuse = AWAY
+    network.clock.ahead = timedelta(seconds=575)
+    await sdk.chat.completions.create(**CHAT)
+    assert network.sidecar._receipts.latest()[0].receipt.lease == network.operator.leases[1].lease
+
+
+async def test_a_lease_that_is_used_up_early_is_followed_by_the_one_taken_in_advance(
+    start_network: StartNetwork,
+) -> None:
+    async with (
+        start_network(budget=Nanotons(120_000)) as network,
+        AsyncOpenAI(base_url=f"{network.url}/v1", api_key="x", max_retries=0) as sdk,
+    ):
+        while len(network.operator.leases) < 2:
+            await sdk.chat.completions.create(**CHAT)
+        network.operator.refuse = AWAY
+        used = {kept.receipt.lease for kept in network.sidecar._receipts.latest(100)}
+        assert used == {network.operator.leases[0].lease}, "the next lease was there before it was needed"
+        with pytest.raises(APIStatusError, match="away"):
+            for _ in range(50):
+                await sdk.chat.completions.create(**CHAT)
+        used = {kept.receipt.lease for kept in network.sidecar._receipts.latest(100)}
+        assert used == {grant.lease for grant in network.operator.leases}
+
+
+async def test_a_lease_goes_on_while_the_gateway_gives_no_other_and_the_gateway_is_left_in_peace(
+    network: Network, sdk: AsyncOpenAI
+) -> None:
+    await sdk.chat.completions.create(**CHAT)
+    network.operator.refuse = AWAY
+    for seconds in range(310, 560, 5):
+        network.clock.ahead = timedelta(seconds=seconds)
+        assert (await sdk.chat.completions.create(**CHAT)).choices
+    assert 5 <= network.operator.refusals <= 45
+    network.operator.refuse = None
+    for seconds in (591, 592):
+        network.clock.ahead = timedelta(seconds=seconds)
+        assert (await sdk.chat.completions.create(**CHAT)).choices
 
 
 async def test_a_caller_that_leaves_stops_the_engine_and_pays_for_what_it_got(start_network: StartNetwork) -> None:

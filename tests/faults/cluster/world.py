@@ -30,6 +30,7 @@ HOSTS = (
 PATIENCE_S = 120.0
 ATTEMPTS_MAX = 3
 DEPOSIT = 60 * TON
+BUDGET = 3 * TON  # of a lease: five minutes of 50 requests a second
 
 
 class NotWholeError(Exception):
@@ -50,6 +51,7 @@ class World:
                 context=CONTEXT,
                 folder=folder,
                 channel=0,
+                budget=BUDGET,
             )
         )
         self.released = 0  # quarantines that the operator lifted
