@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,11 +66,14 @@ def error_body(error: ClientError) -> dict[str, Any]:
     }
 
 
-def error_headers(error: ClientError) -> dict[str, str]:
-    """Return the headers that tell the SDK whether and when to try again by itself."""
+def error_headers(error: ClientError, *, pause_ms: Callable[[int], int]) -> dict[str, str]:
+    """Return the headers that tell the SDK whether and when to try again by itself.
+
+    `pause_ms` gives the time to wait from the least that makes sense after this error, both milliseconds.
+    """
     headers = {"x-should-retry": "true" if error.should_retry else "false"}
     if error.retry_after_ms is not None:
-        headers["retry-after-ms"] = str(error.retry_after_ms)
+        headers["retry-after-ms"] = str(pause_ms(error.retry_after_ms))
     return headers
 
 

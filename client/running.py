@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from billing.ton.channel import ChannelState
 from billing.ton.client import ChainClient
 from client.asking import Client, now_utc
 from client.channel import ChannelPayer
+from client.comebacks import Comebacks
 from client.config import ClientConfig
 from client.errors import ConfigError
 from client.idempotency import IdempotencyCache
@@ -180,6 +182,7 @@ async def open_client(
             verifier=parts.verifier,
             receipts=parts.receipts,
             kept=IdempotencyCache(clock),
+            comebacks=Comebacks(clock_s=time.monotonic, random=os.urandom),
             random=os.urandom,
         )
 

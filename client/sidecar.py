@@ -23,6 +23,7 @@ from starlette.routing import Route
 from billing.money import Nanotons
 from client.answer import Answer
 from client.asking import Client, Question
+from client.comebacks import Comebacks
 from client.errors import AnswerError, BadRequestError, ClientError
 from client.idempotency import IdempotencyCache, Reply
 from client.openai import (
@@ -71,11 +72,12 @@ class Sidecar:
         verifier: Verifier,
         receipts: ReceiptStore,
         kept: IdempotencyCache,
+        comebacks: Comebacks,
         random: Callable[[int], bytes],
     ) -> None:
         self._client, self._options = client, options
         self._registry, self._verifier, self._receipts = registry, verifier, receipts
-        self._kept, self._random = kept, random
+        self._kept, self._comebacks, self._random = kept, comebacks, random
         routes = [Route(path, self._guard(self._ask), methods=["POST"]) for path in PATHS]
         for path, handler in (
             ("/v1/models", self._list_models),
@@ -86,7 +88,7 @@ class Sidecar:
             ("/health", self._show_health),
         ):
             routes.append(Route(path, self._guard(handler), methods=["GET"]))
-        self.app = Starlette(routes=routes, exception_handlers={HTTPException: _answer_no_route})
+        self.app = Starlette(routes=routes, exception_handlers={HTTPException: self._answer_no_route})
 
     # --- every request ------------------------------------------------------------------------------------------
 
@@ -100,12 +102,12 @@ class Sidecar:
                 response = await handler(request)
             except ClientError as error:
                 _log.info("request %s: %s %s", request.state.id, error.status, error.code)
-                response = _error_response(error)
+                response = self._error_response(error)
             except (CallerGoneError, ClientDisconnect):
                 response = Response(status_code=499)
             except Exception as error:  # noqa: BLE001  a trace could quote the prompt, so only its kind is told
                 _log.error("request %s failed: %s", request.state.id, type(error).__name__)
-                response = _error_response(_internal_error())
+                response = self._error_response(_internal_error())
             response.headers["x-request-id"] = request.state.id
             return response
 
@@ -135,6 +137,17 @@ class Sidecar:
                 raise BadRequestError(f"the body is over {most} bytes: shorten it", "request_too_large", None, 413)
             parts.append(part)
         return b"".join(parts)
+
+    def _error_response(self, error: ClientError) -> Response:
+        headers = error_headers(error, pause_ms=self._comebacks.pause_ms)
+        return JSONResponse(error_body(error), status_code=error.status, headers=headers)
+
+    async def _answer_no_route(self, request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        words = "this path takes another method" if status == 405 else "there is no such path; see the sidecar's page"
+        code = "method_not_allowed" if status == 405 else "not_found"
+        _log.info("no route for a %s request", request.method)
+        return self._error_response(BadRequestError(words, code, None, status))
 
     # --- questions ----------------------------------------------------------------------------------------------
 
@@ -240,15 +253,3 @@ async def _once(whole: bytes) -> AsyncGenerator[bytes, None]:
 
 def _internal_error() -> ClientError:
     return ClientError("the sidecar failed on this request; its log has the kind of failure under the request id")
-
-
-def _error_response(error: ClientError) -> Response:
-    return JSONResponse(error_body(error), status_code=error.status, headers=error_headers(error))
-
-
-async def _answer_no_route(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    words = "this path takes another method" if status == 405 else "there is no such path; see the sidecar's page"
-    code = "method_not_allowed" if status == 405 else "not_found"
-    _log.info("no route for a %s request", request.method)
-    return _error_response(BadRequestError(words, code, None, status))

@@ -3,7 +3,8 @@
     python -m tests.faults.cluster.load URL MODEL RATE OUT
 
 RATE requests start each second, whatever becomes of those before. A refusal is asked again as the OpenAI SDK does it:
-when the answer says so, with growing pauses, for a minute. SIGTERM ends the stream; what is under way is waited for.
+when the answer says so, after the time that it says or with growing pauses, for a minute. SIGTERM ends the stream;
+what is under way is waited for.
 """
 
 from __future__ import annotations
@@ -34,7 +35,11 @@ class CutError(Exception):
 
 
 class RefusedError(Exception):
-    """Nothing was answered; it may be asked again."""
+    """Nothing was answered; it may be asked again, after `pause_s` where the answer says so."""
+
+    def __init__(self, code: str, pause_s: float | None) -> None:
+        super().__init__(code)
+        self.pause_s = pause_s
 
 
 class Load:
@@ -75,8 +80,9 @@ class Load:
             except (RefusedError, aiohttp.ClientError) as error:
                 failures.append(time.monotonic())
                 code = str(error) or type(error).__name__
-                pause = min(PAUSE_MIN_S * 2 ** (len(failures) - 1), PAUSE_MAX_S)
-                await asyncio.sleep(pause * random.uniform(0.75, 1.0))
+                told = error.pause_s if isinstance(error, RefusedError) else None
+                own = min(PAUSE_MIN_S * 2 ** (len(failures) - 1), PAUSE_MAX_S) * random.uniform(0.75, 1.0)
+                await asyncio.sleep(own if told is None else told)
             else:
                 outcome = Outcome.ANSWERED
                 break
@@ -89,8 +95,10 @@ class Load:
         async with session.post(self._url, json=body) as answer:
             if answer.status != 200:
                 code = (await answer.json())["error"]["code"]
-                again = answer.headers.get("x-should-retry") == "true"
-                raise RefusedError(code) if again else CutError(code)
+                if answer.headers.get("x-should-retry") != "true":
+                    raise CutError(code)
+                told_ms = answer.headers.get("retry-after-ms")
+                raise RefusedError(code, None if told_ms is None else int(told_ms) / 1000)
             try:
                 text = await answer.read()
             except aiohttp.ClientError as error:
