@@ -119,8 +119,6 @@ async def open_parts(
         verifier = Verifier(policy, floors=_open_floors(config.state), clock=clock, random=os.urandom)
         transport = Transport(read_timeout_s=config.read_timeout_s, attested=verifier.tls_context)
         stack.push_async_callback(transport.close)
-        background = set[asyncio.Task[None]]()
-        stack.push_async_callback(_cancel, background)
         receipts = ReceiptStore(config.state / RECEIPTS)
         stack.callback(receipts.close)
         payer = None
@@ -145,6 +143,8 @@ async def open_parts(
             gateway = config.gateway or operator.terms.endpoints[0]
             await payer.start(operator, lambda: transport.payment_terms(gateway))
             await payer.keep_up(operator, payer.account(operator).promised)
+        background = set[asyncio.Task[None]]()
+        stack.push_async_callback(_cancel, background)
         yield ClientParts(
             config=config,
             wallet=wallet,
@@ -209,8 +209,6 @@ async def close_channel(config: ClientConfig, *, clock: Callable[[], datetime] =
         operator = (await registry.refresh()).operator()
         transport = Transport(read_timeout_s=config.read_timeout_s)
         stack.push_async_callback(transport.close)
-        background = set[asyncio.Task[None]]()
-        stack.push_async_callback(_cancel, background)
         receipts = ReceiptStore(config.state / RECEIPTS)
         stack.callback(receipts.close)
         vouchers = VoucherStore(config.state / VOUCHERS)

@@ -175,6 +175,15 @@ async def test_a_host_that_forgot_its_sessions_gets_a_new_one(network: Network, 
     assert len(network.operator.leases) == 1
 
 
+async def test_a_lease_near_its_end_is_replaced_before_it_ends(network: Network, sdk: AsyncOpenAI) -> None:
+    await sdk.chat.completions.create(**CHAT)
+    network.clock.ahead = timedelta(seconds=580)
+    await sdk.chat.completions.create(**CHAT)
+    leases = [kept.receipt.lease for kept in network.sidecar._receipts.latest()]  # newest first
+    assert leases == [grant.lease for grant in reversed(network.operator.leases)]
+    assert len(set(leases)) == 2
+
+
 async def test_the_next_lease_is_taken_at_half_time_and_used_at_the_end_without_the_gateway(
     network: Network, sdk: AsyncOpenAI
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from chrysalis.demo.run import MODEL
 
 ACTORS = ("billing", "registry", "relay-actor")
-FAULTS = (*ACTORS, "relay")
+FAULTS = (*ACTORS, "relay", "head")
 BASE_PORT = 25000  # not the one of the whole suite, which may run beside
 ANSWERS_AGAIN_S = 30  # the targets are those of an idle machine, see docs/FAULTS.md
 
@@ -45,10 +45,15 @@ def test_answers_flow_again_after_each_fault_and_nothing_is_left_behind(found: d
 
 
 def test_no_request_is_lost_and_only_a_dead_relay_cuts_answers(found: dict) -> None:
-    *actors, relay = found["effects"]
+    *actors, relay, head = found["effects"]
     assert [(effect["cut"], effect["lost"]) for effect in actors] == [(0, 0)] * len(ACTORS)
-    assert relay["lost"] == 0
+    assert relay["lost"] == head["lost"] == 0
     assert set(relay["codes"]) <= {"worker_lost", "no_host"}
+
+
+def test_a_head_that_is_switched_on_again_has_answers_flow_before_ray_runs(found: dict) -> None:
+    head = found["effects"][-1]
+    assert head["recovery_s"] < head["whole_s"]
 
 
 def test_every_receipt_of_the_client_is_paid_exactly_once(found: dict) -> None:
