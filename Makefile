@@ -69,7 +69,7 @@ costs: $(INSTALLED)
 mutations: $(INSTALLED)
 	$(BIN)/python -m tests.attestation.mutations $(ARGS)
 
-# The crash matrix of settlement: kills before every durable operation, under every fault of the chain (two hours; make test
+# The crash matrix of settlement: kills before every durable operation, under every fault of the chain (an hour and a half; make test
 # runs a sample). ARGS="--fault drop --sender vault" for a part of it. Then the cluster's faults, N times each.
 faults: $(INSTALLED)
 	$(BIN)/python -m tests.faults.matrix $(ARGS)

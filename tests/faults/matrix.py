@@ -2,7 +2,8 @@
 
     python -m tests.faults.matrix [--runs 20] [--sender highload] [--fault drop] ...
 
-A case: an operator lives and is killed at a point, lives again until nothing is left to do; then the chain is asked.
+A case: an operator lives until it is killed at a point, and lives again until nothing is left to do; then the chain is
+asked. A fault is there from the start, and again after the kill.
 Balances of treasury and payees must equal the ledger to the nanoton, and each payee must have been paid exactly once.
 The table says how often each kind of point was deadly; a case that does not hold ends the run with status 1.
 """
@@ -86,8 +87,11 @@ async def run_case(folder: Path, *, sender: str, fault: str, deadly: int) -> tup
             devnet.node.faults.inject(fault_of(fault), FAULT_COUNT)
         killed = False
         for life in range(LIVES_MAX):
-            code = await live({**options, "now": devnet.node.clock.now(), "deadly": -1 if life else deadly})
-            killed |= code == -9
+            code = await live({**options, "now": devnet.node.clock.now(), "deadly": -1 if killed else deadly})
+            if code == -9:
+                killed = True
+                if fault != "none":
+                    devnet.node.faults.inject(fault_of(fault), FAULT_COUNT)  # who comes back meets it too
             if code == victim.DONE:
                 break
             if code not in {-9, victim.REFUSED, victim.WAITING}:
@@ -185,9 +189,10 @@ async def check_paid_once(devnet: Devnet, folder: Path, sender: str) -> None:
 
 
 def choose(points: Sequence[str], runs: int, *, fault: str) -> Iterator[int]:
-    """Every point once, and as often as it takes to reach `runs`: for each kind of point, or in all under a fault."""
+    """Every point once, each kind of point `runs` times at least; under a fault that many in all, spread evenly."""
     if fault != "none":
-        yield from islice(cycle(range(len(points))), max(runs, len(points)))
+        step = max(1, len(points) // runs)
+        yield from islice(cycle(range(FAULTS.index(fault) % step, len(points), step)), max(runs, len(points) // step))
         return
     for kind in sorted(set(points)):
         places = [i for i, name in enumerate(points) if name == kind]

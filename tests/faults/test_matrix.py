@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.matrix import choose, run_case
+from tests.faults.matrix import FAULTS, choose, run_case
 
 WRITES = {
     "ledger begin",
@@ -27,7 +27,10 @@ async def test_the_points_are_found_and_not_listed(tmp_path: Path, sender: str) 
     assert (sender == "vault") == ("rename" in points)
     assert points.count("send") == 2
     assert len(points) > 60
-    assert sorted(set(choose(points, 1, fault="drop"))) == list(range(len(points)))
+    assert set(choose(points, 1, fault="none")) == set(range(len(points)))
+    under_faults = [list(choose(points, 20, fault=fault)) for fault in FAULTS if fault != "none"]
+    assert min(map(len, under_faults)) >= 20
+    assert set().union(*under_faults) == set(range(len(points)))
 
 
 @pytest.mark.parametrize(
