@@ -192,7 +192,8 @@ def choose(points: Sequence[str], runs: int, *, fault: str) -> Iterator[int]:
     """Every point once, each kind of point `runs` times at least; under a fault that many in all, spread evenly."""
     if fault != "none":
         step = max(1, len(points) // runs)
-        yield from islice(cycle(range(FAULTS.index(fault) % step, len(points), step)), max(runs, len(points) // step))
+        spread = range(FAULTS.index(fault) % step, len(points), step)
+        yield from islice(cycle(spread), max(runs, len(spread)))
         return
     for kind in sorted(set(points)):
         places = [i for i, name in enumerate(points) if name == kind]
