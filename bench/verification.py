@@ -105,6 +105,8 @@ def _print_overhead(seconds: float) -> None:
     for name, took in times.items():
         median = statistics.median(took)
         print(f"TDX in turn, {name:31} {1 / median:7.0f}/s {1e6 * median:6.0f} us, {100 * (median / base - 1):+.1f} %")
+    vendor, whole = (statistics.median(times[name]) for name in ("quote and collateral", "whole appraisal"))
+    print(f"transcript and appraisal over the vendor's check: {100 * (whole / vendor - 1):+.1f} %; target 5 %")
 
 
 def _cases() -> Iterator[tuple[str, Callable[[], object]]]:
