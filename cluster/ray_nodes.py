@@ -232,29 +232,6 @@ def start_head(
     return RayNode(HEAD_NAME, program, _wait_alive(cluster, HEAD_NAME, program, timeout_s))
 
 
-def start_node(
-    supervisor: Supervisor,
-    cluster: RayCluster,
-    *,
-    index: int,
-    name: str,
-    labels: Mapping[str, str] | None = None,
-    env: Mapping[str, str] | None = None,
-    group: str | None = None,
-    num_cpus: int = 2,
-    timeout_s: float = START_TIMEOUT_S,
-) -> RayNode:
-    """Start node `index` (1 and up) and return once it is ALIVE.
-
-    Labels are hints for people and dashboards. `env` reaches every worker on the node, for example
-    CHRYSALIS_ENCLAVE_CONTROL. Programs of one `group` (the node and its enclave) can be killed together.
-    """
-    program = begin_node(
-        supervisor, cluster, index=index, name=name, labels=labels, env=env, group=group, num_cpus=num_cpus
-    )
-    return RayNode(name, program, _wait_alive(cluster, name, program, timeout_s))
-
-
 def begin_node(
     supervisor: Supervisor,
     cluster: RayCluster,
@@ -266,7 +243,11 @@ def begin_node(
     group: str | None = None,
     num_cpus: int = 2,
 ) -> Program:
-    """Start node `index` without waiting; `wait_node` finishes the work. Several nodes start side by side this way."""
+    """Start node `index` (1 and up) without waiting; `wait_node` finishes the work, so several start side by side.
+
+    Labels are hints for people and dashboards. `env` reaches every worker on the node, for example
+    CHRYSALIS_ENCLAVE_CONTROL. Programs of one `group` (the node and its enclave) can be killed together.
+    """
     if index < 1:
         raise ValueError(f"node index {index}: 0 is the head, nodes count from 1")
     arguments = [f"--address={LOOPBACK_NAME}:{cluster.ports.gcs}", *_common(cluster, index, num_cpus)]

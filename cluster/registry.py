@@ -263,14 +263,13 @@ class Registry:
 
     async def count_job(self, host_id: bytes, *, ok: bool) -> None:
         """Count how a job ended for its host's reputation; a host that has left in between is passed over."""
-        for record in self._current(*ROUTED):
-            if record.host_id == host_id:
-                standing = self._ratings.count_job(record, ok=ok, now=self._clock())
-                await self._step(record.address, Rated(standing=standing))
+        if (record := self.routed(host_id)) is not None:
+            standing = self._ratings.count_job(record, ok=ok, now=self._clock())
+            await self._step(record.address, Rated(standing=standing))
 
     def routed(self, host_id: bytes) -> HostRecord | None:
         """The host with this id that the relay sends requests to; None when there is none."""
-        return next((record for record in self._current(*ROUTED) if record.host_id == host_id), None)
+        return self._find(host_id, *ROUTED)
 
     async def leave(self, host_id: bytes, reason: str) -> None:
         """Let a host go that is in order: no route, no more challenges. Nothing happens when there is none."""
@@ -511,8 +510,11 @@ class Registry:
     def _current(self, *states: HostState) -> list[HostRecord]:
         return [record for record in self._records.values() if record.state in states]
 
+    def _find(self, host_id: bytes, *states: HostState) -> HostRecord | None:
+        return next((record for record in self._current(*states) if record.host_id == host_id), None)
+
     def _record_of(self, host_id: bytes, *states: HostState) -> HostRecord:
-        record = next((record for record in self._current(*states) if record.host_id == host_id), None)
+        record = self._find(host_id, *states)
         if record is None:
             names = ", ".join(sorted(states))
             raise AdmissionRefusedError(f"host {host_id.hex()} is not {names}; see `chrysalis hosts`")

@@ -69,7 +69,6 @@ class BillingActor:
         )
         self._attaching = asyncio.Lock()
         self._attached = False
-        self._report: TickReport | None = None
         self._watch_report: WatchReport | None = None
         self._following = asyncio.create_task(self._follow_chain())
         self._watching = asyncio.create_task(self._watch_channels())
@@ -122,10 +121,6 @@ class BillingActor:
         """The sum of all accounts: 0."""
         return self._cashier.books.ledger.imbalance()
 
-    async def last_report(self) -> TickReport | None:
-        """What the last look at the chain found, None before the first."""
-        return self._report
-
     async def last_watch(self) -> WatchReport | None:
         """What the last round over the payment channels did, None before the first."""
         return self._watch_report
@@ -160,7 +155,7 @@ class BillingActor:
                 self._cashier.books.check()
                 self._cashier.release_expired()
                 await self._attach()
-                self._report = await self._cashier.tick()
+                await self._cashier.tick()
                 await self._cashier.plan_due(self._config.settlement.period_s)
             except JournalLostError:
                 _log.critical("billing starts anew", exc_info=True)

@@ -105,11 +105,6 @@ class RegistryActor:
         """The operator's share, as the chain says."""
         return self._registry.terms.fee_permille
 
-    async def refresh_terms(self) -> int:
-        """Read the registry contract now; returns its seqno."""
-        await self._read_terms()
-        return self._registry.terms.seqno
-
     async def node_of(self, host_id: bytes) -> str | None:
         """The Ray node bound to a host; None when there is none, as after a restart of this actor."""
         host = self._registry.snapshot().host(host_id)

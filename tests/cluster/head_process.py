@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.processes import Supervisor
-from cluster.ray_nodes import HEAD_NAME, RayCluster, alive_nodes, connect, start_head, start_node
+from cluster.ray_nodes import HEAD_NAME, RayCluster, alive_nodes, begin_node, connect, start_head, wait_node
 
 PATIENCE_S = 60.0
 
@@ -52,7 +52,7 @@ def patiently(holds: Callable[[], bool]) -> bool:
 
 def story(supervisor: Supervisor, cluster: RayCluster) -> dict:
     head = start_head(supervisor, cluster)
-    host = start_node(supervisor, cluster, index=1, name="host")
+    host = wait_node(cluster, "host", begin_node(supervisor, cluster, index=1, name="host"))
     connect(cluster)
     import ray  # noqa: PLC0415
 
