@@ -128,13 +128,9 @@ def _wait_for_head(world: World) -> None:
 
 
 def _mend_gcs(world: World) -> None:
-    """The head notices by itself and ends. One that had only just begun is tried again by `cluster.ray_start`."""
-    world.until(lambda: world.find("gcs_server") or not world.find("cluster.ray_start", "--head"), "the head has ended")
-    if world.find("gcs_server"):
-        world.net.enter_ray()
-        _wait_for_head(world)
-    else:
-        _mend_head(world)
+    """The head notices by itself, and ends."""
+    world.until(lambda: not world.find("cluster.ray_start", "--head"), "the head has ended")
+    _mend_head(world)
 
 
 def _actor(name: str) -> Fault:
