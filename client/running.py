@@ -38,6 +38,7 @@ from client.vouchers import VoucherStore
 from client.wallet import Wallet
 
 RECEIPTS, VOUCHERS, TOP_UPS = "receipts.sqlite", "vouchers.sqlite", "top_ups.sqlite"  # in the state folder
+KEEP_ALIVE_S = 75  # longer than callers keep idle connections: one that is closed as it is used again fails a request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +246,14 @@ def bind(listen: tuple[str, int]) -> socket.socket:
 def make_server(app: Starlette) -> uvicorn.Server:
     """Return an HTTP server for the app; it writes no access log."""
     return uvicorn.Server(
-        uvicorn.Config(app, access_log=False, log_level="warning", lifespan="off", timeout_graceful_shutdown=5)
+        uvicorn.Config(
+            app,
+            access_log=False,
+            log_level="warning",
+            lifespan="off",
+            timeout_graceful_shutdown=5,
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
     )
 
 

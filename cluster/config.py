@@ -8,6 +8,7 @@ operator_key: {file: operator.key, password_file: operator.password}   # docs/KE
 treasury_key: treasury.key    # an unencrypted key, for development: the mainnet refuses it
 ticket_key: ticket.key
 relay: 127.0.0.1:8443         # where the relay listens, and clients send to
+relay_limits: {requests_per_account: 6000, connections: 2000}   # optional: requests in 10 s, and at the same time
 expose_relay: false           # optional; true allows an address that other machines reach
 transparency: {log: https://log.example.org, key: <log key>}   # optional, see attestation/transparency/settings.py
 books: postgresql://ledger@db.example/books   # optional; without it an SQLite file in `state`, see docs/LEDGER.md
@@ -39,12 +40,17 @@ from billing.ton.client import DEVNET, MAINNET, TESTNET, ChainConfig, LiteServer
 from cluster.errors import ConfigError
 from cluster.join_settings import JoinSettings, parse_joining
 from cluster.model_settings import ModelSettings, parse_models
+from cluster.relay_config import RelayLimits
 from cluster.settlement_config import SettlementSettings, parse_settlement
 
 BOOKS_FILE = "books.sqlite"  # in `state`, where the settings name no database
 _KEYS = {"chain", "registry", "policy", "state", "operator_key", "treasury_key", "ticket_key", "relay"}
 _SECRETS = ("operator_key", "treasury_key", "ticket_key")
-_OPTIONAL = {"expose_relay", "settlement", "transparency", "books", "books_password", "channels", "models", "joining"}
+_OPTIONAL = {
+    *("expose_relay", "relay_limits", "settlement", "transparency", "books", "books_password", "channels"),
+    *("models", "joining"),
+}
+_RELAY_LIMITS = {"requests_per_account", "connections"}
 _CHANNELS = {"accept", "delay_min_s", "threshold", "max_age_s"}
 _CHAIN = {"host", "port", "public_key", "network_id"}
 _CHAIN_TRUST = {"init_block", "trust_level"}
@@ -67,6 +73,7 @@ class NetworkConfig:
     settlement: SettlementSettings
     books: JournalPlace  # by default an SQLite file in `state`
     expose_relay: bool = False  # the relay may listen where other machines reach it
+    relay_limits: RelayLimits = field(default_factory=RelayLimits)  # what the relay lets through
     transparency: LogSettings | None = None  # what admits hosts must also be in this log
     channels: ChannelPolicy = field(default_factory=ChannelPolicy)  # from which payment channels clients may pay
     models: Mapping[str, ModelSettings] = field(default_factory=dict)  # by name; others have the defaults
@@ -132,6 +139,7 @@ def _parse(values: Mapping[str, Any], base: Path) -> NetworkConfig:
         settlement=parse_settlement(settlement),
         books=_books(values, base),
         expose_relay=values.get("expose_relay", False),
+        relay_limits=RelayLimits(**_mapping(values.get("relay_limits", {}), "relay_limits", set(), _RELAY_LIMITS)),
         transparency=parse_log_settings(values["transparency"], base) if "transparency" in values else None,
         channels=ChannelPolicy(**_mapping(values.get("channels", {}), "channels", set(), _CHANNELS)),
         models=parse_models(values.get("models", {})),

@@ -23,7 +23,7 @@ RATE_PERIOD_S = 10
 class RelayLimits:
     """What one relay lets through."""
 
-    requests_per_account: int = 600  # in RATE_PERIOD_S
+    requests_per_account: int = 6000  # in RATE_PERIOD_S
     body_bytes: int = 4 << 20
     connections: int = 2000
     threads: int = 2
@@ -32,8 +32,9 @@ class RelayLimits:
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"relay_limits: {name} must be a whole number of at least 1, got {value!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ import ray
 
 from cluster.config import NetworkConfig
 from cluster.relay import RelayCounters, RelaySilentError
-from cluster.relay_config import RelayLimits
 from cluster.relay_routes import ROUTES_FILE, write_routes
 from cluster.relay_service import open_relay
 from cluster.reputation import HostCounts
@@ -27,12 +26,12 @@ class RelayActor:
     nothing.
     """
 
-    def __init__(self, config_path: str, limits: RelayLimits | None = None) -> None:
+    def __init__(self, config_path: str) -> None:
         """Take over the HAProxy that runs, or start it where the settings say."""
-        self._config, self._limits = NetworkConfig.load(Path(config_path)), limits
+        self._config = NetworkConfig.load(Path(config_path))
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
         self._silences, self._routes = 0, dict[bytes, str]()
-        self._relay = open_relay(self._config, limits=limits, patience_s=TAKE_OVER_S if restarted else 0.0)
+        self._relay = open_relay(self._config, patience_s=TAKE_OVER_S if restarted else 0.0)
 
     def address(self) -> str:
         """IP:PORT that clients send to."""
@@ -45,7 +44,7 @@ class RelayActor:
         """
         if not self._relay.alive() or self._silences >= SILENCES_MAX:
             self._relay.kill()
-            self._relay = open_relay(self._config, limits=self._limits, patience_s=TAKE_OVER_S)
+            self._relay = open_relay(self._config, patience_s=TAKE_OVER_S)
             self._silences = 0
         routes = self._hear(lambda: self._relay.set_hosts(hosts, only=only))
         if routes != self._routes:

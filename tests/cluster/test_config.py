@@ -147,9 +147,20 @@ def test_a_damaged_secret_is_refused_without_showing_it(tmp_path, text) -> None:
 
 def test_every_optional_setting_is_read(write) -> None:
     config = NetworkConfig.load(
-        write(SETTINGS | {"expose_relay": True, "models": {"demo": {"gpus": 2}}, "channels": {"accept": False}})
+        write(
+            SETTINGS
+            | {"expose_relay": True, "models": {"demo": {"gpus": 2}}, "channels": {"accept": False}}
+            | {"relay_limits": {"requests_per_account": 7}}
+        )
     )
     assert (config.expose_relay, config.models["demo"].gpus, config.channels.accept) == (True, 2, False)
+    assert (config.relay_limits.requests_per_account, config.relay_limits.connections) == (7, 2000)
+
+
+@pytest.mark.parametrize("limits", [{"requests_per_account": 0}, {"connections": "many"}, {"threads": 4}, [6000]])
+def test_limits_of_the_relay_that_cannot_be_are_refused(write, limits) -> None:
+    with pytest.raises(ConfigError, match="relay_limits"):
+        NetworkConfig.load(write(SETTINGS | {"relay_limits": limits}))
 
 
 @pytest.mark.parametrize(("network_id", "allowed"), [(-777, True), (-3, True), (-239, False), (0, False)])
