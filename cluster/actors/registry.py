@@ -38,14 +38,14 @@ class RelayRoutes:
     """The relay actor, found by name at each call: it may start later, or restart."""
 
     async def set_hosts(self, hosts: Mapping[bytes, str], *, only: bool) -> None:
-        """See cluster.registry.Routes."""
+        """See cluster.host_table.Routes."""
         try:
             await find(RELAY).set_hosts.remote(dict(hosts), only)
         except (ValueError, ray.exceptions.RayError) as error:  # no such actor, or it has just died
             raise TroubleError(f"the relay actor does not answer ({type(error).__name__})") from error
 
     async def outcomes(self) -> Mapping[bytes, HostCounts]:
-        """See cluster.registry.Routes."""
+        """See cluster.host_table.Routes."""
         try:
             counts: Mapping[bytes, HostCounts] = await find(RELAY).outcomes.remote()
         except (ValueError, ray.exceptions.RayError) as error:

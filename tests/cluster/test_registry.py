@@ -11,10 +11,12 @@ from attestation.verdict import Tier
 from cluster.address_book import AddressBook, HostKey
 from cluster.errors import AdmissionRefusedError, ConfigError, SoleSurvivorError, TroubleError
 from cluster.fleet import HostState, Window
+from cluster.health_rounds import LATE_ROUNDS_MAX, LATE_S
 from cluster.host_state import MISSES_MAX
+from cluster.host_table import PAST_MAX
 from cluster.lateness import Lateness
 from cluster.model import HostHints, JobRequirement
-from cluster.registry import LATE_ROUNDS_MAX, LATE_S, PAST_MAX, Registry
+from cluster.registry import Registry
 from cluster.reputation import WEIGHT_MIN, HostCounts, RatingFile
 from cluster.scheduler import place
 from tests.cluster.enclaves import POLICY, TERMS, Clock, Gate, OpenEnclave, RouteMap
@@ -47,8 +49,7 @@ class World:
             await self.registry.round()
             self.clock.forward(1)
             await asyncio.sleep(0)
-        while self.registry._tasks:
-            await asyncio.gather(*self.registry._tasks)
+        await self.registry.settled()
 
 
 @pytest.fixture
