@@ -89,16 +89,33 @@ class Registry:
             record = await self._challenges.admit(address, hints)
         except EnclaveUnreachableError as error:
             return Admission(address=address, accepted=False, reason=str(error), error=type(error).__name__)
-        accepted = record.state in ROUTED
+        return _answer(record)
+
+    async def examine(self, address: str, hints: HostHints) -> Admission:
+        """Challenge the enclave at `address` for a host that joins; it is not in before `take_in`."""
+        try:
+            found = await self._challenges.examine(address, hints)
+        except EnclaveUnreachableError as error:
+            return Admission(address=address, accepted=False, reason=str(error), error=type(error).__name__)
+        if isinstance(found, HostRecord):
+            return _answer(found)
         return Admission(
             address=address,
-            accepted=accepted,
-            reason=record.reason,
-            host_id=record.host_id if accepted else None,
-            error=record.error or ("" if accepted else "AdmissionRefusedError"),
-            checks=record.capability.checks if accepted and record.capability else record.checks,
-            capability=record.capability if accepted else None,
+            accepted=True,
+            reason="its evidence holds",
+            host_id=found.host_id,
+            checks=found.checks,
+            capability=found,
         )
+
+    async def take_in(self, host_id: bytes, address: str) -> Admission | None:
+        """Take in a host that was examined and whose enclave has signed for the address since.
+
+        Returns:
+            What came of it: it may be at another address too. None: no examination is open, ask for another one.
+        """
+        record = await self._challenges.take_in(host_id, address)
+        return _answer(record) if record is not None else None
 
     async def restore(self) -> tuple[Admission, ...]:
         """Challenge every address of the address book anew; nothing is taken over without fresh evidence."""
@@ -115,9 +132,10 @@ class Registry:
         A host that was denied is refused at once, whether it answers or not. After a change of reference values, or of
         the log, every other one is challenged.
         """
-        before, self._challenges.terms = self.terms, terms
+        before = self.terms
         if terms == before:
             return
+        self._challenges.use(terms)
         await self._table.publish()
         for record in self._table.current(*WATCHED):
             refused = check_still_allowed(record.capability, terms, now=self._clock()) if record.capability else None
@@ -223,3 +241,16 @@ class Registry:
                 self._table.retire(other, now)
         self._book.pardon(key_of(record))
         await self._table.apply(record.address, Released(reason=reason, at=now))
+
+
+def _answer(record: HostRecord) -> Admission:
+    accepted = record.state in ROUTED
+    return Admission(
+        address=record.address,
+        accepted=accepted,
+        reason=record.reason,
+        host_id=record.host_id if accepted else None,
+        error=record.error or ("" if accepted else "AdmissionRefusedError"),
+        checks=record.capability.checks if accepted and record.capability else record.checks,
+        capability=record.capability if accepted else None,
+    )

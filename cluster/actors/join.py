@@ -27,9 +27,14 @@ CALL_TIMEOUT_S = 60.0
 class RegistryMembers:
     """The registry actor, found by name at each call."""
 
-    async def admit(self, address: str, hints: HostHints) -> Admission:
+    async def examine(self, address: str, hints: HostHints) -> Admission:
         """See cluster.join_desk.Members."""
-        admission: Admission = await _ask("admit", address, hints)
+        admission: Admission = await _ask("examine", address, hints)
+        return admission
+
+    async def take_in(self, host_id: bytes, address: str) -> Admission | None:
+        """See cluster.join_desk.Members."""
+        admission: Admission | None = await _ask("take_in", host_id, address)
         return admission
 
     async def routed(self, host_id: bytes) -> HostRecord | None:

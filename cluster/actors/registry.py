@@ -86,6 +86,14 @@ class RegistryActor:
         """Challenge the enclave at host:port, verify, and take it in or say why not."""
         return await self._registry.admit(address, hints)
 
+    async def examine(self, address: str, hints: HostHints) -> Admission:
+        """Challenge the enclave of a host that joins; it is not in before `take_in`."""
+        return await self._registry.examine(address, hints)
+
+    async def take_in(self, host_id: bytes, address: str) -> Admission | None:
+        """Take in a host that was examined and whose enclave has signed for the address since."""
+        return await self._registry.take_in(host_id, address)
+
     async def snapshot(self) -> FleetSnapshot:
         """The fleet now."""
         self._check_loops()

@@ -101,8 +101,11 @@ class RegistryDirect:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    async def admit(self, address: str, hints: HostHints) -> Admission:
-        return await self._registry.admit(address, hints)
+    async def examine(self, address: str, hints: HostHints) -> Admission:
+        return await self._registry.examine(address, hints)
+
+    async def take_in(self, host_id: bytes, address: str) -> Admission | None:
+        return await self._registry.take_in(host_id, address)
 
     async def routed(self, host_id: bytes) -> HostRecord | None:
         return self._registry.routed(host_id)
@@ -123,9 +126,10 @@ class Head:
         self.own = write_certificates(self.tls, "demo", [LOOPBACK], now=self.clock())[LOOPBACK]
         self.joining = write_joining(self.tls, now=self.clock())
         self.pin = bytes.fromhex(read_pin(self.tls))
+        self.routes = RouteMap()
         self.registry = Registry(
             gate=self.gate,
-            routes=RouteMap(),
+            routes=self.routes,
             book=AddressBook(folder / "book"),
             floors=FloorStore(folder / "floors"),
             ratings=RatingFile(folder / "reputation"),

@@ -157,7 +157,23 @@ async def test_an_address_in_front_of_somebody_elses_enclave_does_not_take_its_t
     assert world.routes.hosts == {world.enclave.host_id: "a"}
 
 
-async def test_of_two_addresses_of_one_enclave_none_gets_traffic_while_nobody_can_tell_which_is_right(world) -> None:
+async def test_a_host_that_passes_challenges_on_to_another_one_later_is_refused_and_the_other_is_undisturbed(
+    world,
+) -> None:
+    """Also before a Ray node is bound to the other one: only the enclave's or the operator's word could trouble it."""
+    world.gate.enclaves["thief"] = OpenEnclave("thief")
+    for address in ("a", "thief"):
+        assert (await world.registry.admit(address, HINTS)).accepted
+    world.gate.enclaves["thief"] = world.enclave
+    await world.rounds(2)
+    states = {host.address: host.state for host in world.registry.snapshot().hosts[:2]}
+    assert states == {"a": HostState.ACTIVE, "thief": HostState.REFUSED}
+    assert world.routes.hosts == {world.enclave.host_id: "a"}
+
+
+async def test_of_two_addresses_that_the_operator_named_none_gets_traffic_before_a_node_proved_itself(
+    world,
+) -> None:
     await world.registry.admit("a", HINTS)
     world.gate.enclaves["thief"] = world.enclave
     assert not (await world.registry.admit("thief", HINTS)).accepted
