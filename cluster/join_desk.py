@@ -102,6 +102,7 @@ class Issuing:
     life: timedelta  # of a certificate
     ray_address: str
     settings: Mapping[str, str]
+    note: Callable[[str, datetime, datetime], None]  # an address that gets a certificate, from when until when
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +234,7 @@ class JoinDesk:
         try:
             authority, token = issuing.authority(), issuing.token()
             certificate = authority.sign(key, ip, now=now, life=issuing.life)
+            issuing.note(ip, now, certificate.not_valid_after_utc)
         except (ConfigError, OSError) as error:
             _log.error("nobody can join: %s; run `chrysalis cluster certs`", error)
             raise JoinLaterError("joining_closed", "the head cannot sign certificates now: tell the operator") from None

@@ -24,6 +24,7 @@ from cluster.certificates import (
 from cluster.fleet import HostRecord, HostState, Window
 from cluster.join_desk import FoundNode, Issuing, JoinDesk
 from cluster.join_server import JoinServer
+from cluster.joined_addresses import JoinedAddresses
 from cluster.model import HostHints
 from cluster.registry import Registry
 from cluster.reputation import RatingFile
@@ -138,12 +139,14 @@ class Head:
             clock=self.clock,
         )
         self.nodes = NodeTable(self.registry)
+        self.joined = JoinedAddresses(folder / "joined")
         issuing = Issuing(
             authority=lambda: Authority.load(self.joining, JOINING_CERTIFICATE, JOINING_KEY),
             token=lambda: TOKEN,
             life=LIFE,
             ray_address="127.0.0.1:6379",
             settings={"RAY_SERVE_ENABLE_HA_PROXY": "1"},
+            note=lambda ip, now, end: self.joined.note(ip, now=now, end=end),
         )
         self.desk = JoinDesk(
             RegistryDirect(self.registry), self.nodes, issuing, pin=self.pin, clock=self.clock, random=os.urandom

@@ -107,6 +107,7 @@ async def test_a_host_whose_evidence_holds_gets_a_short_certificate_and_the_toke
     assert own.not_valid_after_utc - head.clock() <= timedelta(hours=12)
     assert credentials.token == TOKEN and TOKEN not in repr(credentials)
     assert head.state(enclave) is HostState.ACTIVE
+    assert head.joined.current(head.clock()).keys() == {LOOPBACK}, "its Ray nodes are watched"
 
 
 async def test_a_joined_host_is_bound_to_the_node_it_names_and_stays_when_it_renews(head, enclave) -> None:
