@@ -14,6 +14,7 @@ from cluster.capability import Capability
 from cluster.certificates import parse_ip
 from cluster.errors import JoinLaterError, JoinRefusedError
 from cluster.join_messages import CertificateRequest, join_statement, malformed
+from cluster.relay import parse_address
 
 _REMEDIES = {
     "GuestPolicyError": "start the guest without debug and migration",
@@ -75,16 +76,17 @@ def check_hints(labels: Mapping[str, str], capability: Capability) -> None:
 
 
 def check_request(
-    request: CertificateRequest, capability: Capability, *, ip: str, pin: bytes
+    request: CertificateRequest, capability: Capability, *, address: str, pin: bytes
 ) -> ec.EllipticCurvePublicKey:
-    """The key to certify: signed for by the enclave, owned by who asks, and for the address it is asked from."""
+    """The key to certify: signed for by the enclave at this address, owned by who asks, and for this machine."""
+    ip = str(parse_address(address).ip)
     try:
         csr = x509.load_der_x509_csr(request.csr)
         key, holds = csr.public_key(), csr.is_signature_valid
         public = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise malformed("csr is not a certificate request (PKCS #10, DER)") from None
-    check_proof(capability, join_statement(pin, request.nonce, public), request.proof)
+    check_proof(capability, join_statement(pin, request.nonce, public, address), request.proof)
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise malformed("the key of the certificate request must be on the curve P-256")
     if not holds:
@@ -107,6 +109,6 @@ def check_proof(capability: Capability, statement: bytes, proof: bytes) -> None:
     except InvalidSignature:
         raise JoinRefusedError(
             "proof_refused",
-            "the enclave did not sign this: use the control socket of the enclave that was challenged, and its newest "
-            "challenge",
+            "the enclave did not sign this: use the control socket of the enclave that was challenged, its newest "
+            "challenge, and its own address",
         ) from None

@@ -116,7 +116,7 @@ class JoinClient:
         builder = builder.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip)]), critical=False)
         csr = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
         public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        proof = await self._control.prove(join_statement(self._pin, nonce, public))
+        proof = await self._control.prove(join_statement(self._pin, nonce, public, address))
         request = CertificateRequest(nonce=nonce, csr=csr, proof=proof)
         answer = await self._post("certificate", request.encode())
         return Grant(

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cluster.admission import Admission
 from cluster.capability import Capability
 from cluster.certificates import Authority, parse_ip
-from cluster.errors import ClusterError, ConfigError, JoinLaterError, JoinRefusedError
+from cluster.errors import ConfigError, JoinLaterError, JoinRefusedError
 from cluster.fleet import HostRecord, Window
 from cluster.join_checks import check_accepted, check_hints, check_peer, check_proof, check_request, check_worth
 from cluster.join_messages import (
@@ -34,7 +34,6 @@ from cluster.rate_limit import Buckets, Rate
 from cluster.relay import parse_address
 
 LEAVING = "its owner takes it out"  # why a host drains; this window is lifted when it binds again
-UNFINISHED = "it was challenged, and did not finish to join"
 PENDING_MAX = 256
 PENDING_S = 60.0
 CHALLENGES_MAX = 8  # at the same time: each is an appraisal of some ten milliseconds, and an answer to wait for
@@ -49,8 +48,12 @@ _log = logging.getLogger(__name__)
 class Members(Protocol):
     """The registry, as joining needs it; see cluster.registry."""
 
-    async def admit(self, address: str, hints: HostHints) -> Admission:
-        """Challenge and appraise the enclave at an address."""
+    async def examine(self, address: str, hints: HostHints) -> Admission:
+        """Challenge and appraise the enclave at an address; it is not in yet."""
+        ...
+
+    async def take_in(self, host_id: bytes, address: str) -> Admission | None:
+        """Take in a host that was examined and that signed for the address; None: examine it anew."""
         ...
 
     async def routed(self, host_id: bytes) -> HostRecord | None:
@@ -99,6 +102,7 @@ class Issuing:
     life: timedelta  # of a certificate
     ray_address: str
     settings: Mapping[str, str]
+    note: Callable[[str, datetime, datetime], None]  # an address that gets a certificate, from when until when
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +129,6 @@ class JoinDesk:
         self._members, self._nodes, self._issuing, self._pin = members, nodes, issuing, pin
         self._clock, self._random = clock, random
         self._pending: dict[bytes, _Pending] = {}
-        self._unfinished: list[_Pending] = []  # to be let go; the registry may not answer at once
         self._challenges, self._bindings = asyncio.Semaphore(CHALLENGES_MAX), asyncio.Semaphore(BINDINGS_MAX)
         self._challenge_rate = Buckets(CHALLENGE_RATE, askers_max=PEERS_MAX)
         self._all_rate = Buckets(ALL_CHALLENGES_RATE, askers_max=1)
@@ -146,28 +149,26 @@ class JoinDesk:
         check_peer(request.ip, peer)
         check_clock(request.time, now=began)
         self._take(self._all_rate, "")
+        self._pending = {nonce: one for nonce, one in self._pending.items() if self._age_s(one) <= PENDING_S}
         if self._challenges.locked() or len(self._pending) >= PENDING_MAX:
             raise JoinLaterError("try_again", "many hosts join now: try again in a few seconds")
         async with self._challenges:  # (2)
             hints = HostHints(name=request.name, labels=tuple(request.labels.items()))
-            admission = await self._members.admit(request.address, hints)
+            admission = await self._members.examine(request.address, hints)
         capability = check_accepted(admission)
-        pending = _Pending(capability=capability, address=request.address, peer=peer, began=began)
-        try:  # (3)
-            check_worth(capability)
-            check_hints(request.labels, capability)
-        except JoinRefusedError:
-            await self._let_go(pending)
-            raise
+        check_worth(capability)  # (3)
+        check_hints(request.labels, capability)
         nonce = self._random(32)
-        self._pending[nonce] = pending
+        self._pending[nonce] = _Pending(capability=capability, address=request.address, peer=peer, began=began)
         return capability.host_id, nonce
 
     async def certify(self, peer: str, body: bytes) -> Credentials:
-        """(1) our nonce, once (2) the enclave's word for the key (3) for this address (4) still in order (5) sign.
+        """(1) our nonce, once (2) the enclave's word for key and address (3) for this machine (4) sign (5) take it in.
+
+        Nobody is in before (5), so there is nothing to undo for who does not come so far.
 
         Raises:
-            JoinRefusedError, JoinLaterError: as `challenge`; a host that is not in yet is let go.
+            JoinRefusedError, JoinLaterError: as `challenge`; also when the host is at another address too.
         """
         self._take(self._order_rate, peer)
         request = CertificateRequest.parse(body)
@@ -176,13 +177,13 @@ class JoinDesk:
             raise JoinRefusedError(
                 "unknown_challenge", "no challenge with this nonce is open for this address: ask for a new one"
             )
-        try:
-            key = check_request(request, pending.capability, ip=peer, pin=self._pin)  # (2), (3)
-            await self._check_in_order(pending)  # (4)
-            return self._sign(key, peer)  # (5)
-        except ClusterError:
-            await self._let_go(pending)
-            raise
+        key = check_request(request, pending.capability, address=pending.address, pin=self._pin)  # (2), (3)
+        credentials = self._sign(key, peer)  # (4)
+        admission = await self._members.take_in(pending.capability.host_id, pending.address)  # (5)
+        if admission is None:
+            raise JoinLaterError("try_again", "the registry began anew or has new terms: ask for another challenge")
+        check_accepted(admission)
+        return credentials
 
     async def order(self, peer: str, order: Order, body: bytes) -> str:
         """Carry out what a host that joined asks for; returns the id of its Ray node, or nothing.
@@ -213,20 +214,6 @@ class JoinDesk:
         """Unix seconds by the head's clock, for the host to compare."""
         return int(self._clock().timestamp())
 
-    async def sweep(self) -> None:
-        """Let hosts go that were challenged and did not come back."""
-        for nonce, pending in [*self._pending.items()]:
-            if self._age_s(pending) > PENDING_S and self._pending.pop(nonce, None) is not None:
-                self._unfinished.append(pending)
-        await self._let_go()
-
-    async def _check_in_order(self, pending: _Pending) -> None:
-        record = await self._members.routed(pending.capability.host_id)
-        if record is None or record.address != pending.address:
-            raise JoinRefusedError(
-                "host_refused", "the registry has refused or quarantined this host meanwhile: ask the operator"
-            )
-
     async def _bind(self, record: HostRecord, capability: Capability, request: OrderRequest, peer: str) -> str:
         if not request.node_name or not request.control:
             raise malformed("to bind, name the Ray node and the control socket")
@@ -247,6 +234,7 @@ class JoinDesk:
         try:
             authority, token = issuing.authority(), issuing.token()
             certificate = authority.sign(key, ip, now=now, life=issuing.life)
+            issuing.note(ip, now, certificate.not_valid_after_utc)
         except (ConfigError, OSError) as error:
             _log.error("nobody can join: %s; run `chrysalis cluster certs`", error)
             raise JoinLaterError("joining_closed", "the head cannot sign certificates now: tell the operator") from None
@@ -259,28 +247,6 @@ class JoinDesk:
             ray_address=issuing.ray_address,
             settings=issuing.settings,
         )
-
-    async def _let_go(self, *more: _Pending) -> None:
-        """Let hosts go that did not finish; those for whom the registry does not answer wait for the next sweep."""
-        self._unfinished += more
-        while self._unfinished:
-            pending = self._unfinished.pop()
-            try:
-                await self._withdraw(pending)
-            except ClusterError:
-                self._unfinished.append(pending)
-                raise
-
-    async def _withdraw(self, pending: _Pending) -> None:
-        """Unless it was in before."""
-        record = await self._members.routed(pending.capability.host_id)
-        if (
-            record is not None
-            and record.address == pending.address
-            and record.node_id is None
-            and record.since >= pending.began
-        ):
-            await self._members.leave(pending.capability.host_id, UNFINISHED)
 
     def _age_s(self, pending: _Pending) -> float:
         return (self._clock() - pending.began).total_seconds()

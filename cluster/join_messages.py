@@ -182,9 +182,10 @@ SHARED_SETTINGS = frozenset(  # what Serve's replicas on a host must have as the
 )
 
 
-def join_statement(pin: bytes, nonce: bytes, public_key: bytes) -> bytes:
-    """What the enclave signs (its own tag before it): this key (SubjectPublicKeyInfo, DER) is for this challenge."""
-    return JOIN_TAG + pin + nonce + hashlib.sha256(public_key).digest()
+def join_statement(pin: bytes, nonce: bytes, public_key: bytes, address: str) -> bytes:
+    """What the enclave signs (its own tag before it): I am at this address (IP:PORT), and this key
+    (SubjectPublicKeyInfo, DER) is for this challenge."""
+    return JOIN_TAG + pin + nonce + hashlib.sha256(public_key).digest() + hashlib.sha256(address.encode()).digest()
 
 
 def check_clock(theirs: datetime, *, now: datetime) -> None:

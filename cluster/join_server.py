@@ -1,7 +1,6 @@
 """The join service's HTTPS: TLS 1.3 with the head's own certificate, small requests, few connections for each."""
 
 import asyncio
-import contextlib
 import json
 import logging
 import ssl
@@ -17,7 +16,6 @@ from enclave.front import Connection, Exchange, Front, HttpRequest, reply_json
 CONNECTIONS_PER_PEER_MAX = 8
 HANDSHAKE_S = 5.0
 RECEIVE_S = 5.0
-SWEEP_S = 5.0
 RELOAD_S = 60.0
 STATUS = {"malformed_request": 400, "clock_off": 400, "unknown_route": 404, "unknown_challenge": 409}
 REFUSED, LATER, LIMITED = 403, 503, 429
@@ -47,7 +45,7 @@ class JoinServer(Front):
         self._context.minimum_version = ssl.TLSVersion.TLSv1_3
         self._context.num_tickets = 0
         self._context.load_cert_chain(certificate, key)
-        self._loops: list[asyncio.Task[None]] = []
+        self._loop: asyncio.Task[None] | None = None
         self._working: set[asyncio.Future[Any]] = set()
 
     async def listen(self, host: str, port: int) -> tuple[str, int]:
@@ -65,14 +63,14 @@ class JoinServer(Front):
         except OSError as error:
             raise ConfigError(f"joining cannot listen on {host}:{port}: {error.strerror or error}") from error
         self._started(server)
-        self._loops = [asyncio.create_task(self._sweep_desk()), asyncio.create_task(self._reload())]
+        self._loop = asyncio.create_task(self._reload())
         name = server.sockets[0].getsockname()
         return name[0], name[1]
 
     async def stop(self, grace_s: float) -> None:
         """See `Front.stop`."""
-        for loop in self._loops:
-            loop.cancel()
+        if self._loop is not None:
+            self._loop.cancel()
         await super().stop(grace_s)
 
     async def _answer(self, request: HttpRequest, exchange: Exchange) -> None:
@@ -122,12 +120,6 @@ class JoinServer(Front):
     def _refuse(exchange: Exchange, status: int, code: str, message: str) -> None:
         body = {"error": {"message": message, "type": "join_error", "param": None, "code": code}}
         exchange.reply(status, json.dumps(body).encode())
-
-    async def _sweep_desk(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            with contextlib.suppress(TroubleError):  # the registry does not answer: nothing it knows is lost
-                await self._desk.sweep()
 
     async def _reload(self) -> None:
         """Take a new certificate of the head into use; connections that are open keep the old one."""

@@ -1,35 +1,51 @@
-"""The join service as an actor on the head: an HTTPS server for hosts, in front of cluster.join_desk."""
+"""The join service as an actor on the head: an HTTPS server for hosts, in front of cluster.join_desk.
+
+It also ends the Ray nodes of those that joined and are out again, see cluster.node_watch.
+"""
 
 import asyncio
+import logging
 import os
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import grpc
 import ray
+from ray._private.grpc_utils import init_grpc_channel
+from ray.core.generated import common_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 
 from cluster.actors.handles import REGISTRY, end_host, find, start_host
 from cluster.admission import Admission
 from cluster.certificates import JOINING_CERTIFICATE, JOINING_KEY, Authority, read_pin
 from cluster.config import NetworkConfig
-from cluster.errors import ConfigError, RefusedError, TroubleError
-from cluster.fleet import HostRecord, Window
+from cluster.errors import ClusterError, ConfigError, RefusedError, TroubleError
+from cluster.fleet import FleetSnapshot, HostRecord, Window
 from cluster.join_desk import FoundNode, Issuing, JoinDesk
 from cluster.join_messages import SHARED_SETTINGS
 from cluster.join_server import JoinServer
+from cluster.joined_addresses import FILE, JoinedAddresses
 from cluster.model import HostHints
+from cluster.node_watch import AliveNode, NodeWatch, Unwanted
 from cluster.ray_nodes import alive_nodes
 
 CALL_TIMEOUT_S = 60.0
+WATCH_S = 2.0
+_log = logging.getLogger(__name__)
 
 
 class RegistryMembers:
     """The registry actor, found by name at each call."""
 
-    async def admit(self, address: str, hints: HostHints) -> Admission:
+    async def examine(self, address: str, hints: HostHints) -> Admission:
         """See cluster.join_desk.Members."""
-        admission: Admission = await _ask("admit", address, hints)
+        admission: Admission = await _ask("examine", address, hints)
+        return admission
+
+    async def take_in(self, host_id: bytes, address: str) -> Admission | None:
+        """See cluster.join_desk.Members."""
+        admission: Admission | None = await _ask("take_in", host_id, address)
         return admission
 
     async def routed(self, host_id: bytes) -> HostRecord | None:
@@ -45,6 +61,11 @@ class RegistryMembers:
     async def leave(self, host_id: bytes, reason: str) -> None:
         """See cluster.join_desk.Members."""
         await _ask("leave", host_id, reason)
+
+    async def hosts(self) -> tuple[HostRecord, ...]:
+        """Every record of the registry."""
+        snapshot: FleetSnapshot = await _ask("snapshot")
+        return snapshot.hosts
 
 
 class RayNodes:
@@ -68,12 +89,24 @@ class RayNodes:
         """See cluster.join_desk.Nodes."""
         await asyncio.to_thread(end_host, host_id)
 
+    async def alive(self) -> tuple[AliveNode, ...]:
+        """All nodes that are alive."""
+        nodes = await asyncio.to_thread(alive_nodes)
+        return tuple(AliveNode(node_id=node["NodeID"], ip=node["NodeManagerAddress"]) for node in nodes)
+
+    async def end(self, node: Unwanted) -> None:
+        """Take a node out of Ray's table at once: its actors are dead, its raylet ends when it hears of it."""
+        await asyncio.to_thread(_unregister, node.node_id, node.reason)
+        if node.host_id is not None:
+            await self.release(node.host_id)
+
 
 class JoinActor:
     """Serves hosts that join. Keeps nothing: a host whose join was cut off begins anew."""
 
     async def __init__(self, config_path: str) -> None:  # type: ignore[misc]  # Ray awaits it
-        settings = NetworkConfig.load(Path(config_path)).joining
+        config = NetworkConfig.load(Path(config_path))
+        settings, joined = config.joining, JoinedAddresses(config.state / FILE)
         if settings is None:
             raise ConfigError("the settings have no `joining`")
         ca, certificate, key, token = _own_files()
@@ -87,11 +120,13 @@ class JoinActor:
             life=settings.life,
             ray_address=ray.get_runtime_context().gcs_address,
             settings={name: value for name in sorted(SHARED_SETTINGS) if (value := os.environ.get(name))},
+            note=lambda ip, now, end: joined.note(ip, now=now, end=end),
         )
         issuing.authority()  # a mistake in the folder is for the operator to see, now
+        members, nodes = RegistryMembers(), RayNodes()
         desk = JoinDesk(
-            RegistryMembers(),
-            RayNodes(),
+            members,
+            nodes,
             issuing,
             pin=bytes.fromhex(pin),
             clock=lambda: datetime.now(UTC),
@@ -100,10 +135,37 @@ class JoinActor:
         self._pin = pin
         self._server = JoinServer(desk, ca=ca, certificate=certificate, key=key)
         self._address = await self._server.listen(str(settings.listen.ip), settings.listen.port)
+        self._watching = asyncio.create_task(_watch(members, nodes, joined))
 
     async def ready(self) -> tuple[str, str]:
         """Returns (IP:PORT, the pin) once it listens."""
+        if self._watching.done():
+            self._watching.result()
         return f"{self._address[0]}:{self._address[1]}", self._pin
+
+
+async def _watch(members: RegistryMembers, nodes: RayNodes, joined: JoinedAddresses) -> None:
+    """End nodes of hosts that are out, for ever; while registry or Ray do not answer, nothing is ended."""
+    watch = NodeWatch(began=datetime.now(UTC))
+    while True:
+        await asyncio.sleep(WATCH_S)
+        try:
+            now = datetime.now(UTC)
+            for node in watch.judge(await nodes.alive(), await members.hosts(), joined.current(now), now=now):
+                _log.warning("the Ray node %s at %s is ended: %s", node.node_id, node.ip, node.reason)
+                await nodes.end(node)
+        except (ClusterError, ray.exceptions.RayError, grpc.RpcError) as error:
+            _log.warning("Ray nodes were not looked at: %s", error)
+
+
+def _unregister(node_id: str, reason: str) -> None:
+    """What a raylet that ends says to the control store; its own `drain_node` waits until the node's actors ended."""
+    death = common_pb2.NodeDeathInfo(
+        reason=common_pb2.NodeDeathInfo.Reason.EXPECTED_TERMINATION, reason_message=reason[:500]
+    )
+    request = gcs_service_pb2.UnregisterNodeRequest(node_id=bytes.fromhex(node_id), node_death_info=death)
+    with init_grpc_channel(ray.get_runtime_context().gcs_address) as channel:
+        gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel).UnregisterNode(request, timeout=CALL_TIMEOUT_S)
 
 
 def _own_files() -> tuple[Path, Path, Path, Path]:

@@ -38,14 +38,14 @@ class RelayRoutes:
     """The relay actor, found by name at each call: it may start later, or restart."""
 
     async def set_hosts(self, hosts: Mapping[bytes, str], *, only: bool) -> None:
-        """See cluster.registry.Routes."""
+        """See cluster.host_table.Routes."""
         try:
             await find(RELAY).set_hosts.remote(dict(hosts), only)
         except (ValueError, ray.exceptions.RayError) as error:  # no such actor, or it has just died
             raise TroubleError(f"the relay actor does not answer ({type(error).__name__})") from error
 
     async def outcomes(self) -> Mapping[bytes, HostCounts]:
-        """See cluster.registry.Routes."""
+        """See cluster.host_table.Routes."""
         try:
             counts: Mapping[bytes, HostCounts] = await find(RELAY).outcomes.remote()
         except (ValueError, ray.exceptions.RayError) as error:
@@ -85,6 +85,14 @@ class RegistryActor:
     async def admit(self, address: str, hints: HostHints) -> Admission:
         """Challenge the enclave at host:port, verify, and take it in or say why not."""
         return await self._registry.admit(address, hints)
+
+    async def examine(self, address: str, hints: HostHints) -> Admission:
+        """Challenge the enclave of a host that joins; it is not in before `take_in`."""
+        return await self._registry.examine(address, hints)
+
+    async def take_in(self, host_id: bytes, address: str) -> Admission | None:
+        """Take in a host that was examined and whose enclave has signed for the address since."""
+        return await self._registry.take_in(host_id, address)
 
     async def snapshot(self) -> FleetSnapshot:
         """The fleet now."""

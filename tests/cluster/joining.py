@@ -24,6 +24,7 @@ from cluster.certificates import (
 from cluster.fleet import HostRecord, HostState, Window
 from cluster.join_desk import FoundNode, Issuing, JoinDesk
 from cluster.join_server import JoinServer
+from cluster.joined_addresses import JoinedAddresses
 from cluster.model import HostHints
 from cluster.registry import Registry
 from cluster.reputation import RatingFile
@@ -101,8 +102,11 @@ class RegistryDirect:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    async def admit(self, address: str, hints: HostHints) -> Admission:
-        return await self._registry.admit(address, hints)
+    async def examine(self, address: str, hints: HostHints) -> Admission:
+        return await self._registry.examine(address, hints)
+
+    async def take_in(self, host_id: bytes, address: str) -> Admission | None:
+        return await self._registry.take_in(host_id, address)
 
     async def routed(self, host_id: bytes) -> HostRecord | None:
         return self._registry.routed(host_id)
@@ -123,9 +127,10 @@ class Head:
         self.own = write_certificates(self.tls, "demo", [LOOPBACK], now=self.clock())[LOOPBACK]
         self.joining = write_joining(self.tls, now=self.clock())
         self.pin = bytes.fromhex(read_pin(self.tls))
+        self.routes = RouteMap()
         self.registry = Registry(
             gate=self.gate,
-            routes=RouteMap(),
+            routes=self.routes,
             book=AddressBook(folder / "book"),
             floors=FloorStore(folder / "floors"),
             ratings=RatingFile(folder / "reputation"),
@@ -134,12 +139,14 @@ class Head:
             clock=self.clock,
         )
         self.nodes = NodeTable(self.registry)
+        self.joined = JoinedAddresses(folder / "joined")
         issuing = Issuing(
             authority=lambda: Authority.load(self.joining, JOINING_CERTIFICATE, JOINING_KEY),
             token=lambda: TOKEN,
             life=LIFE,
             ray_address="127.0.0.1:6379",
             settings={"RAY_SERVE_ENABLE_HA_PROXY": "1"},
+            note=lambda ip, now, end: self.joined.note(ip, now=now, end=end),
         )
         self.desk = JoinDesk(
             RegistryDirect(self.registry), self.nodes, issuing, pin=self.pin, clock=self.clock, random=os.urandom

@@ -17,6 +17,7 @@ from attestation.verdict import Tier
 from cluster.certificates import parse_ip
 from cluster.errors import JoinLaterError, JoinRefusedError, TroubleError
 from cluster.fleet import HostState, Window
+from cluster.host_state import MISSES_MAX
 from cluster.join_desk import CHALLENGE_RATE, LEAVING, PENDING_S, FoundNode
 from cluster.join_messages import CertificateRequest, ChallengeRequest, Order, OrderRequest, join_statement
 from tests.cluster.enclaves import OpenEnclave
@@ -41,9 +42,16 @@ def asks(head: Head, address: str = ADDRESS, **changes: object) -> bytes:
 
 
 def signs(
-    head: Head, enclave, nonce: bytes, *, key=None, names: tuple[str, ...] = (LOOPBACK,), pin: bytes | None = None
+    head: Head,
+    enclave,
+    nonce: bytes,
+    *,
+    key=None,
+    names: tuple[str, ...] = (LOOPBACK,),
+    pin: bytes | None = None,
+    address: str = ADDRESS,
 ) -> CertificateRequest:
-    """A certificate request as a host makes it; with another key, other names, for another cluster."""
+    """A certificate request as a host makes it; with another key, other names, for another cluster or address."""
     key = key or ec.generate_private_key(ec.SECP256R1())
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     if names:
@@ -51,7 +59,7 @@ def signs(
         builder = builder.add_extension(x509.SubjectAlternativeName(ips), critical=False)
     csr = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
     public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    proof = enclave.prove(join_statement(pin or head.pin, nonce, public))
+    proof = enclave.prove(join_statement(pin or head.pin, nonce, public, address))
     return CertificateRequest(nonce=nonce, csr=csr, proof=proof)
 
 
@@ -63,10 +71,15 @@ def orders(head: Head, enclave, order: Order, **changes: object) -> bytes:
     return replace(request, proof=enclave.prove(request.statement(order, head.pin))).encode()
 
 
+async def certifies(head: Head, enclave, address: str = ADDRESS) -> None:
+    """Up to certificate and token."""
+    _, nonce = await head.desk.challenge(LOOPBACK, asks(head, address))
+    await head.desk.certify(LOOPBACK, signs(head, enclave, nonce, address=address).encode())
+
+
 async def joins(head: Head, enclave) -> None:
     """All of it, up to a bound node."""
-    _, nonce = await head.desk.challenge(LOOPBACK, asks(head, enclave.address))
-    await head.desk.certify(LOOPBACK, signs(head, enclave, nonce).encode())
+    await certifies(head, enclave)
     head.nodes.alive["anna-1"] = NODE
     assert await head.desk.order(LOOPBACK, Order.BIND, orders(head, enclave, Order.BIND)) == NODE.node_id
 
@@ -94,6 +107,7 @@ async def test_a_host_whose_evidence_holds_gets_a_short_certificate_and_the_toke
     assert own.not_valid_after_utc - head.clock() <= timedelta(hours=12)
     assert credentials.token == TOKEN and TOKEN not in repr(credentials)
     assert head.state(enclave) is HostState.ACTIVE
+    assert head.joined.current(head.clock()).keys() == {LOOPBACK}, "its Ray nodes are watched"
 
 
 async def test_a_joined_host_is_bound_to_the_node_it_names_and_stays_when_it_renews(head, enclave) -> None:
@@ -131,7 +145,7 @@ async def test_a_host_without_a_tee_gets_no_token_where_open_hosts_are_shown(tmp
     enclave = OpenEnclave("open")
     head.gate.enclaves[ADDRESS] = enclave
     assert "no TEE" in await refused("no_tee", head.desk.challenge(LOOPBACK, asks(head, labels={})))
-    assert head.registry.snapshot().hosts[0].state is HostState.GONE
+    assert head.registry.snapshot().hosts == ()
 
 
 @pytest.mark.parametrize("minutes", [-10, 10], ids=["behind", "ahead"])
@@ -147,7 +161,7 @@ async def test_a_clock_that_is_off_by_ten_minutes_is_refused_before_any_challeng
 )
 async def test_a_label_that_the_evidence_contradicts_is_refused(head, enclave, labels) -> None:
     await refused("labels_refused", head.desk.challenge(LOOPBACK, asks(head, labels=labels)))
-    assert head.state(enclave) is HostState.GONE
+    assert head.registry.snapshot().hosts == ()
 
 
 async def test_a_node_whose_label_the_evidence_contradicts_is_not_bound(head, enclave) -> None:
@@ -178,11 +192,11 @@ async def test_a_certificate_request_is_taken_once(head, enclave) -> None:
     await refused("proof_refused", head.desk.certify(LOOPBACK, old_proof))
 
 
-async def test_who_passes_a_challenge_on_to_an_enclave_cannot_prove_a_key_and_is_let_go(head, enclave) -> None:
+async def test_who_passes_a_challenge_on_to_an_enclave_cannot_prove_a_key_and_is_not_in(head, enclave) -> None:
     """The evidence is genuine; its control socket is out of the attacker's reach."""
     _, nonce = await head.desk.challenge(LOOPBACK, asks(head))
     await refused("proof_refused", head.desk.certify(LOOPBACK, signs(head, OpenEnclave("mine"), nonce).encode()))
-    assert head.state(enclave) is HostState.GONE
+    assert head.registry.snapshot().hosts == ()
 
 
 async def test_a_proof_for_another_key_or_another_cluster_is_refused(head, enclave) -> None:
@@ -217,41 +231,101 @@ async def test_a_key_of_another_kind_and_a_request_that_its_key_did_not_sign_are
     await refused("proof_refused", head.desk.certify(LOOPBACK, altered.encode()))
 
 
-async def test_one_enclave_at_two_addresses_puts_both_into_quarantine_and_neither_gets_a_certificate(head) -> None:
-    enclave = head.add(Enclave("twice"), ELSEWHERE)
-    _, nonce = await head.desk.challenge(LOOPBACK, asks(head))
-    words = await refused("host_refused", head.desk.challenge(LOOPBACK, asks(head, ELSEWHERE)))
-    assert ADDRESS in words and ELSEWHERE in words
-    assert [head.state(enclave, at) for at in (ADDRESS, ELSEWHERE)] == [HostState.QUARANTINED] * 2
-    await refused("host_refused", head.desk.certify(LOOPBACK, signs(head, enclave, nonce).encode()))
-    assert head.state(enclave) is HostState.QUARANTINED
+@pytest.mark.parametrize("bound", [True, False], ids=["bound", "not-bound-yet"])
+async def test_who_passes_challenges_on_from_a_second_address_is_refused_and_the_host_is_undisturbed(
+    head, bound
+) -> None:
+    """Its evidence is genuine. What the enclave signs for its own join names its own address."""
+    enclave = head.add(Enclave("first"), ELSEWHERE)
+    await (joins(head, enclave) if bound else certifies(head, enclave))
+    for signer, address in ((enclave, ADDRESS), (OpenEnclave("thief"), ELSEWHERE)):
+        _, nonce = await head.desk.challenge(LOOPBACK, asks(head, ELSEWHERE))
+        proof = signs(head, signer, nonce, address=address)
+        await refused("proof_refused", head.desk.certify(LOOPBACK, proof.encode()))
+    await head.registry.round()
+    assert [(host.address, host.state) for host in head.registry.snapshot().hosts] == [(ADDRESS, HostState.ACTIVE)]
+    assert head.routes.hosts == {enclave.host_id: ADDRESS}
 
 
-async def test_a_copy_of_a_host_that_is_in_is_refused_and_the_host_stays(head) -> None:
+async def test_who_passes_challenges_on_first_does_not_keep_the_host_out(head) -> None:
+    enclave = head.add(Enclave("first"), ELSEWHERE)
+    await head.desk.challenge(LOOPBACK, asks(head, ELSEWHERE))
+    await joins(head, enclave)
+    assert head.routes.hosts == {enclave.host_id: ADDRESS}
+
+
+async def test_who_passes_challenges_on_to_a_silent_host_does_not_get_its_route(head) -> None:
     enclave = head.add(Enclave("first"), ELSEWHERE)
     await joins(head, enclave)
-    assert "stop it there first" in await refused("host_refused", head.desk.challenge(LOOPBACK, asks(head, ELSEWHERE)))
-    assert head.state(enclave) is HostState.ACTIVE
+    del head.gate.enclaves[ADDRESS]
+    for _ in range(MISSES_MAX):
+        await head.registry.round()
+    assert head.state(enclave) is HostState.SUSPENDED
+    _, nonce = await head.desk.challenge(LOOPBACK, asks(head, ELSEWHERE))
+    await refused("proof_refused", head.desk.certify(LOOPBACK, signs(head, enclave, nonce).encode()))
+    assert head.routes.hosts == {} and head.state(enclave, ELSEWHERE) is None
+    head.gate.enclaves[ADDRESS] = enclave
+    await head.registry.round()
+    await head.registry.settled()
+    assert head.routes.hosts == {enclave.host_id: ADDRESS}
+
+
+@pytest.mark.parametrize("bound", [True, False], ids=["bound", "not-bound-yet"])
+async def test_an_enclave_that_signs_for_a_second_address_puts_both_into_quarantine(head, bound) -> None:
+    """Copied keys, or an owner who runs it twice. Neither gets traffic or orders until the operator releases one."""
+    enclave = head.add(Enclave("twice"), ELSEWHERE)
+    await (joins(head, enclave) if bound else certifies(head, enclave))
+    words = await refused("host_refused", certifies(head, enclave, ELSEWHERE))
+    assert ADDRESS in words and ELSEWHERE in words and "signed for both" in words
+    for at in (ADDRESS, ELSEWHERE):
+        assert head.state(enclave, at) is HostState.QUARANTINED
+        await refused("host_refused", certifies(head, enclave, at))
+    assert all("signed for both" in host.reason for host in head.registry.snapshot().hosts)
+    await refused("unknown_host", head.desk.order(LOOPBACK, Order.BIND, orders(head, enclave, Order.BIND)))
+    await head.registry.round()
+    assert head.routes.hosts == {}
+    await head.registry.release(enclave.host_id, "the other one is off", address=ADDRESS)
+    await head.registry.settled()
+    await joins(head, enclave)
+    assert head.routes.hosts == {enclave.host_id: ADDRESS}
+
+
+async def test_a_host_that_moved_joins_at_its_new_address_by_its_enclaves_word(head) -> None:
+    enclave = head.add(Enclave("moves"), ELSEWHERE)
+    await joins(head, enclave)
+    del head.gate.enclaves[ADDRESS]
+    for _ in range(MISSES_MAX):
+        await head.registry.round()
+    await certifies(head, enclave, ELSEWHERE)
+    assert head.routes.hosts == {enclave.host_id: ELSEWHERE}
 
 
 async def test_a_host_that_is_banned_after_its_challenge_gets_nothing(head, enclave) -> None:
+    await joins(head, enclave)
     _, nonce = await head.desk.challenge(LOOPBACK, asks(head))
     await head.registry.expel(enclave.host_id, "too slow")
     await refused("host_refused", head.desk.certify(LOOPBACK, signs(head, enclave, nonce).encode()))
     await refused("host_refused", head.desk.challenge(LOOPBACK, asks(head)))
 
 
-async def test_a_host_that_does_not_come_back_is_let_go(head, enclave) -> None:
+async def test_a_host_that_does_not_come_back_in_time_is_not_in(head, enclave) -> None:
     _, nonce = await head.desk.challenge(LOOPBACK, asks(head))
-    await head.desk.sweep()
-    assert head.state(enclave) is HostState.ACTIVE
     head.clock.ahead += timedelta(seconds=PENDING_S + 1)
-    await head.desk.sweep()
-    assert head.state(enclave) is HostState.GONE
     await refused("unknown_challenge", head.desk.certify(LOOPBACK, signs(head, enclave, nonce).encode()))
+    await head.registry.round()
+    assert head.registry.snapshot().hosts == () and head.routes.hosts == {}
 
 
-async def test_a_registry_that_does_not_answer_delays_letting_go_and_does_not_end_it(
+async def test_terms_that_change_after_a_challenge_ask_for_another_one(head, enclave) -> None:
+    _, nonce = await head.desk.challenge(LOOPBACK, asks(head))
+    terms = head.registry.terms
+    await head.registry.update_terms(replace(terms, reference=replace(terms.reference, measurements=frozenset())))
+    with pytest.raises(JoinLaterError, match="another challenge"):
+        await head.desk.certify(LOOPBACK, signs(head, enclave, nonce).encode())
+    await refused("evidence_refused", head.desk.challenge(LOOPBACK, asks(head)))
+
+
+async def test_a_registry_that_does_not_answer_gives_no_certificate_and_the_host_asks_again(
     head, enclave, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def silent(*_: object) -> None:
@@ -259,14 +333,11 @@ async def test_a_registry_that_does_not_answer_delays_letting_go_and_does_not_en
 
     _, nonce = await head.desk.challenge(LOOPBACK, asks(head))
     with monkeypatch.context() as away:
-        away.setattr(head.desk._members, "routed", silent)
+        away.setattr(head.desk._members, "take_in", silent)
         with pytest.raises(TroubleError):
             await head.desk.certify(LOOPBACK, signs(head, enclave, nonce).encode())
-        with pytest.raises(TroubleError):
-            await head.desk.sweep()
-    assert head.state(enclave) is HostState.ACTIVE
-    await head.desk.sweep()
-    assert head.state(enclave) is HostState.GONE
+    assert head.state(enclave) is None
+    await joins(head, enclave)
 
 
 async def test_a_host_that_is_in_stays_when_its_renewal_fails(head, enclave) -> None:
@@ -311,7 +382,7 @@ async def test_an_order_of_somebody_else_is_refused(head, enclave) -> None:
 
 
 async def test_a_node_that_is_not_alive_yet_is_waited_for(head, enclave) -> None:
-    await head.desk.challenge(LOOPBACK, asks(head))
+    await certifies(head, enclave)
     with pytest.raises(JoinLaterError) as caught:
         await head.desk.order(LOOPBACK, Order.BIND, orders(head, enclave, Order.BIND))
     assert caught.value.code == "node_not_alive"

@@ -64,9 +64,11 @@ def test_a_host_takes_no_other_settings_than_the_shared_ones() -> None:
 
 def test_statements_are_laid_out_as_documented() -> None:
     key = b"a public key"
-    assert join_statement(PIN, NONCE, key) == b"chrysalis/1 join\0" + PIN + NONCE + hashlib.sha256(key).digest()
+    at = hashlib.sha256(b"10.0.0.2:9443").digest()
+    joined = join_statement(PIN, NONCE, key, "10.0.0.2:9443")
+    assert joined == b"chrysalis/1 join\0" + PIN + NONCE + hashlib.sha256(key).digest() + at
     said = hashlib.sha256(b"bind\0anna-1\0/run/c.sock").digest()
     at = int(TIME.timestamp()).to_bytes(8, "big")
     assert ORDER.statement(Order.BIND, PIN) == b"chrysalis/1 join order\0" + PIN + HOST + at + said
     statements = {ORDER.statement(order, PIN) for order in Order}
-    assert len(statements) == 3 and max(map(len, statements)) <= 256, "what /prove signs"
+    assert len(statements) == 3 and max(map(len, {*statements, joined})) <= 256, "what /prove signs"

@@ -11,10 +11,12 @@ from attestation.verdict import Tier
 from cluster.address_book import AddressBook, HostKey
 from cluster.errors import AdmissionRefusedError, ConfigError, SoleSurvivorError, TroubleError
 from cluster.fleet import HostState, Window
+from cluster.health_rounds import LATE_ROUNDS_MAX, LATE_S
 from cluster.host_state import MISSES_MAX
+from cluster.host_table import PAST_MAX
 from cluster.lateness import Lateness
 from cluster.model import HostHints, JobRequirement
-from cluster.registry import LATE_ROUNDS_MAX, LATE_S, PAST_MAX, Registry
+from cluster.registry import Registry
 from cluster.reputation import WEIGHT_MIN, HostCounts, RatingFile
 from cluster.scheduler import place
 from tests.cluster.enclaves import POLICY, TERMS, Clock, Gate, OpenEnclave, RouteMap
@@ -47,8 +49,7 @@ class World:
             await self.registry.round()
             self.clock.forward(1)
             await asyncio.sleep(0)
-        while self.registry._tasks:
-            await asyncio.gather(*self.registry._tasks)
+        await self.registry.settled()
 
 
 @pytest.fixture
@@ -156,7 +157,23 @@ async def test_an_address_in_front_of_somebody_elses_enclave_does_not_take_its_t
     assert world.routes.hosts == {world.enclave.host_id: "a"}
 
 
-async def test_of_two_addresses_of_one_enclave_none_gets_traffic_while_nobody_can_tell_which_is_right(world) -> None:
+async def test_a_host_that_passes_challenges_on_to_another_one_later_is_refused_and_the_other_is_undisturbed(
+    world,
+) -> None:
+    """Also before a Ray node is bound to the other one: only the enclave's or the operator's word could trouble it."""
+    world.gate.enclaves["thief"] = OpenEnclave("thief")
+    for address in ("a", "thief"):
+        assert (await world.registry.admit(address, HINTS)).accepted
+    world.gate.enclaves["thief"] = world.enclave
+    await world.rounds(2)
+    states = {host.address: host.state for host in world.registry.snapshot().hosts[:2]}
+    assert states == {"a": HostState.ACTIVE, "thief": HostState.REFUSED}
+    assert world.routes.hosts == {world.enclave.host_id: "a"}
+
+
+async def test_of_two_addresses_that_the_operator_named_none_gets_traffic_before_a_node_proved_itself(
+    world,
+) -> None:
     await world.registry.admit("a", HINTS)
     world.gate.enclaves["thief"] = world.enclave
     assert not (await world.registry.admit("thief", HINTS)).accepted

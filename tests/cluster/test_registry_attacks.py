@@ -69,7 +69,7 @@ class SilentAt(Gate):
 async def test_hosts_that_keep_the_registry_waiting_do_not_delay_the_renewal_of_others(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.registry.CHALLENGES_MAX", 1)
+    monkeypatch.setattr("cluster.challenges.CHALLENGES_MAX", 1)
     gate, clock = SilentAt(a=OpenEnclave("a")), Clock()
     book = AddressBook(tmp_path / "book")
     floors = FloorStore(tmp_path / "floors")
@@ -89,6 +89,6 @@ async def test_hosts_that_keep_the_registry_waiting_do_not_delay_the_renewal_of_
     await asyncio.sleep(0)
     clock.forward(POLICY.max_age_s * 0.6)
     await registry.round()
-    await asyncio.wait_for(asyncio.gather(*registry._tasks), 1)
+    await asyncio.wait_for(registry.settled(), 1)
     assert registry.snapshot().hosts[0].capability.verified_at == clock()
     waits.cancel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -65,12 +64,12 @@ async def test_newer_collateral_has_hosts_with_older_one_challenged_anew_in_the_
     gate.enclaves["new"] = TdxEnclave("new", _fetched(18))
     assert (await registry.admit("new", HostHints())).accepted
     await registry.round()
-    await asyncio.gather(*registry._tasks)
+    await registry.settled()
     host_record = registry.snapshot().host(old.host_id)
     assert (host_record.state, host_record.error) == (HostState.REFUSED, "EndorsementRollbackError")
     asked = len(gate.nonces)
     await registry.round()
-    await asyncio.gather(*registry._tasks)
+    await registry.settled()
     assert len(gate.nonces) == asked, "once for each change"
 
 

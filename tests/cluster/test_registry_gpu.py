@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -57,7 +56,7 @@ async def test_a_gpu_that_was_switched_is_out_until_it_measures_as_the_vendor_sa
     enclave.hardware = clean.with_faults(fault)
     clock.forward(400)  # past half of the verdict's life
     await registry.round()
-    await asyncio.gather(*registry._tasks)
+    await registry.settled()
     for _ in range(3):  # asking again, answering health checks and waiting do not help
         record = registry.snapshot().hosts[0]
         assert (record.state, record.error, routes.hosts) == (HostState.REFUSED, error, {})
