@@ -11,7 +11,7 @@ import typer
 
 from chrysalis.operator_cli import TROUBLE, File, exit_codes
 
-END_NODE = "set -a; . /etc/chrysalis/ray/ray.env; set +a; chrysalis cluster end-node"
+END_NODE = "set -a && . /etc/chrysalis/ray/ray.env && set +a && chrysalis cluster end-node"
 
 
 def end_node() -> None:

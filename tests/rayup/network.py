@@ -31,7 +31,7 @@ from tests.rayup.hosts import ROOT, Hosts, HostSpec
 MODEL = ROOT / "examples" / "demo_model" / "model"
 BASE_PORT = 29400
 ENCLAVE_PORT, GATEWAY_PORT, RELAY_PORT, JOIN_PORT = 9443, 8000, 8443, 8444
-RAY_ENV = "set -a; . /etc/chrysalis/ray/ray.env; set +a; "
+RAY_ENV = "set -a && . /etc/chrysalis/ray/ray.env && set +a && "
 HEAD = HostSpec(name="head", number=10, labels={"role": "head"})
 TDX = HostSpec(name="tdx", number=11, labels={"tee": "tdx", "gpu": "h100"}, resources='{"gpu_memory_gib": 80}')
 SNP = HostSpec(name="snp", number=12, labels={"tee": "sev-snp", "gpu": "h200"}, resources='{"gpu_memory_gib": 141}')
