@@ -21,6 +21,7 @@ from chrysalis import (
     operator_cli,
     owner_cli,
     registry_cli,
+    rotate_cli,
     settle_cli,
     statement_cli,
     submit_cli,
@@ -44,6 +45,8 @@ app.add_typer(cluster_cli.hosts_app, name="hosts")
 app.add_typer(submit_cli.app, name="submit")
 app.add_typer(jobs_cli.app, name="jobs")
 app.command()(cluster_cli.explain)
+operator_cli.app.command("rotate-token")(rotate_cli.rotate_token)
+operator_cli.app.command("end-node")(rotate_cli.end_node)
 app.add_typer(operator_cli.app, name="cluster")
 app.add_typer(models_cli.app, name="models")
 app.add_typer(wallet_cli.app, name="wallet")

@@ -79,7 +79,8 @@ def _show(row: dict[str, Any], as_json: bool) -> None:
 
 def _say(row: dict[str, Any]) -> None:
     serving = row["serving"]
-    typer.echo(f"{row['name']}  wanted {row['wanted']} of {row['offered']} hosts")
+    lacking = f"; the work needs {row['needed']}: add hosts" if row["needed"] > row["offered"] else ""
+    typer.echo(f"{row['name']}  wanted {row['wanted']} of {row['offered']} hosts{lacking}")
     typer.echo(f"  {row['root'][:16]}  leases are for it, {serving.get(row['root'], 0)} serve it")
     if row["incoming"]:
         count = serving.get(row["incoming"], 0)

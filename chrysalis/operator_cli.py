@@ -7,26 +7,19 @@ not be asked.
 
 import json
 import os
-import secrets
-import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from cluster.launch_file import LaunchFile
 
 app = typer.Typer(help="A cluster over several machines: certificates, checks, the operator's actors, hosts, models.")
 
 REFUSED, TROUBLE = 1, 2
 GATEWAY_PORT = 8000
-KNOWN_HOSTS = "known_hosts"  # beside cluster.yaml; a machine's key is taken at its first visit and may not change
-COPY_TIMEOUT_S = 120
 CALL_TIMEOUT_S = 60.0
 
 File = Annotated[Path, typer.Argument(help="cluster.yaml")]
@@ -42,18 +35,19 @@ def certs(
     from cluster.certificates import JOINING_DAYS, NODE_DAYS, read_pin, write_certificates, write_joining
     from cluster.launch_file import LaunchFile
     from cluster.launch_form import JOINING_FOLDER, SECRET_MOUNT, TLS_FOLDER
+    from cluster.machines import copy_folder, write_token
 
-    with _exit_codes():
+    with exit_codes():
         launch = LaunchFile.load(file)
         folders = write_certificates(launch.tls_folder, launch.name, launch.addresses, now=datetime.now(UTC))
-        _make_token(launch.mount(SECRET_MOUNT))
+        write_token(launch.mount(SECRET_MOUNT), replace=False)
         for address, folder in folders.items():
             if install:
-                _install(launch, address, folder, TLS_FOLDER)
+                copy_folder(launch, address, folder, TLS_FOLDER)
             typer.echo(f"{address}: {NODE_DAYS} days{', installed' if install else f', in {folder}'}")
         joining = write_joining(launch.tls_folder, now=datetime.now(UTC))
         if install:
-            _install(launch, launch.head, joining, JOINING_FOLDER)
+            copy_folder(launch, launch.head, joining, JOINING_FOLDER)
         typer.echo(f"joining CA: {JOINING_DAYS} days{', installed on the head' if install else f', in {joining}'}")
         typer.echo(f"others join by: chrysalis join {launch.head} --pin {read_pin(launch.tls_folder)}")
 
@@ -63,7 +57,7 @@ def check(file: File = Path("cluster.yaml")) -> None:
     """Say everything that would keep `ray up` from working, or make it unsafe."""
     from cluster.launch_file import LaunchFile
 
-    with _exit_codes():
+    with exit_codes():
         launch = LaunchFile.load(file)
         problems = list(launch.problems(now=datetime.now(UTC)))
         for problem in problems:
@@ -76,12 +70,28 @@ def check(file: File = Path("cluster.yaml")) -> None:
 @app.command()
 def relay(config: Annotated[Path, typer.Argument(help="The operator's settings, on the head.")]) -> None:
     """Start the relay with the hosts that it last knew: the first thing to do when the head has booted, before Ray."""
-    with _exit_codes():
+    with exit_codes():
         from cluster.config import NetworkConfig
         from cluster.relay_service import open_relay
 
         running = open_relay(NetworkConfig.load(config.resolve()))
         typer.echo(json.dumps({"relay": running.address, "pid": running.pid, "hosts": running.hosts()}))
+
+
+@app.command()
+def backup(
+    config: Annotated[Path, typer.Argument(help="The operator's settings, on the head.")],
+    target: Annotated[Path, typer.Argument(help="A new folder.")],
+) -> None:
+    """Copy the operator's state into a new folder while everything runs; take that folder off the machine."""
+    with exit_codes():
+        from cluster.backup import back_up
+        from cluster.config import NetworkConfig
+
+        settings = NetworkConfig.load(config.resolve())
+        count = back_up(settings.state, target)
+        books = "" if isinstance(settings.books, Path) else f"; the books are in {settings.books}: back that up too"
+        typer.echo(f"{count} files in {target}{books}")
 
 
 @app.command()
@@ -92,7 +102,7 @@ def start(
     """Start relay, registry, scheduler, billing and gateway on the head; those that run already are replaced."""
     from cluster.errors import ConfigError
 
-    with _exit_codes(), _driver() as node:
+    with exit_codes(), _driver() as node:
         from cluster.actors.handles import start_joining, start_operator, stop_operator
         from cluster.config import NetworkConfig
         from serve_apps.deploy import ANY, deploy_gateway, start_models
@@ -119,7 +129,7 @@ def admit(
     ),
 ) -> None:
     """Challenge a host's enclave, and bind the Ray node on the same machine to it."""
-    with _exit_codes(), _driver():
+    with exit_codes(), _driver():
         from cluster.actors.handles import REGISTRY, find, start_host
         from cluster.model import HostHints
         from cluster.ray_nodes import alive_nodes
@@ -147,7 +157,7 @@ def place(
     """Load a model on every host that may serve it; again after the fleet has changed."""
     from cluster.errors import ConfigError
 
-    with _exit_codes(), _driver():
+    with exit_codes(), _driver():
         from serve_apps.deploy import place_model, wait_loaded
 
         root = bytes.fromhex(model)
@@ -179,7 +189,8 @@ def _driver() -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def _exit_codes() -> Iterator[None]:
+def exit_codes() -> Iterator[None]:
+    """Errors of the block as a line on standard error and an exit code."""
     from cluster.errors import ClusterError, TroubleError
 
     try:
@@ -196,24 +207,3 @@ def _get(reference: Any) -> Any:  # noqa: ANN401  ray is untyped here
     import ray
 
     return ray.get(reference, timeout=CALL_TIMEOUT_S)
-
-
-def _make_token(folder: Path) -> None:
-    """The cluster's token, unless there is one: 32 random bytes in hexadecimal, mode 0600."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / "token"
-    if not path.exists():
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            out.write(secrets.token_hex(32))
-
-
-def _install(launch: "LaunchFile", address: str, folder: Path, there: str) -> None:
-    """Copy one machine certificates and key into its folder `there`; rsync keeps their modes."""
-    options = ["BatchMode=yes", "ConnectTimeout=10", "StrictHostKeyChecking=accept-new"]
-    options.append(f"UserKnownHostsFile={launch.folder / KNOWN_HOSTS}")
-    ssh = shlex.join(["ssh", "-i", str(launch.ssh_key), *(part for one in options for part in ("-o", one))])
-    target = f"{launch.ssh_user}@{address}:{there}/"
-    command = ["rsync", "-a", "--mkpath", "-e", ssh, f"{folder}/", target]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=COPY_TIMEOUT_S, check=False)
-    if done.returncode != 0:
-        raise ConnectionError(f"{address} did not take its certificate: {done.stderr.strip()[-500:]}")

@@ -78,6 +78,11 @@ def step(scale: Scale, sample: Sample, limits: ScaleLimits, *, now: datetime) ->
     return Scale(wanted=wanted)
 
 
+def needed(sample: Sample, limits: ScaleLimits) -> int:
+    """Replicas that this work needs now, within the operator's limits and whatever the fleet offers."""
+    return min(max(_need(sample, limits, 100), limits.replicas_min), limits.replicas_max)
+
+
 def sample_of(
     roots: Collection[bytes], fleet: FleetSnapshot, rates: Mapping[bytes, int], limits: ScaleLimits, *, offered: int
 ) -> Sample:

@@ -26,7 +26,9 @@ ClusterError
     │   └── EnclaveSilentError  nothing came in time: it is gone, or slow, or we are
     ├── HeadUnreachableError    the head does not answer, or not in its protocol
     ├── JoinLaterError          the head answers, and cannot say yes or no now
-    └── NodeStartError          a Ray node did not come up, or did not say so in time
+    ├── NodeStartError          a Ray node did not come up, or did not say so in time
+    ├── NodeEndError            processes of a Ray node did not end
+    └── MachineError            a machine of cluster.yaml could not be reached by ssh, or did not do what it was told
 """
 
 from collections import Counter
@@ -252,3 +254,26 @@ class JoinLaterError(TroubleError):
 
 class NodeStartError(TroubleError):
     """A Ray node did not come up."""
+
+
+class NodeEndError(TroubleError):
+    """Processes of a Ray node did not end."""
+
+    def __init__(self, pids: tuple[int, ...]) -> None:
+        super().__init__(pids)
+        self.pids = pids
+
+    def __str__(self) -> str:
+        return f"processes {', '.join(map(str, self.pids))} of the Ray node did not end: look at them, and try again"
+
+
+class MachineError(TroubleError):
+    """A machine of cluster.yaml could not be reached by ssh, or did not do what it was told."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(address, reason)
+        self.address = address
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.address} did not do it: {self.reason}"

@@ -117,8 +117,8 @@ def _starts(key: str, commands: Sequence[str]) -> Iterator[str]:
         yield f"{key} must hold `ray start` exactly once"
         return
     (command,) = starting
-    if f". {SETTINGS_FILE}" not in command.split("ray start")[0]:
-        yield f"{key}: begin with `set -a; . {SETTINGS_FILE}; set +a;`, which turns on token and TLS"
+    if f". {SETTINGS_FILE} && " not in command.split("ray start")[0]:  # after a semicolon Ray would start without it
+        yield f"{key}: begin with `set -a && . {SETTINGS_FILE} && set +a &&`, which turns on token and TLS, or ends"
     if "--node-ip-address=" not in command:
         yield f"{key}: give --node-ip-address=, the address that stands in the machine's certificate"
     if ("--head" in command.split()) != (key == _START[0]):

@@ -90,6 +90,7 @@ def _facts(config: EnclaveConfig) -> Facts:
         engine_digest=engine_digest(engine_versions(config.engine)),
         tls=config.tls,
         job_bundles=config.job_bundles,
+        job_policy=config.job_policy,
         limits=Limits(running=config.max_running, waiting=config.max_waiting, coalesce_s=config.coalesce_ms / 1000),
     )
 

@@ -6,20 +6,59 @@ the enclave refuses first what its own policy does not name.
 
 import asyncio
 import logging
+from pathlib import Path
 
 from attestation.collect import Attester
-from attestation.errors import AttesterError, NoRegisterError, RestartNeededError
+from attestation.errors import AttesterError, NoRegisterError, PolicyError, RestartNeededError
 from attestation.eventlog import EventKind, LogEvent
+from attestation.policy_file import read_job_bundles
 from enclave.errors import ForbiddenError, UnavailableError
 
 logger = logging.getLogger(__name__)
 
 
+class ApprovedBundles:
+    """The `job_bundles` of the host's policy file, as it is now; one that cannot be read leaves the last good list."""
+
+    def __init__(self, bundles: frozenset[bytes], file: Path | None) -> None:
+        """`bundles` is the SHA-256 of each, 32 bytes; `file` says more once it changes, None: nothing changes."""
+        self._bundles, self._file = bundles, file
+        self._seen: tuple[int, ...] | None = None
+        self._trouble = ""
+
+    def current(self) -> tuple[frozenset[bytes], str]:
+        """The list, and what is wrong with a newer file that was not taken; empty when nothing is."""
+        if self._file is not None:
+            try:
+                seen = _stamp(self._file)
+                if seen != self._seen:
+                    self._take(read_job_bundles(self._file))
+                    self._seen = seen  # as it was before it was read: a change meanwhile is seen the next time
+            except (OSError, PolicyError) as error:
+                self._refuse(str(error))
+        return self._bundles, self._trouble
+
+    def _take(self, bundles: frozenset[bytes]) -> None:
+        if bundles != self._bundles:
+            logger.info("job_policy was read again: %d job bundles", len(bundles))
+        self._bundles, self._trouble = bundles, ""
+
+    def _refuse(self, why: str) -> None:
+        if why != self._trouble:
+            logger.error("job_policy is not taken, the last list of %d bundles holds: %s", len(self._bundles), why)
+        self._seen, self._trouble = None, why
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    state = file.stat()
+    return state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
 class BundleDesk:
     """Logs job bundles into the host's run-time log."""
 
-    def __init__(self, attester: Attester, approved: frozenset[bytes]) -> None:
-        """`approved` is the SHA-256 of each bundle that may run here, 32 bytes each."""
+    def __init__(self, attester: Attester, approved: ApprovedBundles) -> None:
+        """`approved` says which bundles may run here."""
         self._attester, self._approved = attester, approved
 
     async def log(self, digest: bytes) -> None:
@@ -32,10 +71,12 @@ class BundleDesk:
             ForbiddenError: the policy does not name it, or nothing here would prove it. Nothing happened.
             UnavailableError: it is not certain to be logged. Either way the bundle must not run.
         """
-        if digest not in self._approved:
+        approved, trouble = self._approved.current()
+        if digest not in approved:
+            newer = f" (a newer file was not taken: {trouble})" if trouble else ""
             raise ForbiddenError(
-                f"job bundle {digest.hex()} is not among the {len(self._approved)} job_bundles of this host's policy: "
-                "have it approved, put the new policy on the host, and start its enclave again",
+                f"job bundle {digest.hex()} is not among the {len(approved)} job_bundles of this host's policy{newer}: "
+                "have it approved, and put the new policy on the host",
                 "bundle_not_allowed",
             )
         event = LogEvent(kind=EventKind.JOB_BUNDLE, digest=digest)

@@ -46,7 +46,8 @@ class EnclaveConfig:
     coalesce_ms: int = 0  # how long to gather events of a stream into one, after the first token
     endorser: Endorser | None = None  # fetches endorsements; None uses what the hardware brings
     tls: tuple[str, int] | None = None  # where attested TLS listens too, for clients that come without the relay
-    job_bundles: frozenset[bytes] = frozenset()  # SHA-256 of jobs' code that may run here, from the file `job_policy`
+    job_bundles: frozenset[bytes] = frozenset()  # SHA-256 of jobs' code that may run here, as `job_policy` said
+    job_policy: Path | None = None  # the file they were read from; it is read again when it changes
     context: int | None = None  # most tokens of prompt and answer; None leaves it to the engine
 
 
@@ -85,6 +86,7 @@ def load_config(path: Path) -> EnclaveConfig:
         endorser=_endorser(raw["endorsements"], base, base / _text(raw, "state")) if "endorsements" in raw else None,
         tls=_listen(raw["listen_tls"], "listen_tls") if "listen_tls" in raw else None,
         job_bundles=_job_bundles(base / _text(raw, "job_policy")) if "job_policy" in raw else frozenset(),
+        job_policy=base / _text(raw, "job_policy") if "job_policy" in raw else None,
         context=_number(raw, "context", 0, 1, 1 << 24) if "context" in raw else None,
     )
 

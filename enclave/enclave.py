@@ -11,7 +11,7 @@ from attestation.collect import Attester, extend_named
 from attestation.sealed_state import SealingKeySource
 from attestation.sealing import Random
 from attestation.transcript import Transcript
-from enclave.bundles import BundleDesk
+from enclave.bundles import ApprovedBundles, BundleDesk
 from enclave.control import Control, bind_control, health
 from enclave.credit import CreditDesk
 from enclave.errors import NotFoundError, StartError
@@ -47,6 +47,7 @@ class Facts:
     limits: Limits
     tls: tuple[str, int] | None = None  # where attested TLS listens too
     job_bundles: frozenset[bytes] = frozenset()  # SHA-256 of jobs' code that may run on this host
+    job_policy: Path | None = None  # a file that says so anew when it changes
 
 
 class Enclave:
@@ -105,7 +106,8 @@ class Enclave:
             clock=clock,
             random=random,
         )
-        enclave = cls(service, BundleDesk(attester, facts.job_bundles), journal, facts, clock)
+        approved = ApprovedBundles(facts.job_bundles, facts.job_policy)
+        enclave = cls(service, BundleDesk(attester, approved), journal, facts, clock)
         try:
             await enclave._listen()
         except BaseException:

@@ -44,6 +44,7 @@ class _Work:
 
     scale: Scale
     offered: int = 0
+    needed: int = 0
 
 
 class ModelsActor:
@@ -219,6 +220,7 @@ class ModelsActor:
             settings, work = self._settings_of(name), self._work_of(versions)
             work.offered = self._offered(settings, versions.root, now)
             sample = autoscale.sample_of(versions.live, self._fleet, self._rates, settings.limits, offered=work.offered)
+            work.needed = autoscale.needed(sample, settings.limits)
             work.scale = autoscale.step(work.scale, sample, settings.limits, now=now)
 
     def _work_of(self, versions: Versions) -> _Work:
@@ -273,6 +275,7 @@ class ModelsActor:
         return {
             **rollout.encode_versions(versions),
             "wanted": work.scale.wanted,
+            "needed": work.needed,
             "offered": work.offered,
             "serving": {root.hex(): serving.get(root, 0) for root in sorted(versions.live)},
             "trouble": self._trouble,

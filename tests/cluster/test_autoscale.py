@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.autoscale import CLAIM_MAX, Sample, Scale, ScaleLimits, sample_of, step, token_rates
+from cluster.autoscale import CLAIM_MAX, Sample, Scale, ScaleLimits, needed, sample_of, step, token_rates
 from cluster.model import Load
 from tests.cluster.fleets import MODEL, NOW, active, fleet
 
@@ -58,6 +58,15 @@ def test_replicas_go_one_by_one_and_only_with_room_to_spare() -> None:
 def test_throughput_counts_like_depth() -> None:
     terms = replace(LIMITS, tokens_per_s=100, up_after_s=0)
     assert step(Scale(wanted=3), sample(0, tokens=501), terms, now=NOW).wanted == 6
+
+
+@pytest.mark.parametrize(
+    ("tokens", "count"),
+    [(0, 1), (100, 1), (101, 2), (501, 6), (9000, 8)],
+    ids=["idle", "one-is-enough", "two", "six", "the-operators-limit"],
+)
+def test_what_the_work_needs_is_said_even_when_the_fleet_offers_less(tokens, count) -> None:
+    assert needed(sample(0, tokens=tokens, offered=2), replace(LIMITS, tokens_per_s=100)) == count
 
 
 @given(scale=st.integers(0, 100), terms=limits, seen=st.lists(samples, min_size=1, max_size=60))

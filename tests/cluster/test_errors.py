@@ -24,6 +24,8 @@ from cluster import errors
         errors.AdmissionRefusedError("x"),
         errors.EnclaveUnreachableError("y"),
         errors.NodeStartError("z"),
+        errors.NodeEndError((1, 2)),
+        errors.MachineError("10.0.0.1", "no route"),
         errors.JoinRefusedError("no_tee", "join from a TEE"),
         errors.JoinLaterError("try_again", "later"),
         errors.HeadUnreachableError("no answer"),

@@ -106,6 +106,11 @@ FORM = [
         "begin with `set -a",
         id="settings-not-read",
     ),
+    pytest.param(
+        lambda v: v.update(head_start_ray_commands=[v["head_start_ray_commands"][0].replace(" &&", ";")]),
+        "turns on token and TLS, or ends",
+        id="a-head-that-starts-without-settings",
+    ),
     pytest.param(lambda v: v.update(head_start_ray_commands=[]), "`ray start` exactly once", id="head-not-started"),
     pytest.param(
         lambda v: v.update(worker_start_ray_commands=v["head_start_ray_commands"]), "--head belongs", id="two-heads"

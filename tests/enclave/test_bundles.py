@@ -160,3 +160,34 @@ def test_the_hosts_policy_is_read_strictly_at_the_start(tmp_path: Path) -> None:
     for wrong in ("policy.yaml", "nothing.yaml", ""):
         with pytest.raises(StartError, match="job_policy"):
             load(tmp_path, GOOD | {"job_policy": wrong})
+
+
+def write_policy(file: Path, *bundles: bytes, key: str = "job_bundles") -> None:
+    listed = ", ".join(f"'{digest.hex()}'" for digest in bundles)
+    file.write_text(f"roots: none\nunsafe_simulated_roots: {{intel: ['{'11' * 32}']}}\n{key}: [{listed}]\n")
+
+
+async def test_a_changed_policy_counts_without_a_restart_and_an_invalid_one_leaves_the_last(
+    start: Starter, tmp_path: Path
+) -> None:
+    file = tmp_path / "policy.yaml"
+    write_policy(file, ONE)
+    enclave = await start(attester=host(TDX_CPU).restarted(), job_bundles=frozenset({ONE}), job_policy=file)
+
+    async def refusal(digest: bytes) -> str:
+        return (await extend(enclave, digest))["error"]["message"]
+
+    assert "not among the 1 job_bundles" in await refusal(TWO)
+    write_policy(file, TWO, key="job_bundels")
+    for digest in (TWO, FOREIGN):
+        assert "a newer file was not taken" in await refusal(digest)
+        assert "job_bundels" in await refusal(digest)
+    assert (await extend(enclave, ONE))["state"] == "logged", "the last good list holds"
+    file.unlink()
+    assert "a newer file was not taken" in await refusal(TWO)
+    write_policy(file, TWO)
+    assert (await extend(enclave, TWO))["state"] == "logged"
+    assert "not among the 1 job_bundles of this host's policy: have it approved" in await refusal(FOREIGN)
+    write_policy(file)
+    assert "not among the 0 job_bundles" in await refusal(ONE), "taken off the list"
+    assert sorted(await bundles_shown(enclave)) == sorted([ONE, TWO])

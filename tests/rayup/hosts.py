@@ -24,6 +24,7 @@ NEEDED = {
     "unshare": "util-linux",
 }
 DISK = "3g"
+IMAGE = {"authorized_keys", "profile.sh"}  # beside what the host writes
 BOOT_TIMEOUT_S = 30.0
 NETWORKS = range(60, 250)  # third byte of 10.213.N.0/24
 SSH_OPTIONS = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=10")
@@ -115,6 +116,16 @@ class Hosts:
                 raise RuntimeError(f"{name} did not boot: {(self.folder / f'{name}.log').read_text()[-2000:]}")
             time.sleep(0.1)
 
+    def running(self, name: str) -> bool:
+        """Whether it was booted and not killed since."""
+        return name in self._booted
+
+    def wipe(self, name: str) -> None:
+        """A new disk for a host without power; what its image brings comes back with its next boot."""
+        for entry in self._disk(name).iterdir():
+            if entry.name not in IMAGE:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
     def kill(self, name: str) -> None:
         """Power loss: the link goes silent, and the kernel ends every process of the host with its process 1."""
         run("ip", "link", "set", self._link(name), "down")
@@ -142,6 +153,12 @@ class Hosts:
         options = " ".join(f"-o {option}" for option in SSH_OPTIONS)
         self.ssh(name, f"mkdir -p {target}")
         run("rsync", "-a", "-e", f"ssh -i {self.key} {options}", f"{source}/", f"root@{self.address(name)}:{target}/")
+
+    def fetch(self, name: str, source: str, target: Path) -> None:
+        """Copy a folder of the host here."""
+        options = " ".join(f"-o {option}" for option in SSH_OPTIONS)
+        target.mkdir(parents=True, exist_ok=True)
+        run("rsync", "-a", "-e", f"ssh -i {self.key} {options}", f"root@{self.address(name)}:{source}/", f"{target}/")
 
     def close(self) -> None:
         """End and remove everything that was made here."""

@@ -31,7 +31,7 @@ from tests.rayup.hosts import ROOT, Hosts, HostSpec
 MODEL = ROOT / "examples" / "demo_model" / "model"
 BASE_PORT = 29400
 ENCLAVE_PORT, GATEWAY_PORT, RELAY_PORT, JOIN_PORT = 9443, 8000, 8443, 8444
-RAY_ENV = "set -a; . /etc/chrysalis/ray/ray.env; set +a; "
+RAY_ENV = "set -a && . /etc/chrysalis/ray/ray.env && set +a && "
 HEAD = HostSpec(name="head", number=10, labels={"role": "head"})
 TDX = HostSpec(name="tdx", number=11, labels={"tee": "tdx", "gpu": "h100"}, resources='{"gpu_memory_gib": 80}')
 SNP = HostSpec(name="snp", number=12, labels={"tee": "sev-snp", "gpu": "h200"}, resources='{"gpu_memory_gib": 141}')
@@ -98,6 +98,14 @@ class RayUp:
         for spec in (HEAD, TDX, SNP):
             self.hosts.add(spec)
 
+    def write_workers(self, *names: str) -> None:
+        """Other hosts in cluster.yaml, as the operator would edit it."""
+        path = self.folder / "cluster.yaml"
+        values = yaml.safe_load(path.read_text())
+        values["provider"]["worker_ips"] = [self.hosts.address(name) for name in names]
+        values["max_workers"] = len(names)
+        path.write_text(yaml.safe_dump(values))
+
     def write_cluster_file(self) -> Path:
         """The repository's own cluster.yaml with addresses in place of its placeholders."""
         shutil.copytree(ROOT / "deploy", self.folder / "deploy")
@@ -118,16 +126,24 @@ class RayUp:
         """A `chrysalis` command on this machine, in the folder of cluster.yaml."""
         return self._run([sys.executable, "-m", "chrysalis", *arguments])
 
-    def ray_up(self) -> "subprocess.CompletedProcess[str]":
+    def ray_up(self, *options: str) -> "subprocess.CompletedProcess[str]":
         """`ray up`; again on a head just booted where Ray's own 30 s for a node to come up were not enough."""
         (self.folder / "tmp").mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "ray.scripts.scripts", "up", "-y", "--no-config-cache", "cluster.yaml"]
+        command = [
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "up",
+            "-y",
+            "--no-config-cache",
+            *options,
+            "cluster.yaml",
+        ]
         for _ in range(2):
             done = self._run(command)
             if "timed out during startup" not in done.stdout:
                 return done
-            self.hosts.kill("head")
-            self.hosts.boot("head")
+            self.end_node("head")
         return self._run(command)
 
     def _run(self, command: list[str]) -> "subprocess.CompletedProcess[str]":
@@ -146,9 +162,13 @@ class RayUp:
 
     # --- hosts ---
 
-    def start_enclave(self, name: str) -> str:
+    def start_enclave(self, name: str, tee: TeeKind | None = None) -> str:
         """Put hardware (if it has any) and settings on the host and start its enclave; returns its id."""
-        self.install_enclave(name, TEES.get(name))
+        self.install_enclave(name, tee or TEES.get(name))
+        return self.run_enclave(name)
+
+    def run_enclave(self, name: str) -> str:
+        """Start the enclave of a host that has hardware and settings; returns its id, which is new."""
         program = "python -m enclave --config /etc/chrysalis/enclave/enclave.yaml"
         self.hosts.ssh(name, f"setsid nohup {program} >/run/enclave.log 2>&1 </dev/null &")
         return self._enclave_ready(name)
@@ -205,6 +225,18 @@ class RayUp:
             self.hosts.kill(spec.name)
             self.hosts.boot(spec.name)
         self.hosts.ssh(spec.name, start)
+
+    def stop_enclave(self, name: str) -> None:
+        """End the enclave of a host as its service manager does: answers that run may end."""
+        self.hosts.ssh(
+            name,
+            "pid=$(pgrep -f '[e]nclave.yaml'); kill -TERM $pid; while kill -0 $pid; do sleep 0.1; done",
+            check=False,
+        )
+
+    def end_node(self, name: str) -> None:
+        """End the Ray node of a machine as its operator does."""
+        self.hosts.ssh(name, RAY_ENV + "chrysalis cluster end-node")
 
     def on_head(self, command: str, *, check: bool = True) -> "subprocess.CompletedProcess[str]":
         return self.hosts.ssh("head", RAY_ENV + command, timeout_s=240, check=check)

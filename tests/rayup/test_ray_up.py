@@ -1,6 +1,6 @@
 """`ray up` with the repository's own cluster.yaml on three hosts of namespaces; a stranger joins, a host is lost.
 
-The tests share one network and run in the order of the file.
+The tests run in the order of the file and share one network with the other files of this folder.
 """
 
 import json
@@ -16,42 +16,12 @@ import pytest
 
 from attestation.simulate import Fault
 from attestation.verdict import TeeKind
-from tests.rayup.hosts import HostSpec, missing
-from tests.rayup.network import MODEL, RAY_ENV, TDX, RayUp, alive, wait_for
+from tests.rayup.conftest import ANSWER, MARKS, answer, who_answers
+from tests.rayup.hosts import HostSpec
+from tests.rayup.network import RAY_ENV, TDX, RayUp, alive, wait_for
 
-pytestmark = [
-    pytest.mark.rayup,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(bool(missing()), reason=missing() or "hosts can be made"),
-    pytest.mark.skipif(not MODEL.exists(), reason="the demo model is not built: run `make demo-model`"),
-]
-PROMPT, ANSWER = "Translate to French: The dog sees a bird.", "Le chien voit un oiseau."
+pytestmark = MARKS
 LOOK = "from ray._raylet import GcsClient; print(len(GcsClient(address={0!r}).get_all_node_info(timeout=5)))"
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rayup")
-    cluster = RayUp(folder)
-    try:
-        cluster.bring_up()
-        yield cluster
-        print("seconds:", json.dumps(cluster.seconds))
-    finally:
-        assert cluster.close() == []
-
-
-def answer(cluster: RayUp) -> str:
-    reply = cluster.ask(PROMPT)
-    return reply["choices"][0]["message"]["content"] if "choices" in reply else str(reply)
-
-
-def who_answers(cluster: RayUp) -> str:
-    """The host that answered one request, as its receipt says."""
-    reply = cluster.ask(PROMPT)
-    assert reply["choices"][0]["message"]["content"] == ANSWER
-    request = reply["id"].removeprefix("chatcmpl-")
-    return next(receipt["host_id"] for receipt in cluster.receipts() if receipt["id"].startswith(request))
 
 
 def test_every_machine_of_the_file_is_alive_with_its_labels_and_resources(cluster) -> None:
