@@ -7,7 +7,9 @@ In a process of its own: Ray reads its environment once per process.
 
 import asyncio
 import json
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -20,20 +22,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from attestation.eventlog import EventKind
+from attestation.evidence import TdxEvidence, parse_evidence
 from attestation.verdict import TeeKind
 from billing.tariff import Tariff
 from chrysalis.local.hosts import HostSpec
 from chrysalis.local.network import LocalNetwork, NetworkPlan
 from client.receipts import read_receipts
 from cluster.fleet import Window
+from cluster.job_bundle import make_bundle
 from enclave.manifest import manifest_root
 from tests.cluster.network_process import MODEL
 
+JOB_CODE = Path(__file__).parent / "job_over_hosts"
 HOSTS = tuple(HostSpec(name=name, title=name, tee=TeeKind.TDX, gpus=1) for name in ("a", "b", "c"))
 CLIENTS = 2
 CROWD = 10  # programs that ask as fast as they can; more than three replicas of the target depth
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 0.0)  # before each further attempt, where the answer says that one may help
 RETIRE_S = 12
+TYPISTS = 2  # programs that take turns as fast as they can: many tokens, and a queue that is always short
+BY_TOKENS = {"min": 1, "max": 5, "depth_target": 1000, "tokens_per_s": 2, "up_after_s": 1, "down_after_s": 3}
 SCALING = {"min": 1, "max": 3, "depth_target": 1, "up_after_s": 1, "down_after_s": 5, "spare_s": 5}
 WAIT_S = 120.0
 
@@ -116,13 +126,16 @@ def story(net: LocalNetwork, new: bytes) -> dict[str, Any]:
     urls = [net.start_client(number) for number in range(CLIENTS)]
     few = [Asking(urls[0], pause_s=3.0)]  # never two at once: one replica is enough
     crowd = [Asking(urls[number % CLIENTS], pause_s=0.01) for number in range(CROWD)]
+    typists = [Asking(urls[number % CLIENTS], pause_s=0.02) for number in range(TYPISTS)]
     took: dict[str, float] = {}
     try:
         scaled = scale_up(net, few, crowd, took)
         kept = change_roots(net, new, crowd, took)
         scaled |= scale_down(net, few, crowd, took)
+        by_tokens = scale_by_tokens(net, few, typists, took)
+        job = run_job(net, took)
     finally:
-        for one in (*few, *crowd):
+        for one in (*few, *crowd, *typists):
             if one.ident is not None:
                 one.stop()
     old = net.model_root
@@ -130,10 +143,12 @@ def story(net: LocalNetwork, new: bytes) -> dict[str, Any]:
         "refused": refused,
         "took": took,
         "scaled": scaled,
+        "by_tokens": by_tokens,
+        "job": job,
         "old_kept": kept,
-        "answered": answers((*few, *crowd)),
-        "tried_again": sum(one.tried_again for one in (*few, *crowd)),
-        "lost": [words for one in (*few, *crowd) for words in one.lost],
+        "answered": answers((*few, *crowd, *typists)),
+        "tried_again": sum(one.tried_again for one in (*few, *crowd, *typists)),
+        "lost": [words for one in (*few, *crowd, *typists) for words in one.lost],
         "roots": roots_of_receipts(net, {old: "old", new: "new"}),
     }
 
@@ -181,6 +196,86 @@ def scale_down(net: LocalNetwork, few: list[Asking], crowd: list[Asking], took: 
     return {"idle": serving(net)}
 
 
+def scale_by_tokens(
+    net: LocalNetwork, few: list[Asking], typists: list[Asking], took: dict[str, float]
+) -> dict[str, int | bool]:
+    """Tokens a second make replicas while hardly anybody waits, as many as there are hosts; quiet takes them back."""
+    for one in few:
+        one.stop()
+    set_scaling(net, BY_TOKENS)
+    before, deepest = row(net)["wanted"], 0
+    start_all(typists)
+
+    def all_serve() -> bool:
+        nonlocal deepest
+        deepest = max(deepest, *(host.load.depth for host in net.fleet().hosts))
+        now = row(net)
+        return now["needed"] > len(HOSTS) and serving(net) == len(HOSTS)
+
+    took["replicas for the tokens"] = wait_for("replicas for the tokens", all_serve, net)
+    busy = row(net)
+    for one in typists:
+        one.stop()
+    took["one wanted for no tokens"] = wait_for("one wanted", lambda: row(net)["wanted"] == 1, net)
+    told = {name: int(busy[name]) for name in ("wanted", "offered")}
+    return {"before": before, **told, "needed_more": busy["needed"] > len(HOSTS), "queue_short": deepest <= TYPISTS}
+
+
+def set_scaling(net: LocalNetwork, settings: dict[str, int]) -> None:
+    """Other settings of the model, which the models actor reads when it starts again."""
+    import ray  # noqa: PLC0415
+
+    from cluster.actors.handles import MODELS, find  # noqa: PLC0415
+
+    path = net.folder / "operator" / "operator.yaml"
+    values = yaml.safe_load(path.read_text())
+    values["models"] = {"demo": settings | {"spare_s": SCALING["spare_s"], "retire_after_s": RETIRE_S}}
+    path.write_text(yaml.safe_dump(values))
+
+    def measures() -> bool:
+        try:
+            return row(net)["needed"] >= 1
+        except ray.exceptions.RayError:
+            return False
+
+    ray.kill(find(MODELS), no_restart=False)
+    wait_for("end of the models actor", lambda: not measures(), net)
+    wait_for("another models actor", measures, net)
+
+
+def run_job(net: LocalNetwork, took: dict[str, float]) -> dict[str, Any]:
+    """A measured job that uses every node; returns what each said, and which hosts have its code in their evidence."""
+    began = time.monotonic()
+    spec, out = net.folder / "job.yaml", net.folder / "job.out"
+    spec.write_text(f"working_dir: {JOB_CODE}\n")
+    policy = net.folder / "operator" / "policy.yaml"
+    command = ["submit", "job", "--spec", str(spec), "--policy", str(policy), "--", "python", "script.py", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-m", "chrysalis", *command],
+        env={**os.environ, "RAY_ADDRESS": net.ray.address},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    took["job"] = round(time.monotonic() - began, 1)
+    if done.returncode != 0:
+        return {"failed": done.stdout[-1000:] + done.stderr[-2000:]}
+    logged = [
+        name for name, enclave in net.enclaves.items() if make_bundle(JOB_CODE).digest in bundles(enclave.address)
+    ]
+    return {"told": json.loads(out.read_text()), "logged": sorted(logged)}
+
+
+def bundles(address: str) -> list[bytes]:
+    """The jobs' code that a host's fresh evidence names."""
+    request = urllib.request.Request(f"http://{address}/evidence", os.urandom(32))
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        cpu = parse_evidence(answer.read()).cpu
+    assert isinstance(cpu, TdxEvidence)
+    return [event.digest for event in cpu.log if event.kind is EventKind.JOB_BUNDLE]
+
+
 def start_all(asking: Iterable[Asking]) -> None:
     for one in asking:
         one.start()
@@ -212,6 +307,7 @@ def main() -> None:
             tariff=Tariff(prompt_price=10**9, completion_price=2 * 10**9),
             context=256,
             newer_models=(newer,),
+            job_bundles=frozenset({make_bundle(JOB_CODE).digest}),
             clients=CLIENTS,
             model_settings=SCALING | {"retire_after_s": RETIRE_S},
         )

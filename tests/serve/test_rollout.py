@@ -50,5 +50,15 @@ def test_load_makes_as_many_replicas_as_the_fleet_offers_and_idleness_retires_th
     assert report["scaled"] == {"before": 1, "busy": 3, "wanted": 3, "offered": 3, "idle": 1}
 
 
+def test_tokens_a_second_make_replicas_while_the_queue_is_short_and_the_rest_is_said_to_lack_hosts(report) -> None:
+    told = report["by_tokens"]
+    assert told == {"before": 1, "wanted": 3, "offered": 3, "needed_more": True, "queue_short": True}
+
+
+def test_a_measured_jobs_modules_are_on_every_host_that_logged_them_and_nowhere_else(report) -> None:
+    told = {name: f"hello {name}" for name in ("a", "b", "c")}
+    assert report["job"] == {"told": {"ray-head": "refused", **told}, "logged": ["a", "b", "c"]}
+
+
 def test_nothing_stays_behind(report) -> None:
     assert report["left"] == []
