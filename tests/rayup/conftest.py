@@ -9,7 +9,7 @@ from tests.rayup.network import MODEL, RayUp
 
 MARKS = [
     pytest.mark.rayup,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(bool(missing()), reason=missing() or "hosts can be made"),
     pytest.mark.skipif(not MODEL.exists(), reason="the demo model is not built: run `make demo-model`"),
 ]

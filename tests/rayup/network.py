@@ -276,7 +276,7 @@ class RayUp:
 
     def fleet(self) -> dict[str, dict]:
         """Hosts by name, as the gateway tells everybody; of several of one name the present one, told first."""
-        return {host["name"]: host for host in reversed(fetch(self.net.gateway_url + "/v1/hosts")["data"])}
+        return {host["name"]: host for host in reversed(fetch(self.net.gateway_url + "/v1/hosts").get("data", ()))}
 
     # --- client ---
 

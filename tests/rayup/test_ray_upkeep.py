@@ -14,7 +14,7 @@ from tests.rayup.network import TDX, TEES, RayUp, alive, wait_for
 from tests.serve.rollout_scenario import Asking
 
 pytestmark = MARKS
-BACK_S = 200.0  # for a Ray node that the head's autoscaler starts again
+BACK_S = 400.0  # for a Ray node that the head's autoscaler starts again
 ADDED = HostSpec(name="added", number=15, labels=TDX.labels, resources=TDX.resources)
 
 
@@ -40,7 +40,12 @@ def alive_at(cluster: RayUp, name: str) -> list[str]:
 def check_serves(cluster: RayUp, name: str) -> None:
     """The host is active, bound to the one Ray node of its machine, and offered."""
     root = cluster.net.model_root.hex()
-    host = wait_for(lambda: next((h for h in [cluster.fleet()[name]] if h["loaded"] == [root]), None), timeout_s=120)
+
+    def offered() -> dict:
+        host = cluster.fleet().get(name, {})  # none while the gateway starts
+        return host if host.get("loaded") == [root] else {}
+
+    host = wait_for(offered, timeout_s=240)
     assert (host["state"], [host["node_id"]]) == ("active", alive_at(cluster, name))
 
 
