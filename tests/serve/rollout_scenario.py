@@ -202,7 +202,9 @@ def scale_by_tokens(
     """Tokens a second make replicas while hardly anybody waits, as many as there are hosts; quiet takes them back."""
     for one in few:
         one.stop()
+    net.ask("registry", "plan", net.enclaves["a"].host_id, None)  # the host that was drained is back
     set_scaling(net, BY_TOKENS)
+    wait_for("all hosts offered", lambda: row(net)["offered"] == len(HOSTS), net)
     before, deepest = row(net)["wanted"], 0
     start_all(typists)
 
