@@ -17,6 +17,7 @@ from billing.ton.registry import RegistryState
 from billing.ton.registry_entries import OperatorStatus
 from cluster.capability import Capability
 from cluster.errors import AdmissionRefusedError
+from cluster.fleet import ROUTED, HostRecord
 from cluster.host_state import Admitted, Refused
 from cluster.model import ModelOffer
 
@@ -90,6 +91,20 @@ class Admission:
     error: str = ""  # class name of the refusal
     checks: tuple[Check, ...] = ()
     capability: Capability | None = None
+
+    @classmethod
+    def of(cls, record: HostRecord) -> "Admission":
+        """What a host's record says after it was challenged."""
+        accepted = record.state in ROUTED
+        return cls(
+            address=record.address,
+            accepted=accepted,
+            reason=record.reason,
+            host_id=record.host_id if accepted else None,
+            error=record.error or ("" if accepted else "AdmissionRefusedError"),
+            checks=record.capability.checks if accepted and record.capability else record.checks,
+            capability=record.capability if accepted else None,
+        )
 
 
 def appraise(

@@ -85,8 +85,11 @@ class Challenges:
         return event.capability
 
     async def take_in(self, host_id: bytes, address: str) -> HostRecord | None:
-        """Apply an examination, after the enclave has signed for the address; None when none is open, as after a change
-        of the terms."""
+        """Apply an examination, now that the enclave has signed for the address.
+
+        Returns:
+            The record; None when no examination is open, as after a change of the terms.
+        """
         self._forget_examined()
         examined = self._examined.pop((host_id, address), None)
         if examined is None:

@@ -120,6 +120,10 @@ class EnclaveControl:
         body = {"model_root": model_root.hex(), "notice_s": notice_s}
         await self._json("POST", "/unload", body, timeout_s=LOAD_TIMEOUT_S)
 
+    async def prepare(self) -> None:
+        """Have the enclave begin to import what its engine needs: a model will be loaded soon."""
+        await self._json("POST", "/prepare", {})
+
     async def log_bundle(self, digest: bytes) -> None:
         """Have a job's code (SHA-256, 32 bytes) logged before it runs; EnclaveControlError when it may not run here."""
         await self._json("POST", "/extend", {"job_bundle": digest.hex()})

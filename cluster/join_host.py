@@ -25,7 +25,7 @@ from cluster.join_client import Grant
 from cluster.join_messages import Order
 
 START_TIMEOUT_S = 180.0
-BIND_POLL_S = 0.5
+BIND_POLL_S = 0.25
 WATCH_S = 2.0
 ENCLAVE_MISSES_MAX = 5
 RENEW_AFTER = 2 / 3  # of a certificate's life
@@ -54,6 +54,10 @@ class Enclave(Protocol):
 
     async def status(self) -> Mapping[str, Any]:
         """What it says about itself."""
+        ...
+
+    async def prepare(self) -> None:
+        """Make it ready to load a model; returns at once."""
         ...
 
 
@@ -160,6 +164,7 @@ class Membership:
     async def _start(self, grant: Grant, stop: asyncio.Event) -> None:
         """Start the Ray node and return when the head has bound it."""
         node_name = f"{self._facts.name[:40]}-{secrets.token_hex(4)}"
+        await self._prepare()  # takes as long as the node does, and waits for nothing of it
         self._node.start(grant, node_name)  # not in a thread: programs end with the thread that started them
         loop = asyncio.get_running_loop()
         deadline = loop.time() + START_TIMEOUT_S
@@ -177,6 +182,12 @@ class Membership:
             else:
                 self._say("joined", {"node_id": node_id, "host_id": grant.host_id.hex()})
                 return
+
+    async def _prepare(self) -> None:
+        try:
+            await self._enclave.prepare()
+        except ClusterError as error:  # then its first model takes some seconds longer
+            self._say("enclave is not prepared", {"reason": str(error)})
 
     async def _stay(self, grant: Grant, stop: asyncio.Event) -> Grant | None:
         """Return when `stop` is set or the node has to be started anew: with a new grant when this one runs out."""

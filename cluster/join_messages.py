@@ -183,8 +183,14 @@ SHARED_SETTINGS = frozenset(  # what Serve's replicas on a host must have as the
 
 
 def join_statement(pin: bytes, nonce: bytes, public_key: bytes, address: str) -> bytes:
-    """What the enclave signs (its own tag before it): I am at this address (IP:PORT), and this key
-    (SubjectPublicKeyInfo, DER) is for this challenge."""
+    """What the enclave signs (its own tag before it): for this challenge this key, and I am at this IP:PORT.
+
+    Args:
+        pin: SHA-256 of the cluster's CA, 32 bytes.
+        nonce: of the challenge, 32 bytes.
+        public_key: SubjectPublicKeyInfo, DER.
+        address: as in the challenge request.
+    """
     return JOIN_TAG + pin + nonce + hashlib.sha256(public_key).digest() + hashlib.sha256(address.encode()).digest()
 
 

@@ -89,7 +89,7 @@ class Registry:
             record = await self._challenges.admit(address, hints)
         except EnclaveUnreachableError as error:
             return Admission(address=address, accepted=False, reason=str(error), error=type(error).__name__)
-        return _answer(record)
+        return Admission.of(record)
 
     async def examine(self, address: str, hints: HostHints) -> Admission:
         """Challenge the enclave at `address` for a host that joins; it is not in before `take_in`."""
@@ -98,7 +98,7 @@ class Registry:
         except EnclaveUnreachableError as error:
             return Admission(address=address, accepted=False, reason=str(error), error=type(error).__name__)
         if isinstance(found, HostRecord):
-            return _answer(found)
+            return Admission.of(found)
         return Admission(
             address=address,
             accepted=True,
@@ -115,7 +115,7 @@ class Registry:
             What came of it: it may be at another address too. None: no examination is open, ask for another one.
         """
         record = await self._challenges.take_in(host_id, address)
-        return _answer(record) if record is not None else None
+        return Admission.of(record) if record is not None else None
 
     async def restore(self) -> tuple[Admission, ...]:
         """Challenge every address of the address book anew; nothing is taken over without fresh evidence."""
@@ -241,16 +241,3 @@ class Registry:
                 self._table.retire(other, now)
         self._book.pardon(key_of(record))
         await self._table.apply(record.address, Released(reason=reason, at=now))
-
-
-def _answer(record: HostRecord) -> Admission:
-    accepted = record.state in ROUTED
-    return Admission(
-        address=record.address,
-        accepted=accepted,
-        reason=record.reason,
-        host_id=record.host_id if accepted else None,
-        error=record.error or ("" if accepted else "AdmissionRefusedError"),
-        checks=record.capability.checks if accepted and record.capability else record.checks,
-        capability=record.capability if accepted else None,
-    )

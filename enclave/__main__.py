@@ -24,7 +24,7 @@ from attestation.errors import AttesterError
 from attestation.sealed_state import SealingKeySource, UnsafeFileKeySource
 from enclave.config import EnclaveConfig, load_config
 from enclave.enclave import Enclave, Facts
-from enclave.engine import Engine, EngineMissingError, engine_versions, load_engine
+from enclave.engine import Engine, EngineMissingError, engine_versions, import_engine, load_engine
 from enclave.errors import RequestError, StartError
 from enclave.logs import install_logging, log_type_only
 from enclave.manifest import check_manifest, engine_digest, manifest_root
@@ -64,6 +64,7 @@ async def _serve(config: EnclaveConfig) -> None:
         attester=attester,
         sealing=sealing,
         load=_loader(config, facts.models),
+        prepare=lambda: import_engine(config.engine),
         clock=_now,
         random=os.urandom,
     )

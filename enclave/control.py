@@ -2,7 +2,7 @@
 
     GET  /status                       GET  /receipts?after=N&limit=M  POST /load    {"model_root": hex}
     POST /prove   challenge bytes      POST /ack    {"seq": N}         POST /unload  {"model_root": hex, "notice_s": N}
-    POST /extend  {"job_bundle": hex}  POST /shutdown
+    POST /extend  {"job_bundle": hex}  POST /shutdown                  POST /prepare
 
 Nothing here can reach a prompt, a key or an answer: whoever holds the socket can stop the host, collect receipts, and
 have approved job bundles logged.
@@ -41,6 +41,7 @@ class Control:
             ("POST", "/ack"): self._acknowledge,
             ("POST", "/load"): self._load,
             ("POST", "/unload"): self._unload,
+            ("POST", "/prepare"): self._prepare,
             ("POST", "/extend"): self._extend,
             ("POST", "/shutdown"): self._shutdown,
         }
@@ -101,6 +102,10 @@ class Control:
         else:
             await models.unload(root)
         return {"model_root": root.hex(), "state": models.state(root)}
+
+    async def _prepare(self, _: HttpRequest) -> object:
+        self._service.models.prepare()
+        return {"loading": self._service.models.loading}
 
     async def _extend(self, request: HttpRequest) -> object:
         digest = _digest(request, "job_bundle")

@@ -19,7 +19,7 @@ from enclave.evidence import EvidenceDesk
 from enclave.front import Exchange, Front, HttpRequest, reply_json
 from enclave.journal import SEALING_CONTEXT, ReceiptJournal
 from enclave.keys import EnclaveKeys
-from enclave.models import Loader, ModelShelf
+from enclave.models import Loader, ModelShelf, Preparer
 from enclave.service import Limits, SealedService
 from enclave.tls import TlsFront
 
@@ -76,6 +76,7 @@ class Enclave:
         attester: Attester,
         sealing: SealingKeySource,
         load: Loader,
+        prepare: Preparer | None = None,
         clock: Callable[[], datetime],
         random: Random,
     ) -> "Enclave":
@@ -87,7 +88,7 @@ class Enclave:
             UnavailableError: the hardware does not attest.
         """
         keys = EnclaveKeys.generate(random)
-        shelf = ModelShelf(facts.models, load)
+        shelf = ModelShelf(facts.models, load, prepare)
         base = _base_transcript(keys, facts, shelf)
         extend_named(attester, base)
         evidence = EvidenceDesk(attester, base)

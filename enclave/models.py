@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from enclave.engine import Engine
 from enclave.errors import NotFoundError, UnavailableError
@@ -13,6 +14,7 @@ from enclave.errors import NotFoundError, UnavailableError
 logger = logging.getLogger(__name__)
 
 Loader = Callable[[Path], Awaitable[Engine]]
+Preparer = Callable[[], Coroutine[Any, Any, None]]
 UNLOAD_GRACE_S = 60.0  # for answers that run; no answer goes on for longer after its lease ended
 
 
@@ -29,9 +31,10 @@ class ModelState(StrEnum):
 class ModelShelf:
     """Loads and unloads engines; the Ray side of the host decides which."""
 
-    def __init__(self, folders: Mapping[bytes, Path], load: Loader) -> None:
-        """`folders` is manifest root -> folder; `load` makes an engine of a folder."""
-        self._folders, self._load = dict(folders), load
+    def __init__(self, folders: Mapping[bytes, Path], load: Loader, prepare: Preparer | None = None) -> None:
+        """`folders` is manifest root -> folder; `load` makes an engine of one, after what `prepare` does."""
+        self._folders, self._load, self._prepare = dict(folders), load, prepare
+        self._preparing: asyncio.Task[None] | None = None
         self._engines: dict[bytes, Engine] = {}
         self._loading: dict[bytes, asyncio.Task[Engine]] = {}
         self._failed: set[bytes] = set()
@@ -52,8 +55,8 @@ class ModelShelf:
 
     @property
     def loading(self) -> bool:
-        """Whether a model is being loaded now."""
-        return bool(self._loading)
+        """Whether a model is being loaded now, or prepared to be."""
+        return bool(self._loading) or (self._preparing is not None and not self._preparing.done())
 
     def state(self, root: bytes) -> ModelState:
         """Where one of `roots` is in its life."""
@@ -82,6 +85,12 @@ class ModelShelf:
         raise NotFoundError(
             "this host does not serve the model: take a lease for one that it serves", "model_not_found"
         )
+
+    def prepare(self) -> None:
+        """Begin to import the engine's libraries, once, so that the first `load` finds them; returns at once."""
+        if self._prepare is not None and self._preparing is None:
+            self._preparing = asyncio.create_task(self._prepare())
+            self._preparing.add_done_callback(_say_failure)
 
     async def load(self, root: bytes) -> None:
         """Load a model and return when it answers; one that is loaded already stays as it is.
@@ -188,6 +197,12 @@ class ModelShelf:
             return engine
         finally:
             del self._loading[root]
+
+
+def _say_failure(task: "asyncio.Task[None]") -> None:
+    """What could not be prepared is tried again by `load`, which refuses."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("the engine's libraries were not imported: %s", type(error).__name__)
 
 
 def worker_lost() -> UnavailableError:

@@ -1,10 +1,13 @@
-"""The models actor: carries out the scheduler's plans on Ray Serve, once a second. All rules live in pure modules.
+"""The models actor: carries out the scheduler's plans on Ray Serve, once a second and when a host comes or leaves.
+
+All rules live in pure modules.
 
 cluster.autoscale  how many replicas        cluster.rollout            which root of a name
 cluster.placement  on which hosts           serve_apps.replica_apps    what Serve has to change
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -32,6 +35,7 @@ from serve_apps.replica_apps import PREFIX, Changes, plan_changes
 from serve_apps.serve_calls import delete_apps, deploy_replicas, list_apps, list_failed
 
 PERIOD_S = 1.0
+HEARD_S = 0.1  # the scheduler hears of a host when this actor does, and not after it
 RATE_PERIOD_S = 5.0  # over which token throughput is measured
 CALL_TIMEOUT_S = 30.0
 _NO_SETTINGS = ModelSettings()
@@ -65,6 +69,7 @@ class ModelsActor:
         self._missing: dict[bytes, int] = {}
         self._trouble = ""
         self._unloading: dict[tuple[bytes, bytes], asyncio.Task[None]] = {}
+        self._nodes_changed = asyncio.Event()  # a host came, or left: the next round does not wait
         self._loops = [
             asyncio.create_task(follow_fleet(self._take, version=self._fleet.version)),
             asyncio.create_task(self._run()),
@@ -140,7 +145,10 @@ class ModelsActor:
             except (ray.exceptions.RayError, RayServeException, ValueError, TimeoutError) as error:
                 self._trouble = f"{type(error).__name__}: {error}"[:300]
                 _log.warning("models wait: %s", self._trouble)
-            await asyncio.sleep(PERIOD_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nodes_changed.wait(), PERIOD_S)
+                await asyncio.sleep(HEARD_S)
+            self._nodes_changed.clear()
 
     async def _round(self) -> None:
         """(1) which roots (2) what leases are for (3) how many replicas, and where (4) carry it out."""
@@ -286,7 +294,9 @@ class ModelsActor:
         return {"root": model.hex(), "host": host.label if host else host_id.hex()}
 
     def _take(self, fleet: FleetSnapshot) -> None:
-        self._fleet = fleet
+        before, self._fleet = self._fleet, fleet
+        if _bound_nodes(before) != _bound_nodes(fleet):
+            self._nodes_changed.set()
 
     def _check_loops(self) -> None:
         """A loop that died must not look like models that need nothing."""
@@ -294,3 +304,7 @@ class ModelsActor:
             if loop.done():
                 loop.result()
                 raise RuntimeError("a loop of the models actor ended")
+
+
+def _bound_nodes(fleet: FleetSnapshot) -> frozenset[str | None]:
+    return frozenset(host.node_id for host in fleet.active())

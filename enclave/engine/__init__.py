@@ -4,7 +4,7 @@ Importing this package loads neither torch nor vLLM; `load_engine` does when it 
 """
 
 from enclave.engine.base import Ask, AskError, Engine, EngineStopped, Finish, Message, Piece, check_ask
-from enclave.engine.load import ENGINES, EngineMissingError, engine_versions, load_engine
+from enclave.engine.load import ENGINES, EngineMissingError, engine_versions, import_engine, load_engine
 
 __all__ = [
     "ENGINES",
@@ -18,5 +18,6 @@ __all__ = [
     "Piece",
     "check_ask",
     "engine_versions",
+    "import_engine",
     "load_engine",
 ]

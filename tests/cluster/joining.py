@@ -58,7 +58,7 @@ class Enclave(TdxEnclave):
 
     def __init__(self, name: str, *, faults: tuple[Fault, ...] = (), address: str = ADDRESS) -> None:
         super().__init__(name, vendors().make_host(TeeKind.TDX, faults=faults, quote_latency_s=0))
-        self.address = address
+        self.address, self.prepared = address, False
 
 
 class EnclaveSocket:
@@ -69,6 +69,9 @@ class EnclaveSocket:
 
     async def prove(self, challenge: bytes) -> bytes:
         return self.enclave.prove(challenge)
+
+    async def prepare(self) -> None:
+        self.enclave.prepared = True
 
     async def status(self) -> Mapping[str, object]:
         return {**self.enclave.health(), "address": self.enclave.address}

@@ -98,6 +98,7 @@ async def test_a_host_joins_stays_and_leaves_nothing_when_it_is_asked_to_stop(he
     assert env["RAY_AUTH_TOKEN_PATH"] == str(host.path / "token") and TOKEN not in str(env)
     assert (env["RAY_USE_TLS"], env["RAY_SERVE_ENABLE_HA_PROXY"]) == ("1", "1")
     assert head.state(host.enclave) is HostState.ACTIVE
+    assert host.enclave.prepared
     host.stop.set()
     await running
     assert host.said[:4] == ["challenge", "evidence holds", "certificate", "joined"] and host.said[-1] == "left"

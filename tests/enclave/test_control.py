@@ -88,7 +88,7 @@ async def test_the_control_socket_is_for_its_user_only(enclave: Enclave) -> None
     assert stat.S_ISSOCK(mode) and mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("path", ["/load", "/status", "/receipts", "/ack", "/prove", "/shutdown"])
+@pytest.mark.parametrize("path", ["/load", "/status", "/receipts", "/ack", "/prove", "/prepare", "/shutdown"])
 async def test_the_open_side_has_no_control(enclave: Enclave, path: str) -> None:
     assert (await post(enclave.address, path, b'{"model_root": "00"}')).error() == (400, "malformed_envelope")
     assert (await get(enclave.address, path)).error() == (404, "unknown_route")
@@ -102,6 +102,7 @@ async def test_models_are_loaded_and_unloaded_from_outside(start: Starter) -> No
     assert await control(enclave, "POST", "/load", root) == root | {"state": "loaded"}
     assert (await Client(enclave).ask()).text == "one two three"
     assert await control(enclave, "POST", "/unload", root) == root | {"state": "unloaded"}
+    assert await control(enclave, "POST", "/prepare") == {"loading": False}, "this one has nothing to prepare"
     assert (await control(enclave, "GET", "/status"))["shelf"] == [
         {"model_root": OTHER_MODEL.hex(), "state": "unloaded"},
         {"model_root": MODEL.hex(), "state": "unloaded"},
@@ -278,6 +279,31 @@ async def test_evidence_too_large_for_any_verifier_is_a_failure_not_silence(
 async def test_an_enclave_whose_hardware_does_not_attest_does_not_start(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="could not attest"):
         await start_enclave(tmp_path, attester=SlowHardware(broken=True))
+
+
+async def test_an_engine_is_prepared_once_and_counts_as_loading_meanwhile() -> None:
+    go, calls = asyncio.Event(), 0
+
+    async def prepare() -> None:
+        nonlocal calls
+        calls += 1
+        await go.wait()
+        raise ImportError("no torch")
+
+    async def load(_: Path) -> Engine:
+        return EchoEngine()
+
+    shelf = ModelShelf({MODEL: Path("m")}, load, prepare)
+    assert not shelf.loading
+    shelf.prepare()
+    shelf.prepare()
+    assert shelf.loading
+    go.set()
+    await eventually(lambda: not shelf.loading)
+    shelf.prepare()
+    assert calls == 1
+    await shelf.load(MODEL)  # which says what is wrong, if anything is
+    assert shelf.serving == (MODEL,)
 
 
 async def test_a_model_that_does_not_load_is_said_so_and_can_be_tried_again() -> None:

@@ -1,21 +1,16 @@
 """What a ban does to a host that joined: its Ray node is ended at once, as often as it comes back."""
 
-import json
 import time
 
 import pytest
 
 from attestation.verdict import TeeKind
-from tests.rayup.hosts import HostSpec, missing
-from tests.rayup.network import ENCLAVE_PORT, MODEL, TDX, RayUp, alive, wait_for
+from tests.rayup.conftest import ANSWER, MARKS, answer
+from tests.rayup.hosts import HostSpec
+from tests.rayup.network import TDX, RayUp, alive, wait_for
 
-pytestmark = [
-    pytest.mark.rayup,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(bool(missing()), reason=missing() or "hosts can be made"),
-    pytest.mark.skipif(not MODEL.exists(), reason="the demo model is not built: run `make demo-model`"),
-]
-PROMPT, ANSWER = "Translate to French: The dog sees a bird.", "Le chien voit un oiseau."
+pytestmark = MARKS
+NAME = "spammer"
 # A Ray node that the banned owner starts by himself with what he kept: token, key and certificate.
 START_AGAIN = (
     "set -a; . /root/kept/env; set +a; setsid nohup python -m cluster.ray_start --address={head}:6379 "
@@ -30,55 +25,47 @@ KEEP = (
 )
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    cluster = RayUp(tmp_path_factory.mktemp("revoke"))
-    try:
-        cluster.bring_up()
-        cluster.hosts.add(HostSpec(name="joiner", number=14, labels=TDX.labels, resources=TDX.resources))
-        cluster.install_enclave("joiner", TeeKind.TDX)
-        cluster.hosts.ssh("joiner", f"setsid nohup {cluster.join_command()} >/run/join.log 2>&1 </dev/null &")
-        wait_for(lambda: cluster.fleet().get("joiner", {}).get("node_id"), timeout_s=180)
-        yield cluster
-        print("seconds:", json.dumps(cluster.seconds))
-    finally:
-        assert cluster.close() == []
+@pytest.fixture(scope="module", autouse=True)
+def joined(cluster: RayUp):
+    """A host that joined; its machine is off afterwards."""
+    cluster.hosts.add(HostSpec(name=NAME, number=16, labels=TDX.labels, resources=TDX.resources))
+    cluster.install_enclave(NAME, TeeKind.TDX)
+    cluster.hosts.ssh(NAME, f"setsid nohup {cluster.join_command()} >/run/join.log 2>&1 </dev/null &")
+    wait_for(lambda: cluster.fleet().get(NAME, {}).get("node_id"), timeout_s=180)
+    yield
+    cluster.hosts.kill(NAME)
 
 
-def nodes_of_joiner(cluster: RayUp, *, all_ever: bool = False) -> list[dict]:
-    address = cluster.hosts.address("joiner")
-    nodes = cluster.nodes() if all_ever else alive(cluster.nodes())
+def own_nodes(cluster: RayUp, *, ever: bool = False) -> list[dict]:
+    address = cluster.hosts.address(NAME)
+    nodes = cluster.nodes() if ever else alive(cluster.nodes())
     return [node for node in nodes if node["NodeManagerAddress"] == address]
 
 
 def test_a_banned_host_loses_its_ray_node_at_once_and_its_owner_is_told(cluster) -> None:
-    assert nodes_of_joiner(cluster)
-    cluster.hosts.ssh("joiner", KEEP)
-    cluster.on_head("chrysalis hosts ban joiner --reason spam")
+    assert own_nodes(cluster)
+    cluster.hosts.ssh(NAME, KEEP)
+    cluster.on_head(f"chrysalis hosts ban {NAME} --reason spam")
     began = time.monotonic()
-    wait_for(lambda: not nodes_of_joiner(cluster), timeout_s=60)
+    wait_for(lambda: not own_nodes(cluster), timeout_s=60)
     cluster.seconds["banned: node out of Ray"] = round(time.monotonic() - began, 1)
-    wait_for(lambda: cluster.join_steps("joiner")[-1]["step"] == "refused", timeout_s=240)
-    last = cluster.join_steps("joiner")[-1]
+    wait_for(lambda: cluster.join_steps(NAME)[-1]["step"] == "refused", timeout_s=240)
+    last = cluster.join_steps(NAME)[-1]
     assert last["code"] == "host_refused" and "banned: spam" in last["message"]
-    left = cluster.hosts.ssh("joiner", "ls /run/chrysalis/join; pgrep -f '[r]aylet'", check=False).stdout.split()
+    left = cluster.hosts.ssh(NAME, "ls /run/chrysalis/join; pgrep -f '[r]aylet'", check=False).stdout.split()
     assert left == ["lock", "logs"]
 
 
 def test_a_banned_owner_who_kept_token_and_certificate_does_not_stay_in_ray(cluster) -> None:
-    before = len(nodes_of_joiner(cluster, all_ever=True))
-    start = START_AGAIN.format(head=cluster.hosts.address("head"), own=cluster.hosts.address("joiner"))
-    cluster.hosts.ssh("joiner", start)
+    before = len(own_nodes(cluster, ever=True))
+    start = START_AGAIN.format(head=cluster.hosts.address("head"), own=cluster.hosts.address(NAME))
+    cluster.hosts.ssh(NAME, start)
     try:
-        wait_for(lambda: len(nodes_of_joiner(cluster, all_ever=True)) > before, timeout_s=180)
+        wait_for(lambda: len(own_nodes(cluster, ever=True)) > before, timeout_s=180)
     except AssertionError:
-        raise AssertionError(cluster.hosts.ssh("joiner", "cat /run/back.log").stdout[-2000:]) from None
-    wait_for(lambda: not nodes_of_joiner(cluster), timeout_s=60)
-    deaths = [node["DeathReasonMessage"] for node in nodes_of_joiner(cluster, all_ever=True) if not node["Alive"]]
+        raise AssertionError(cluster.hosts.ssh(NAME, "cat /run/back.log").stdout[-2000:]) from None
+    wait_for(lambda: not own_nodes(cluster), timeout_s=60)
+    deaths = [node["DeathReasonMessage"] for node in own_nodes(cluster, ever=True) if not node["Alive"]]
     assert any("spam" in reason for reason in deaths), deaths
-    refused = cluster.on_head(
-        f"chrysalis cluster admit {cluster.hosts.address('joiner')}:{ENCLAVE_PORT} --name x", check=False
-    )
-    assert refused.returncode != 0
-    reply = cluster.ask(PROMPT)
-    assert reply["choices"][0]["message"]["content"] == ANSWER, "the others go on"
+    cluster.net.restart_client()
+    wait_for(lambda: answer(cluster) == ANSWER, timeout_s=30)  # the others go on
