@@ -20,6 +20,7 @@ from billing.receipt import verify_receipt
 from billing.record_chain import RecordJournal
 from billing.records import Record, encode_record, parse_record
 from billing.settlement import Event, SettlementPolicy, plan_batches, step
+from billing.verdict import UnitVerdict
 from billing.wire import KnownSignatures
 
 
@@ -107,7 +108,27 @@ class Books:
         receipt = verify_receipt(signed, receipt_key, known=self._signatures)
         if not compare_digest(receipt.payee, payee):
             raise ReceiptMismatchError("payee", receipt.payee.hex(), payee.hex())
-        return self.post(self.ledger.plan_receipt(receipt, signed=signed, fee_permille=fee_permille, now=now))
+        entry = self.ledger.plan_receipt(receipt, signed=signed, fee_permille=fee_permille, now=now)
+        self.commit(entry, *self.ledger.reviews.plan_late(entry, now=now))
+        return entry
+
+    def post_verdict(self, verdict: UnitVerdict, signed: bytes, *, now: int) -> tuple[Entry, ...]:
+        """Book a client's verdict, verified before, and what it does to receipts in review; again, nothing happens.
+
+        Returns the verdict's entry, and the first time an outcome for each receipt.
+
+        Raises:
+            LedgerError: as `Ledger.plan_verdict`.
+        """
+        entries = self.ledger.plan_verdict(verdict, signed, now=now)
+        self.commit(*entries)
+        return entries
+
+    def end_reviews(self, *, now: int, most: int) -> tuple[Entry, ...]:
+        """Pay receipts whose time in review is over, `most` of them at once, and return what was booked."""
+        entries = self.ledger.plan_review_ends(now=now)[:most]
+        self.commit(*entries)
+        return entries
 
     # --- settlement ---------------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """Entries of the double-entry ledger, the names of its accounts, and their canonical bytes.
 
 A posting adds a signed amount to an account; the postings of an entry sum to zero. Accounts that owe somebody (client,
-hold, payee, settling, operator) are positive. What the operator owns or has spent (treasury, channel, chain:fees,
-losses:channels) is negative by the same amount, so that the sum over all accounts is always zero.
+hold, review, payee, settling, operator) are positive. What the operator owns or has spent (treasury, channel,
+chain:fees, losses:channels) is negative by the same amount, so that the sum over all accounts is always zero.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ class EntryKind(StrEnum):
     HOLD = "hold"
     RECEIPT = "receipt"
     RELEASE = "release"
+    REVIEW = "review"  # a receipt of a reviewed lease: its money waits for the client's verdict
+    VERDICT = "verdict"  # the client's word on copies of a unit; receipts and refusals follow it
+    REFUSAL = "refusal"  # a receipt that earns nothing: its money goes back to the client
     BATCH = "batch"
     PAYOUT = "payout"
     REQUEUE = "requeue"
@@ -107,6 +110,26 @@ def settling_account(batch: str) -> str:
 def receipt_entry_id(request_hash: bytes) -> str:
     """Name the entry that pays for a request; there is one for each request hash."""
     return f"receipt:{request_hash.hex()}"
+
+
+def review_account(request_hash: bytes) -> str:
+    """Name the account of what a receipt in review will earn its payee."""
+    return f"review:{request_hash.hex()}"
+
+
+def review_fee_account(request_hash: bytes) -> str:
+    """Name the account of the operator's fee in a receipt in review."""
+    return f"review:{request_hash.hex()}:fee"
+
+
+def review_entry_id(request_hash: bytes) -> str:
+    """Name the entry that takes a receipt into review."""
+    return f"review:{request_hash.hex()}"
+
+
+def verdict_entry_id(account: bytes, unit: bytes) -> str:
+    """Name the entry of an account's verdict on a unit; there is one for each unit."""
+    return f"verdict:{account.hex()}:{unit.hex()}"
 
 
 def move(amount: int, source: str, target: str) -> tuple[Posting, ...]:

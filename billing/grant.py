@@ -12,6 +12,7 @@ from billing.tariff import Tariff, check_coefficient
 from billing.wire import Reader, append_signature, check_signature, check_size, check_uint, split_signed
 
 GRANT_TAG = b"chrysalis/1 grant"
+REVIEWED_TAG = b"chrysalis/1 reviewed grant"
 GRANT_SIZE_MAX = 1024
 GRANT_HOSTS_MAX = 16
 ANSWER_GRACE_S = 60  # after `not_after`: a host ends then what it began before
@@ -45,6 +46,7 @@ class Grant:
     tariff: Tariff
     hosts: tuple[HostSlice, ...]
     not_after: int  # unix seconds; no request starts later, no answer goes on later than ANSWER_GRACE_S after it
+    review: bool = False  # open hosts: the ledger keeps what receipts earn until the client's verdict, or REVIEW_S
 
     def __post_init__(self) -> None:
         for name, size in _SIZES.items():
@@ -69,7 +71,7 @@ class Grant:
 def encode_grant(grant: Grant) -> bytes:
     """Return the bytes that are signed."""
     head = (
-        GRANT_TAG,
+        REVIEWED_TAG if grant.review else GRANT_TAG,
         grant.lease,
         grant.account,
         grant.operator,
@@ -89,7 +91,8 @@ def parse_grant_body(body: bytes) -> Grant:
         MalformedRecordError: the bytes are not a grant.
     """
     reader = Reader(body, "grant")
-    reader.expect(GRANT_TAG)
+    review = body.startswith(REVIEWED_TAG)
+    reader.expect(REVIEWED_TAG if review else GRANT_TAG)
     fields = {name: reader.take(size) for name, size in _SIZES.items()}
     prices = {name: reader.take_int(8) for name in _PRICES}
     not_after = reader.take_int(8)
@@ -101,6 +104,7 @@ def parse_grant_body(body: bytes) -> Grant:
             tariff=Tariff(**prices),
             hosts=tuple(HostSlice(host_id=h, slice=Nanotons(s), coefficient=c) for h, s, c in hosts),
             not_after=not_after,
+            review=review,
         )
     except ValueError as error:
         raise MalformedRecordError("grant", str(error)) from error

@@ -16,6 +16,8 @@ from billing.wire import SIGNATURE_SIZE, check_signature, check_size, check_uint
 
 LEASE_REQUEST_TAG = b"chrysalis/1 lease request"
 LEASE_HOSTS_MAX = 3
+OPEN_TIER = "open"
+OPEN_HOSTS_MAX = 6  # of an open lease: one for each result that a unit may need
 LEASE_REQUEST_MAX_AGE_S = 60  # a gateway refuses older ones, and future ones beyond the same bound
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
@@ -32,7 +34,7 @@ class LeaseRequest:
     account: bytes  # 32, Ed25519 public key that pays and signs
     model: str
     tier: str
-    hosts: int  # candidates wanted, 1 to LEASE_HOSTS_MAX
+    hosts: int  # candidates wanted, 1 to LEASE_HOSTS_MAX; of tier open to OPEN_HOSTS_MAX
     budget: Nanotons  # held for the whole lease
     request_id: bytes  # 16, the same again returns the same lease
     issued_at: int  # unix seconds
@@ -43,8 +45,9 @@ class LeaseRequest:
         check_size("request_id", self.request_id, 16)
         check_uint("issued_at", self.issued_at, 63)
         check_nanotons(self.budget, "budget")
-        if type(self.hosts) is not int or not 1 <= self.hosts <= LEASE_HOSTS_MAX:
-            raise ValueError(f"hosts must be 1 to {LEASE_HOSTS_MAX}, got {self.hosts!r}")
+        most = OPEN_HOSTS_MAX if self.tier == OPEN_TIER else LEASE_HOSTS_MAX
+        if type(self.hosts) is not int or not 1 <= self.hosts <= most:
+            raise ValueError(f"hosts must be 1 to {most}, got {self.hosts!r}")
         if not _MODEL.fullmatch(self.model):
             raise ValueError("model must be a name of 1 to 128 letters, digits and ._:/@+-")
         if not _TIER.fullmatch(self.tier):

@@ -28,6 +28,7 @@ from billing.entries import (
     move,
     payee_account,
     receipt_entry_id,
+    review_entry_id,
     settling_account,
 )
 from billing.errors import (
@@ -41,16 +42,19 @@ from billing.errors import (
     SliceExceededError,
     UnknownLeaseError,
     UnknownPayoutError,
+    VerdictConflictError,
 )
 from billing.grant import ANSWER_GRACE_S, Grant, encode_grant, parse_grant_body
 from billing.money import Nanotons, check_nanotons
 from billing.receipt import Receipt, parse_receipt
+from billing.review_book import ReviewBook, plan_outcome, verdict_entry
 from billing.settlement import Payable
 from billing.tariff import operator_fee
 from billing.totals import PayeeTotal
+from billing.verdict import UnitVerdict
 
 RELEASE_GRACE_S = ANSWER_GRACE_S + 60  # after a lease's end: running answers, then a minute for receipts to come
-_GUARDED = ("client:", "hold:", "payee:", "settling:", "operator:")  # these may not go below zero
+_GUARDED = ("client:", "hold:", "review:", "payee:", "settling:", "operator:")  # these may not go below zero
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,6 +88,7 @@ class Ledger:
         self._paid: defaultdict[bytes, int] = defaultdict(int)
         self._planned: tuple[bytes, Receipt | None] = b"", None  # the last receipt planned: it is mostly applied next
         self.channels = ChannelBook()
+        self.reviews = ReviewBook()
 
     @classmethod
     def replay(cls, entries: Iterable[Entry]) -> Ledger:
@@ -116,7 +121,7 @@ class Ledger:
         return sum(self._balances.values())
 
     def is_paid(self, request_hash: bytes) -> bool:
-        """Tell whether a receipt was posted for this request."""
+        """Tell whether a receipt was posted for this request and earns its payee money."""
         return receipt_entry_id(request_hash) in self._applied
 
     def lease(self, lease: bytes) -> Lease:
@@ -206,7 +211,7 @@ class Ledger:
         return entry
 
     def plan_receipt(self, receipt: Receipt, *, signed: bytes, fee_permille: int, now: int) -> Entry:
-        """Pay a host's payee, less the operator's fee, out of the lease's hold.
+        """Pay a host's payee, less the operator's fee, out of the lease's hold; of a reviewed lease, into review.
 
         The caller has verified the signature with the host's attested receipt key (`billing.books` does).
 
@@ -223,14 +228,22 @@ class Ledger:
             PriceMismatchError: usage and tariff give another price.
             SliceExceededError: the host's slice is used up.
         """
-        entry_id = receipt_entry_id(receipt.request_hash)
-        fee = self._fees.get(entry_id, operator_fee(receipt.price, fee_permille))
-        entry = _receipt_entry(entry_id, receipt, signed, fee, now)
+        lease = self._leases.get(receipt.lease)
+        review = lease is not None and lease.grant.review
+        names = receipt_entry_id(receipt.request_hash), review_entry_id(receipt.request_hash)
+        entry_id, other = reversed(names) if review else names
+        fee = Nanotons(self._fees.get(entry_id, operator_fee(receipt.price, fee_permille)))
+        if review:
+            entry = self.reviews.plan_review(receipt, signed, fee, now=now)
+        else:
+            entry = _receipt_entry(entry_id, receipt, signed, fee, now)
         try:
             if self.has(entry):
                 return entry
         except EntryConflictError as error:
             raise ReceiptConflictError(receipt.request_hash.hex()) from error
+        if other in self._applied:
+            raise ReceiptConflictError(receipt.request_hash.hex())
         self._check_receipt(receipt)
         self._planned = signed, receipt
         return entry
@@ -250,6 +263,27 @@ class Ledger:
         return Entry(
             id=f"release:{lease.hex()}", kind=EntryKind.RELEASE, postings=move(rest, hold, target), at=now, data=lease
         )
+
+    # --- planning: reviews --------------------------------------------------------------------------------------
+
+    def plan_verdict(self, verdict: UnitVerdict, signed: bytes, *, now: int) -> tuple[Entry, ...]:
+        """Plan a verdict, verified before, with what it does to receipts in review.
+
+        Raises:
+            VerdictConflictError: the unit has another verdict.
+            LedgerError: as `ReviewBook.plan_verdict`.
+        """
+        entry = verdict_entry(verdict, signed, now=now)
+        try:
+            if self.has(entry):
+                return (entry,)
+        except EntryConflictError as error:
+            raise VerdictConflictError(verdict.unit.hex()) from error
+        return (entry, *self.reviews.plan_verdict(verdict, now=now))
+
+    def plan_review_ends(self, *, now: int) -> tuple[Entry, ...]:
+        """Pay the receipts whose time in review is over at unix time `now`."""
+        return tuple(plan_outcome(review, credited=True, now=now) for review in self.reviews.due(now))
 
     # --- planning: settlement -----------------------------------------------------------------------------------
 
@@ -373,11 +407,21 @@ class Ledger:
         signed, receipt = self._planned
         if receipt is None or signed is not entry.data:
             receipt = parse_receipt(entry.data)
-        spent = self.lease(receipt.lease).spent
-        spent[receipt.host_id] = spent.get(receipt.host_id, 0) + receipt.price
+        if not self.reviews.credit(receipt.request_hash):
+            self._record_spent(receipt)
         fee = sum(posting.amount for posting in entry.postings if posting.account == OPERATOR_FEES)
         self._fees[entry.id] = fee
         self._earned[receipt.payee] += receipt.price - fee
+
+    def _record_spent(self, receipt: Receipt) -> None:
+        spent = self.lease(receipt.lease).spent
+        spent[receipt.host_id] = spent.get(receipt.host_id, 0) + receipt.price
+
+    def _record_review(self, entry: Entry) -> None:
+        if entry.kind is EntryKind.REVIEW:
+            self._record_spent(parse_receipt(entry.data))
+            self._fees[entry.id] = entry.postings[-1].amount
+        self.reviews.record(entry)
 
     def _record_release(self, entry: Entry) -> None:
         state = self.lease(entry.data)
@@ -421,6 +465,9 @@ class Ledger:
 _RECORDERS = {
     EntryKind.HOLD: Ledger._record_hold,
     EntryKind.RECEIPT: Ledger._record_receipt,
+    EntryKind.REVIEW: Ledger._record_review,
+    EntryKind.VERDICT: Ledger._record_review,
+    EntryKind.REFUSAL: Ledger._record_review,
     EntryKind.RELEASE: Ledger._record_release,
     EntryKind.BATCH: Ledger._record_batch,
     EntryKind.PAYOUT: Ledger._record_outcome,

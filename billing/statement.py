@@ -24,6 +24,8 @@ from billing.entries import (
     Posting,
     hold_account,
     receipt_entry_id,
+    review_account,
+    review_fee_account,
 )
 from billing.errors import MalformedRecordError
 from billing.grant import parse_grant_body
@@ -31,6 +33,8 @@ from billing.receipt import Receipt, parse_receipt
 from billing.tariff import Usage
 from billing.wire import check_size
 
+_ASIDE = ("hold:", "review:", "settling:")
+_NOTED = frozenset({EntryKind.REVIEW, EntryKind.REFUSAL})  # listed although a client's money in all stays the same
 _OPERATOR = frozenset({OPERATOR_FEES, OPERATOR_CAPITAL, CHAIN_FEES, CHANNEL_LOSSES})
 
 
@@ -58,7 +62,7 @@ class Share:
     """What one entry does to one party: its money in all, and the part of it that is set aside."""
 
     amount: int = 0  # nanotons, signed
-    aside: int = 0  # to holds of leases, or to batches on their way
+    aside: int = 0  # to holds of leases, to reviews, or to batches on their way
 
     def plus(self, posting: Posting, *, aside: bool) -> Share:
         """With one more posting."""
@@ -73,7 +77,7 @@ class Movement:
     kind: EntryKind
     reference: str  # the entry's id: names the request, the transaction or the batch
     amount: int  # nanotons, signed
-    price: int = 0  # of a receipt: all that its client paid, the operator's fee included
+    price: int = 0  # of a receipt, a review or a refusal: all that its client pays for it, the operator's fee included
     usage: Usage | None = None  # of a receipt
     signed: bytes = b""  # of a receipt, where the operator's copy is at hand: as its host signed it
 
@@ -92,12 +96,16 @@ class Statement:
     end: int  # unix seconds, the first that does not count any more
     opening: int  # nanotons
     movements: tuple[Movement, ...]
-    aside: int  # of the closing balance: held for leases, or on its way in batches
+    aside: int  # of the closing balance: held for leases, in review, or on its way in batches
 
     @property
     def closing(self) -> int:
         """The balance at the end, nanotons."""
         return self.opening + sum(movement.amount for movement in self.movements)
+
+    def priced(self, kind: EntryKind) -> int:
+        """The prices of all movements of one kind: what went into review, was refused, or was charged in the period."""
+        return sum(movement.price for movement in self.movements if movement.kind is kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +122,8 @@ class DayTotal:
 class Attribution:
     """Says whose money an entry moves. Entries must come in the journal's order: a hold tells whose its lease is."""
 
-    _clients: dict[str, Party] = field(default_factory=dict)  # hold account -> client
+    _clients: dict[str, Party] = field(default_factory=dict)  # account of a hold or a review -> client
+    _payees: dict[bytes, Party] = field(default_factory=dict)  # request hash of a receipt in review -> payee
 
     def shares(self, entry: Entry) -> dict[Party, Share]:
         """Return what `entry` does to each party it touches. The treasury, and what channels owe, are nobody's."""
@@ -122,10 +131,22 @@ class Attribution:
             grant = parse_grant_body(entry.data)
             self._clients[hold_account(grant.lease)] = Party(Role.CLIENT, grant.account)
         shares: defaultdict[Party, Share] = defaultdict(Share)
+        if entry.kind is EntryKind.REVIEW:
+            shares[self._review(entry)]  # nothing of it is the payee's yet, and its statement says so
+        elif entry.kind is EntryKind.REFUSAL:
+            shares[self._payees[entry.data]]
         for posting in entry.postings:
             for party, part in self._owners(entry, posting):
-                shares[party] = shares[party].plus(part, aside=part.account.startswith(("hold:", "settling:")))
+                shares[party] = shares[party].plus(part, aside=part.account.startswith(_ASIDE))
         return dict(shares)
+
+    def _review(self, entry: Entry) -> Party:
+        """Note whose a receipt in review is; returns its payee."""
+        receipt = parse_receipt(entry.data)
+        for name in (review_account(receipt.request_hash), review_fee_account(receipt.request_hash)):
+            self._clients[name] = Party(Role.CLIENT, receipt.account)
+        payee = self._payees[receipt.request_hash] = Party(Role.PAYEE, receipt.payee)
+        return payee
 
     def _owners(self, entry: Entry, posting: Posting) -> Iterator[tuple[Party, Posting]]:
         kind, _, name = posting.account.partition(":")
@@ -133,7 +154,7 @@ class Attribution:
             yield Party(Role.OPERATOR), posting
         elif kind == "client":
             yield Party(Role.CLIENT, bytes.fromhex(name)), posting
-        elif kind == "hold":
+        elif kind in {"hold", "review"}:
             yield self._clients[posting.account], posting
         elif kind == "payee":
             yield Party(Role.PAYEE, bytes.fromhex(name)), posting
@@ -171,7 +192,7 @@ def make_statement(entries: Iterable[Entry], party: Party, *, start: int, end: i
         aside += share.aside
         if entry.at < start:
             opening += share.amount
-        elif share.amount:
+        elif share.amount or entry.kind in _NOTED:
             movements.append(_movement(entry, share.amount))
     movements.sort(key=lambda movement: movement.at)  # a clock may have been set back
     return Statement(party=party, start=start, end=end, opening=opening, movements=tuple(movements), aside=aside)
@@ -242,7 +263,8 @@ def daily_totals(statement: Statement) -> tuple[DayTotal, ...]:
 
 def _movement(entry: Entry, amount: int) -> Movement:
     if entry.kind is not EntryKind.RECEIPT:
-        return Movement(at=entry.at, kind=entry.kind, reference=entry.id, amount=amount)
+        price = sum(max(posting.amount, 0) for posting in entry.postings) if entry.kind in _NOTED else 0
+        return Movement(at=entry.at, kind=entry.kind, reference=entry.id, amount=amount, price=price)
     receipt = parse_receipt(entry.data)
     return Movement(
         at=entry.at,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from billing.bill import Bill, Finding, compare_bills
-from billing.entries import EntryKind, receipt_entry_id
+from billing.entries import EntryKind, receipt_entry_id, review_entry_id
 from billing.errors import BadSignatureError, ReceiptConflictError, ReceiptMismatchError, StatementMismatchError
 from billing.receipt import Receipt, parse_receipt, verify_receipt
 from billing.statement import Movement, Party, Role, Statement
@@ -25,13 +25,15 @@ class CheckedStatement:
     def compare(self, here: Bill) -> tuple[Finding, ...]:
         """Every request about which the client's own bill and this statement differ, in its period; none is well.
 
-        Own receipts count by the time they were issued, the operator's by the time they were booked.
+        Own receipts count by the time they were issued, the operator's by the time they were booked; those that are in
+        review count for neither.
         """
         start, end = self.statement.start, self.statement.end
+        reviewed = {m.reference for m in self.statement.movements if m.kind is EntryKind.REVIEW}
         mine = {
             name: receipt
             for name, receipt in here.receipts.items()
-            if start <= receipt.issued_at < end or name in self.receipts
+            if name in self.receipts or (start <= receipt.issued_at < end and review_entry_id(name) not in reviewed)
         }
         there = Bill(account=self.statement.party.name, receipts=self.receipts)
         return compare_bills(Bill(account=here.account, receipts=mine), there)

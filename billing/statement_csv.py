@@ -39,7 +39,7 @@ def _movements(movements: Iterable[Movement]) -> Iterator[tuple[date, int, tuple
         time = datetime.fromtimestamp(movement.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         usage = movement.usage
         counts = [getattr(usage, name) for name in _TOKENS] if usage else [""] * len(_TOKENS)
-        price = format_ton(movement.price) if usage else ""
+        price = format_ton(movement.price) if usage or movement.price else ""
         fields = (time, movement.kind.value, movement.reference, format_ton(movement.amount), price, *counts)
         yield movement.day, movement.amount, fields
 

@@ -22,6 +22,9 @@ LINE_SIZE_MAX = 2048
 LINES_SIZE_MAX = 128 << 20  # a reader takes no more
 _HEAD = {"chrysalis_statement", "role", "name", "start", "end", "opening"}
 _MOVEMENT = {"at", "kind", "reference", "amount"}
+_PRICED = frozenset(
+    {EntryKind.REVIEW, EntryKind.REFUSAL}
+)  # their line says what they are about, the receipt is elsewhere
 _TAIL = {"movements", "closing", "aside"}
 _REFERENCE_MAX = 256
 
@@ -34,7 +37,8 @@ def encode_statement(statement: Statement) -> Iterator[bytes]:
     for movement in statement.movements:
         fields = {name: getattr(movement, name) for name in ("at", "reference", "amount")}
         signed = {"receipt": base64.b64encode(movement.signed).decode()} if movement.signed else {}
-        yield _line(fields | {"kind": movement.kind.value} | signed)
+        price = {"price": movement.price} if movement.kind in _PRICED else {}
+        yield _line(fields | {"kind": movement.kind.value} | signed | price)
     yield _line({"movements": len(statement.movements), "closing": statement.closing, "aside": statement.aside})
 
 
@@ -71,7 +75,7 @@ def _assemble(head: dict[str, Any], middle: list[dict[str, Any]], tail: dict[str
 
 
 def _movement(fields: dict[str, Any]) -> Movement:
-    if not _MOVEMENT <= set(fields) <= _MOVEMENT | {"receipt"}:
+    if not _MOVEMENT <= set(fields) <= _MOVEMENT | {"receipt", "price"}:
         raise ValueError("a movement has other fields than it should")
     kind, reference = EntryKind(fields["kind"]), fields["reference"]
     if not isinstance(reference, str) or len(reference) > _REFERENCE_MAX or not reference.isprintable():
@@ -80,6 +84,12 @@ def _movement(fields: dict[str, Any]) -> Movement:
     values["amount"] = _int(fields["amount"])
     if (kind is EntryKind.RECEIPT) != ("receipt" in fields):
         raise ValueError("receipts, and only those, carry what the host signed")
+    if (kind in _PRICED) != ("price" in fields):
+        raise ValueError("reviews and refusals, and only those, say a price")
+    if kind in _PRICED:
+        values["price"] = _int(fields["price"])
+        if values["price"] < 0:
+            raise ValueError("a price is negative")
     if kind is EntryKind.RECEIPT:
         signed = base64.b64decode(fields["receipt"], validate=True)
         if len(signed) > RECEIPT_SIZE_MAX:

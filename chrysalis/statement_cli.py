@@ -107,7 +107,7 @@ def balances(settings: Settings = None, books: Books = None, last: To = "", as_j
     if as_json:
         typer.echo(json.dumps({"balances": rows, "treasury_and_claims": total}))
         return
-    print_table(("role", "name", "TON", "of it held or on its way"), [_balance_row(row) for row in rows])
+    print_table(("role", "name", "TON", "of it held, in review or on its way"), [_balance_row(row) for row in rows])
     typer.echo(f"treasury and claims on payment channels {in_ton(total)} TON")
 
 

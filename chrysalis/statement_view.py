@@ -61,7 +61,8 @@ def describe_statement(statement: "Statement", *, daily: bool) -> dict[str, Any]
             "kind": movement.kind.value,
             "reference": movement.reference,
             "amount": movement.amount,
-            **({"price": movement.price, "usage": _counts(movement.usage)} if movement.usage else {}),
+            **({"price": movement.price} if movement.usage or movement.price else {}),
+            **({"usage": _counts(movement.usage)} if movement.usage else {}),
         }
         for movement in statement.movements
     ]
@@ -70,6 +71,7 @@ def describe_statement(statement: "Statement", *, daily: bool) -> dict[str, Any]
 
 def print_statement(statement: "Statement", *, daily: bool) -> None:
     """A statement in words."""
+    from billing.entries import EntryKind
     from billing.statement import daily_totals
 
     typer.echo(f"{statement.party.role} {party_name(statement.party)}")
@@ -88,7 +90,12 @@ def print_statement(statement: "Statement", *, daily: bool) -> None:
                 for m in statement.movements
             ],
         )
-    typer.echo(f"closing {in_ton(statement.closing)} TON, of it {in_ton(statement.aside)} held or on its way")
+    for kind, words in ((EntryKind.REVIEW, "went into review"), (EntryKind.REFUSAL, "of reviewed receipts refused")):
+        if amount := statement.priced(kind):
+            typer.echo(f"{in_ton(amount)} TON {words}")
+    typer.echo(
+        f"closing {in_ton(statement.closing)} TON, of it {in_ton(statement.aside)} held, in review or on its way"
+    )
 
 
 def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

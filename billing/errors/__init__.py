@@ -13,6 +13,10 @@ BillingError                        asked, and the answer is no; asking again ch
 │   ├── ReceiptMismatchError        the receipt names another account, host, model or payee than the grant
 │   ├── PriceMismatchError          the price is not what tariff and usage give
 │   ├── SliceExceededError          the host's credit slice does not cover the price
+│   ├── UnknownReviewError          a verdict credits a copy whose receipt the books do not have
+│   ├── VerdictConflictError        the unit or a copy of it has another verdict, which is final
+│   ├── VerdictRefusedError         the verdict refuses what it may not
+│   ├── VerdictLateError            a copy that the verdict refuses was paid already
 │   ├── UnknownPayoutError          the batch holds no such unpaid payout
 │   ├── EntryConflictError          the entry id was used for something else
 │   ├── UnbalancedEntryError        the postings do not sum to zero
@@ -145,6 +149,10 @@ from billing.errors.ledger import (
     UnbalancedEntryError,
     UnknownLeaseError,
     UnknownPayoutError,
+    UnknownReviewError,
+    VerdictConflictError,
+    VerdictLateError,
+    VerdictRefusedError,
 )
 from billing.errors.root import BadSignatureError, BillingError, MalformedRecordError
 from billing.errors.settlement import (
@@ -247,6 +255,10 @@ __all__ = [
     "UnknownLeaseError",
     "UnknownOperatorError",
     "UnknownPayoutError",
+    "UnknownReviewError",
+    "VerdictConflictError",
+    "VerdictLateError",
+    "VerdictRefusedError",
     "VoucherNeededError",
     "VoucherNotCoveredError",
     "VoucherNotLaterError",

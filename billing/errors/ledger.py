@@ -44,6 +44,50 @@ class UnknownLeaseError(_LeaseError):
     text = "no hold exists for lease {lease}: take a lease first"
 
 
+class UnknownReviewError(LedgerError):
+    """A verdict credits a copy of which no receipt is in review."""
+
+    def __init__(self, request_hash: str) -> None:
+        super().__init__(request_hash)
+        self.request_hash = request_hash
+
+    def __str__(self) -> str:
+        return f"no receipt of request {self.request_hash} is known: send it with the verdict"
+
+
+class VerdictConflictError(LedgerError):
+    """The unit, or a copy in it, has another verdict; the first one is final."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__(unit)
+        self.unit = unit
+
+    def __str__(self) -> str:
+        return f"unit {self.unit}: it, or a copy in it, has another verdict already, which is final"
+
+
+class VerdictRefusedError(LedgerError):
+    """The verdict refuses what it may not."""
+
+    def __init__(self, unit: str, why: str) -> None:
+        super().__init__(unit, why)
+        self.unit, self.why = unit, why
+
+    def __str__(self) -> str:
+        return f"unit {self.unit}: {self.why}; its copies are paid when their time in review is over"
+
+
+class VerdictLateError(LedgerError):
+    """A copy that the verdict refuses was paid already: its time in review was over."""
+
+    def __init__(self, request_hash: str) -> None:
+        super().__init__(request_hash)
+        self.request_hash = request_hash
+
+    def __str__(self) -> str:
+        return f"the receipt of request {self.request_hash} was paid before this verdict came: send verdicts at once"
+
+
 class LeaseClosedError(_LeaseError):
     """The lease's hold has ended; its rest went back to the client."""
 

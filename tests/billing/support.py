@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from hashlib import sha256
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -10,6 +12,7 @@ from billing.grant import Grant, HostSlice
 from billing.money import Nanotons
 from billing.receipt import Receipt
 from billing.tariff import Tariff, Usage, price
+from billing.verdict import UnitVerdict
 
 TARIFF = Tariff(prompt_price=200_000_000, completion_price=600_000_000)
 THOUGHTFUL = Tariff(
@@ -50,6 +53,7 @@ def make_grant(
     coefficients: tuple[int, ...] = (1000, 1500, 800),
     not_after: int = NOW + 600,
     tariff: Tariff = TARIFF,
+    review: bool = False,
 ) -> Grant:
     return Grant(
         lease=lease_id(number),
@@ -62,6 +66,7 @@ def make_grant(
             for h, s, c in zip(HOSTS, slices, coefficients, strict=False)
         ),
         not_after=not_after,
+        review=review,
     )
 
 
@@ -88,4 +93,42 @@ def make_receipt(
         transcript=TRANSCRIPT,
         payee=PAYEES[host],
         issued_at=NOW,
+    )
+
+
+# open leases have a host for each result that a unit may need
+OPEN_HOSTS = tuple(sha256(b"open%d" % i).digest()[:8] for i in range(6))
+OPEN_PAYEES = tuple(b"\x00" + sha256(b"open payee%d" % i).digest() for i in range(6))
+
+
+def make_open_grant(
+    number: int = 0, *, each: int = 40_000, account: bytes = ACCOUNT, not_after: int = NOW + 600
+) -> Grant:
+    grant = make_grant(number, account=account, not_after=not_after, review=True)
+    hosts = tuple(HostSlice(host_id=host, slice=Nanotons(each), coefficient=1000) for host in OPEN_HOSTS)
+    return replace(grant, hosts=hosts)
+
+
+def make_open_receipt(grant: Grant, number: int, host: int, *, payee: int | None = None, prompt: int = 10) -> Receipt:
+    usage = Usage(prompt_tokens=prompt, completion_tokens=20)
+    receipt = make_receipt(replace(grant, hosts=make_grant().hosts), number)
+    return replace(
+        receipt,
+        host_id=OPEN_HOSTS[host],
+        payee=OPEN_PAYEES[host if payee is None else payee],
+        usage=usage,
+        price=price(usage, grant.tariff, coefficient=1000),
+    )
+
+
+def make_verdict(
+    unit: int, credited: Iterable[Receipt] = (), refused: Iterable[Receipt | bytes] = (), *, account: bytes = ACCOUNT
+) -> UnitVerdict:
+    return UnitVerdict(
+        operator=public(1),
+        account=account,
+        unit=unit.to_bytes(16, "big"),
+        issued_at=NOW,
+        credited=tuple(sorted(receipt.request_hash for receipt in credited)),
+        refused=tuple(sorted(one if isinstance(one, bytes) else one.request_hash for one in refused)),
     )

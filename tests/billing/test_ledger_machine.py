@@ -4,6 +4,7 @@
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -12,25 +13,33 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from billing.batch import Batch, PayoutState
-from billing.entries import OPERATOR_FEES, Entry, client_account, hold_account, payee_account
-from billing.errors import BillingError, LedgerError, OverdraftError, ReceiptConflictError
+from billing.entries import OPERATOR_FEES, Entry, EntryKind, client_account, hold_account, payee_account
+from billing.errors import BillingError, LedgerError, OverdraftError, ReceiptConflictError, VerdictConflictError
 from billing.grant import Grant
 from billing.ledger import RELEASE_GRACE_S, Ledger
 from billing.money import Nanotons
-from billing.receipt import sign_receipt
+from billing.receipt import Receipt, sign_receipt
+from billing.review_book import REVIEW_S
 from billing.settlement import Accepted, Delivered, NotProcessed, Sent, SettlementPolicy, Signed, plan_batches, step
 from billing.statement import Role, balances
 from billing.tariff import Tariff
+from billing.verdict import QUORUM, RESULTS_MAX, sign_verdict
 from tests.billing.support import (
     HOST_KEY,
     NOW,
+    OPEN_PAYEES,
     PAYEES,
     TARIFF,
     THOUGHTFUL,
+    key,
     lease_id,
     make_grant,
+    make_open_grant,
+    make_open_receipt,
     make_receipt,
+    make_verdict,
     public,
+    request_id,
 )
 from tests.billing.test_settlement import MESSAGE
 
@@ -53,6 +62,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.released: set[bytes] = set()
         self.batches: list[Batch] = []
         self.on_chain = 0
+
+        self.units = 0
+        self.waiting: dict[bytes, Receipt] = {}  # in review
+        self.refunded = 0
 
     def apply(self, entry: Entry) -> None:
         if not self.ledger.has(entry):
@@ -95,7 +108,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.grants.append(grant)
         assert self.ledger.available(client) == before - grant.amount
 
-    @precondition(lambda self: self.grants)
+    @precondition(lambda self: any(not grant.review for grant in self.grants))
     @rule(
         data=st.data(),
         request=st.integers(0, 20),
@@ -104,7 +117,7 @@ class LedgerMachine(RuleBasedStateMachine):
         cached=st.integers(0, 10),
     )
     def post_receipt(self, data: st.DataObject, request: int, host: int, tokens: int, cached: int) -> None:
-        grant = data.draw(st.sampled_from(self.grants))
+        grant = data.draw(st.sampled_from([grant for grant in self.grants if not grant.review]))
         receipt = make_receipt(
             grant, request, host=host, completion=tokens, cached=cached, reasoning=data.draw(st.integers(0, tokens))
         )
@@ -125,11 +138,88 @@ class LedgerMachine(RuleBasedStateMachine):
             self.charged[grant.lease] = self.charged.get(grant.lease, 0) + receipt.price
         self.apply(entry)
 
+    @rule(client=st.sampled_from(CLIENTS), each=st.sampled_from([0, 20_000, 60_000]), life=st.integers(1, 900))
+    def take_open_lease(self, client: bytes, each: int, life: int) -> None:
+        grant = make_open_grant(len(self.grants), account=client, each=each, not_after=self.now + life)
+        self.deposit(client, max(1, grant.amount - self.ledger.available(client)))
+        self.apply(self.ledger.plan_hold(grant, now=self.now))
+        self.grants.append(grant)
+
+    @precondition(lambda self: any(grant.review for grant in self.grants))
+    @rule(data=st.data(), request=st.integers(0, 12), hosts=st.permutations(range(6)), count=st.sampled_from([6, 4, 1]))
+    def post_open_receipts(self, data: st.DataObject, request: int, hosts: list[int], count: int) -> None:
+        grant = data.draw(st.sampled_from([grant for grant in self.grants if grant.review]))
+        for host in hosts[:count]:
+            payee = data.draw(st.sampled_from([host, 0]))
+            receipt = make_open_receipt(grant, 100 + 6 * request + host, host, payee=payee)
+            signed = sign_receipt(receipt, HOST_KEY)
+            try:
+                entry = self.ledger.plan_receipt(receipt, signed=signed, fee_permille=50, now=self.now)
+            except LedgerError:
+                continue
+            late = self.ledger.reviews.plan_late(entry, now=self.now)
+            if not self.ledger.has(entry):
+                self.charged[grant.lease] = self.charged.get(grant.lease, 0) + receipt.price
+                self.waiting[receipt.request_hash] = receipt
+            self.apply(entry)
+            self.end_reviews(late)
+
+    @precondition(lambda self: self.waiting)
+    @rule(
+        data=st.data(),
+        stranger=st.sampled_from([False] * 9 + [True]),
+        unseen=st.sampled_from([False, False, True]),
+        size=st.sampled_from([6, 4, 3, 1]),
+        credited=st.sampled_from([2, 3, 0, 1]),
+    )
+    def judge(self, data: st.DataObject, stranger: bool, unseen: bool, size: int, credited: int) -> None:
+        """Any verdict at all: the ledger refuses it, or ends each review that it names once."""
+        known = sorted(self.waiting.values(), key=lambda receipt: receipt.request_hash)
+        named = data.draw(st.permutations(known))[:size]
+        cut = min(credited, len(named))
+        refused: list[Receipt | bytes] = [*named[cut:]]
+        if unseen and (late := request_id(data.draw(st.integers(100, 177)))) not in self.waiting:
+            refused.append(late)
+        client = CLIENTS[0] if stranger else named[0].account
+        self.units += 1
+        verdict = make_verdict(self.units, named[:cut], refused, account=client)
+        signed = sign_verdict(verdict, key(CLIENTS.index(client) + 3))
+        try:
+            entry, *outcomes = self.ledger.plan_verdict(verdict, signed, now=self.now)
+        except LedgerError:
+            return
+        owners = {receipt.payee for receipt in named[:cut]}
+        for receipt in named[cut:]:
+            payees = {one.payee for one in named} if not cut else owners - {receipt.payee}
+            assert len(payees) >= (RESULTS_MAX if not cut else QUORUM)
+        assert len({receipt.payee for receipt in named[cut:]}) == len(named) - cut
+        self.apply(entry)
+        self.end_reviews(outcomes)
+        with pytest.raises(VerdictConflictError):
+            again = make_verdict(self.units, [], [request_id(999)], account=client)
+            self.ledger.plan_verdict(again, sign_verdict(again, key(CLIENTS.index(client) + 3)), now=self.now)
+
+    @rule()
+    def reviews_end(self) -> None:
+        self.now += REVIEW_S // 3
+        self.end_reviews(self.ledger.plan_review_ends(now=self.now))
+
+    def end_reviews(self, outcomes: Iterable[Entry]) -> None:
+        for outcome in outcomes:
+            name = bytes.fromhex(outcome.id.partition(":")[2])
+            receipt = self.waiting.pop(name)
+            before = self.ledger.available(receipt.account)
+            self.apply(outcome)
+            self.apply(outcome)
+            back = receipt.price if outcome.kind is EntryKind.REFUSAL else 0
+            assert self.ledger.available(receipt.account) == before + back
+            self.refunded += back
+
     @precondition(lambda self: self.grants)
     @rule(data=st.data())
     def overcharge(self, data: st.DataObject) -> None:
         grant = data.draw(st.sampled_from(self.grants))
-        receipt = make_receipt(grant, 10_000)
+        receipt = make_open_receipt(grant, 10_000, 0) if grant.review else make_receipt(grant, 10_000)
         greedy = replace(receipt, price=Nanotons(receipt.price + 1))
         with pytest.raises(BillingError):
             self.ledger.plan_receipt(greedy, signed=sign_receipt(greedy, HOST_KEY), fee_permille=0, now=self.now)
@@ -179,7 +269,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.on_chain -= payout.amount if is_paid else 0
         self.batches[batch.sequence] = after
 
-    @rule(payee=st.sampled_from(PAYEES), part=st.integers(1, 100))
+    @rule(payee=st.sampled_from(PAYEES + OPEN_PAYEES), part=st.integers(1, 100))
     def claim(self, payee: bytes, part: int) -> None:
         owed = self.ledger.balance(payee_account(payee))
         with pytest.raises(OverdraftError):
@@ -192,7 +282,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def what_clients_paid_is_what_payees_and_operator_earned(self) -> None:
         earned = sum(total.earned for total in self.ledger.totals())
-        assert sum(self.charged.values()) == earned + self.ledger.balance(OPERATOR_FEES)
+        reviewed = sum(receipt.price for receipt in self.waiting.values())
+        assert reviewed == sum(review.price for review in self.ledger.reviews.open())
+        assert sum(self.charged.values()) == earned + self.ledger.balance(OPERATOR_FEES) + reviewed + self.refunded
 
     @invariant()
     def money_is_conserved(self) -> None:

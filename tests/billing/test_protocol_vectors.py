@@ -1,6 +1,7 @@
 """docs/protocol/receipt.md says what the code does."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from billing.grant import sign_grant, verify_grant
@@ -9,7 +10,19 @@ from billing.money import Nanotons
 from billing.receipt import RECEIPT_SIZE, Receipt, encode_receipt, sign_receipt, sign_receipts, verify_receipt
 from billing.statement import Role
 from billing.ton.statement_request import StatementRequest, statement_request_bytes
-from tests.billing.support import ACCOUNT, HOST_KEY, NOW, OPERATOR, THOUGHTFUL, key, make_grant, make_receipt, public
+from billing.verdict import sign_verdict, verify_verdict
+from tests.billing.support import (
+    ACCOUNT,
+    HOST_KEY,
+    NOW,
+    OPERATOR,
+    THOUGHTFUL,
+    key,
+    make_grant,
+    make_receipt,
+    make_verdict,
+    public,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol" / "receipt.md"
 GRANT = make_grant(7, tariff=THOUGHTFUL)
@@ -43,6 +56,19 @@ def test_the_grant_of_the_page_is_the_grant_of_the_code() -> None:
     assert sign_grant(GRANT, OPERATOR) == vector("grant")
     assert verify_grant(vector("grant"), public(1)) == GRANT
     assert len(vector("grant")) == 234 + 20 * 3
+
+
+def test_the_reviewed_grant_of_the_page_is_the_grant_of_the_code() -> None:
+    reviewed = replace(GRANT, review=True)
+    assert sign_grant(reviewed, OPERATOR) == vector("reviewed-grant")
+    assert verify_grant(vector("reviewed-grant"), public(1)) == reviewed
+    assert len(vector("reviewed-grant")) == 243 + 20 * 3
+
+
+def test_the_verdict_of_the_page_is_the_verdict_of_the_code() -> None:
+    verdict = make_verdict(9, [page_receipt(1), page_receipt(2)], [page_receipt(3)])
+    assert sign_verdict(verdict, key(3)) == vector("verdict")
+    assert verify_verdict(vector("verdict"), public(1)) == verdict
 
 
 def test_the_lease_request_of_the_page_is_the_lease_request_of_the_code() -> None:

@@ -23,8 +23,20 @@ from billing.receipt import (
     verify_receipt,
 )
 from billing.tree import hash_leaf
+from billing.verdict import sign_verdict, verify_verdict
 from billing.wire import KnownSignatures
-from tests.billing.support import ACCOUNT, HOST_KEY, MODEL, NOW, OPERATOR, key, make_grant, make_receipt, public
+from tests.billing.support import (
+    ACCOUNT,
+    HOST_KEY,
+    MODEL,
+    NOW,
+    OPERATOR,
+    key,
+    make_grant,
+    make_receipt,
+    make_verdict,
+    public,
+)
 
 RECEIPT = sign_receipt(make_receipt(make_grant()), HOST_KEY)
 GRANT = sign_grant(make_grant(), OPERATOR)
@@ -38,11 +50,15 @@ REQUEST = LeaseRequest(
     request_id=b"r" * 16,
     issued_at=NOW,
 )
+REVIEWED = sign_grant(make_grant(review=True), OPERATOR)
+VERDICT = sign_verdict(make_verdict(1, [make_receipt(make_grant(), 1)], [make_receipt(make_grant(), 2)]), key(3))
 BODIES = [encode_receipt(make_receipt(make_grant(), number)) for number in range(BATCH_MAX)]
 RECORDS: list[Any] = [
     pytest.param(RECEIPT, lambda data: verify_receipt(data, public(2)), id="receipt"),
     pytest.param(sign_receipts(BODIES[:3], HOST_KEY)[1], lambda data: verify_receipt(data, public(2)), id="batched"),
     pytest.param(GRANT, lambda data: verify_grant(data, public(1)), id="grant"),
+    pytest.param(REVIEWED, lambda data: verify_grant(data, public(1)), id="reviewed-grant"),
+    pytest.param(VERDICT, lambda data: verify_verdict(data, public(1)), id="verdict"),
 ]
 Verify = Callable[[bytes], object]
 

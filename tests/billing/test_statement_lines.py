@@ -13,12 +13,29 @@ from hypothesis import strategies as st
 from billing.bill import Bill, Difference
 from billing.booked import read_statement
 from billing.books import Books
+from billing.entries import EntryKind
 from billing.errors import BadSignatureError, BillingError, MalformedRecordError, StatementTooLongError
 from billing.receipt import encode_receipt, sign_receipt, sign_receipts
-from billing.statement import Party, Role, Statement
+from billing.statement import Movement, Party, Role, Statement
 from billing.statement_check import check_statement
 from billing.statement_lines import encode_statement, parse_statement
-from tests.billing.support import ACCOUNT, HOST_KEY, HOSTS, NOW, PAYEES, key, make_grant, make_receipt, public
+from billing.verdict import sign_verdict
+from tests.billing.support import (
+    ACCOUNT,
+    HOST_KEY,
+    HOSTS,
+    NOW,
+    OPEN_HOSTS,
+    OPEN_PAYEES,
+    PAYEES,
+    key,
+    make_grant,
+    make_open_grant,
+    make_open_receipt,
+    make_receipt,
+    make_verdict,
+    public,
+)
 
 CLIENT, PAYEE = Party(Role.CLIENT, ACCOUNT), Party(Role.PAYEE, PAYEES[0])
 GRANT = make_grant(1, slices=(100_000,) * 3)
@@ -159,3 +176,42 @@ def test_a_statement_longer_than_an_answer_is_not_made(tmp_path: Path, monkeypat
     with pytest.raises(StatementTooLongError):
         statement(tmp_path)
     assert json.loads(next(encode_statement(read_statement(tmp_path / "books", CLIENT, start=0, end=1))))
+
+
+def test_reviewed_credited_and_refused_amounts_stand_in_the_statements_of_both(tmp_path: Path) -> None:
+    grant = make_open_grant(3)
+    first, second, liar, waits = (make_open_receipt(grant, number, number) for number in range(4))
+    price = first.price
+    verdict = make_verdict(1, [first, second], [liar])
+    with Books.open(tmp_path / "books") as books:
+        books.post(books.ledger.plan_deposit("1", ACCOUNT, 500_000, now=NOW))
+        books.post(books.ledger.plan_hold(grant, now=NOW))
+        for receipt in (first, second, liar, waits):
+            signed = sign_receipt(receipt, HOST_KEY)
+            books.post_receipt(signed, receipt_key=public(2), payee=receipt.payee, fee_permille=50, now=NOW)
+        books.post_verdict(verdict, sign_verdict(verdict, key(3)), now=NOW + 1)
+    mine, honest, lied = (
+        parse_statement(b"".join(encode_statement(read_statement(tmp_path / "books", party, **PERIOD))))
+        for party in (CLIENT, Party(Role.PAYEE, OPEN_PAYEES[0]), Party(Role.PAYEE, OPEN_PAYEES[2]))
+    )
+    kinds = EntryKind.REVIEW, EntryKind.RECEIPT, EntryKind.REFUSAL
+    assert [mine.priced(kind) for kind in kinds] == [4 * price, 2 * price, price]
+    assert (mine.closing, mine.aside) == (500_000 - 2 * price, grant.amount - 3 * price)
+    assert [honest.priced(kind) for kind in kinds] == [price, price, 0]
+    assert [lied.priced(kind) for kind in kinds] == [price, 0, price]
+    assert (honest.closing, lied.closing) == (price - price * 50 // 1000, 0)
+    checked = check_statement(mine, CLIENT, **PERIOD, keys=dict.fromkeys(OPEN_HOSTS, public(2)))
+    assert set(checked.receipts) == {first.request_hash, second.request_hash}
+    kept = Bill(account=ACCOUNT, receipts={one.request_hash: one for one in (first, second, waits)})
+    assert checked.compare(kept) == ()
+
+
+@pytest.mark.parametrize("change", [{"price": -1}, {"price": None}, {"price": "1"}, {"receipt": ""}])
+def test_a_review_says_its_price_and_nothing_else(change: dict[str, object]) -> None:
+    movement = Movement(at=NOW, kind=EntryKind.REVIEW, reference="review:00", amount=0, price=5)
+    whole = Statement(party=CLIENT, start=0, end=NOW + 1, opening=0, movements=(movement,), aside=0)
+    head, line, tail = b"".join(encode_statement(whole)).splitlines(keepends=True)
+    assert parse_statement(head + line + tail) == whole
+    fields = {name: value for name, value in (json.loads(line) | change).items() if value is not None}
+    with pytest.raises(MalformedRecordError):
+        parse_statement(head + json.dumps(fields).encode() + b"\n" + tail)
