@@ -14,7 +14,7 @@ from billing.batch import Batch
 from billing.books import Books
 from billing.claim_proof import ClaimProof
 from billing.entries import Entry, EntryKind, settling_account
-from billing.errors import BillingError, UnknownLeaseError
+from billing.errors import BillingError, UnknownLeaseError, UnknownReviewError
 from billing.grant import Grant, sign_grant
 from billing.hot_float import FloatReport
 from billing.journal_place import JournalPlace, open_journal
@@ -27,6 +27,7 @@ from billing.settlement import SettlementPolicy
 from billing.statement import Party, Role
 from billing.ton.settler import Settler, TickReport
 from billing.totals import PayeeTotal
+from billing.verdict import verify_verdict
 from cluster.address_book import HostKey
 from cluster.errors import ReceiptRefusedError, TroubleError
 from cluster.lease import check_ordered
@@ -87,6 +88,7 @@ class Statement:
     clients: dict[bytes, Tally]  # by account key
     batches: tuple[Batch, ...]
     refused: int  # receipts refused since the start
+    in_review: int  # nanotons of receipts of open hosts that wait for their client's verdict
     float: FloatReport | None  # the treasury beside its limits, as of the last look at the chain
 
 
@@ -168,6 +170,42 @@ class Cashier:
                 self._refused += 1
                 _log.warning("a receipt is refused: %s", refusal.reason)
         return posted
+
+    async def judge(self, signed: bytes, receipts: Sequence[bytes]) -> None:
+        """Book a client's verdict on copies of one unit; again, nothing happens.
+
+        Args:
+            signed: the verdict, with the client's signature.
+            receipts: signed receipts of the copies, for those that their hosts did not post yet. One that is refused (a
+                host may have signed beyond its slice) harms the verdict only if it is needed.
+
+        Raises:
+            BillingError: the verdict is none, not its account's, or refuses what it may not.
+            ReceiptRefusedError: too many receipts at once, one of another copy, or a needed one that earns nothing.
+        """
+        operator = self._operator_key.public_key().public_bytes_raw()
+        verdict = verify_verdict(signed, operator)  # first: strangers make nobody verify receipts
+        for receipt in receipts:
+            if parse_receipt(receipt).request_hash not in verdict.copies:
+                raise ReceiptRefusedError("a receipt is of no copy that the verdict names: send only those")
+        posted = await self.post(receipts)
+        try:
+            entries = self.books.post_verdict(verdict, signed, now=int(self._clock().timestamp()))
+        except UnknownReviewError as error:
+            reasons = [each.reason for each in posted if not each.accepted]
+            if reasons:
+                raise ReceiptRefusedError(f"a receipt beside the verdict is refused: {reasons[0]}") from error
+            raise
+        self._count(entries)
+
+    def end_reviews(self) -> int:
+        """Pay every receipt that had no verdict in its time; returns how many. None soon after the start, as below."""
+        now = int(self._clock().timestamp())
+        if now < self._opened_at + RELEASE_GRACE_S:
+            return 0
+        entries = self.books.end_reviews(now=now, most=POST_MAX)
+        self._count(entries)
+        return len(entries)
 
     def release_expired(self) -> int:
         """End every hold whose time is over; what was not used goes back to its client. Returns how many.
@@ -252,6 +290,7 @@ class Cashier:
             clients=dict(self._clients),
             batches=tuple(self.books.batches().values()),
             refused=self._refused,
+            in_review=sum(review.price for review in ledger.reviews.open()),
             float=self._settler.float if self._settler else None,
         )
 
@@ -260,7 +299,7 @@ class Cashier:
         self.books.close()
 
     def _post(self, signed: bytes, keys: Mapping[bytes, HostKey], fee_permille: int, counted: list[Receipt]) -> Posted:
-        """Post one receipt; adds it to `counted` unless it was posted before."""
+        """Post one receipt; adds it to `counted` if it earns something now: not again, and not in review."""
         now = int(self._clock().timestamp())
         try:
             receipt = parse_receipt(signed)
@@ -271,7 +310,7 @@ class Cashier:
             )
         except (BillingError, ReceiptRefusedError) as error:
             return Posted(accepted=False, reason=f"{type(error).__name__}: {error}")
-        if not again:
+        if not again and self.books.ledger.is_paid(receipt.request_hash):
             counted.append(receipt)
         return Posted(accepted=True)
 

@@ -20,6 +20,7 @@ ClusterError
 │   ├── LeaseRequestError       the signed lease request asks for what cannot be had
 │   │   └── StaleRequestError   it was signed too long ago, or in the future
 │   ├── ReceiptRefusedError     a receipt that the ledger may not take
+│   ├── TooManyVerdictsError    a client sends verdicts faster than they are taken
 │   └── JoinRefusedError        this machine may not join the cluster; carries the code it was refused with
 └── TroubleError                could not ask: a retry may help
     ├── EnclaveUnreachableError the enclave does not answer
@@ -212,6 +213,17 @@ class StaleRequestError(LeaseRequestError):
 
 class ReceiptRefusedError(RefusedError):
     """A receipt that the ledger may not take."""
+
+
+class TooManyVerdictsError(RefusedError):
+    """A client sends verdicts faster than they are taken."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(wait_s)
+        self.wait_s = wait_s
+
+    def __str__(self) -> str:
+        return f"too many verdicts: send the same one again in {self.wait_s:.1f} s"
 
 
 class JoinRefusedError(RefusedError):

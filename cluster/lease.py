@@ -69,7 +69,7 @@ def plan_lease(request: LeaseRequest, fleet: FleetSnapshot, *, now: datetime) ->
         raise UnknownModelError(request.model, tuple(offer.name for offer in fleet.models))
     if request.budget < BUDGET_MIN:
         raise LeaseRequestError(f"a budget of {request.budget} nanoton is too small: at least {BUDGET_MIN} is needed")
-    requirement = JobRequirement(model=model.root, tier=_tier(request.tier), hosts=request.hosts, loaded=True)
+    requirement = _requirement(request, model)
     lease = lease_id(request)
     outlasting = replace(requirement, duration_s=LEASE_S)  # rather hosts whose maintenance begins after it
     placements = choose(outlasting, fleet, now=now, salt=lease) or choose(requirement, fleet, now=now, salt=lease)
@@ -88,6 +88,7 @@ def plan_lease(request: LeaseRequest, fleet: FleetSnapshot, *, now: datetime) ->
             for placement, part in zip(placements, slices, strict=True)
         ),
         not_after=int((now + timedelta(seconds=LEASE_S)).timestamp()),
+        review=requirement.tier is Tier.OPEN,
     )
     return LeasePlan(grant=grant, model=model, candidates=candidates_of(grant, fleet))
 
@@ -96,10 +97,13 @@ def check_ordered(grant: Grant, request: LeaseRequest) -> None:
     """Check that a grant costs its account no more than the account signed for, verified before.
 
     Raises:
-        LeaseRequestError: it is for another lease or account, or goes beyond the budget, hosts or time asked for.
+        LeaseRequestError: it is for another lease or account, goes beyond the budget, hosts or time asked for, or its
+            receipts would be reviewed although attested hosts were asked for, or the other way round.
     """
     if (grant.lease, grant.account) != (lease_id(request), request.account):
         raise LeaseRequestError("the grant is not for the lease that the client signed for")
+    if grant.review != (_tier(request.tier) is Tier.OPEN):
+        raise LeaseRequestError(f"the client asked for tier {request.tier}: receipts are reviewed of open hosts only")
     latest = request.issued_at + FRESHNESS_S + LEASE_S
     if grant.amount > request.budget or len(grant.hosts) > request.hosts or grant.not_after > latest:
         raise LeaseRequestError(
@@ -124,6 +128,15 @@ def split_budget(budget: Nanotons, parts: int) -> tuple[Nanotons, ...]:
 def expires_at(grant: Grant) -> datetime:
     """When the lease ends, UTC."""
     return datetime.fromtimestamp(grant.not_after, tz=UTC)
+
+
+def _requirement(request: LeaseRequest, model: ModelOffer) -> JobRequirement:
+    """What the hosts of a lease must be. Copies of one unit go to open hosts of different owners, nowhere else."""
+    tier = _tier(request.tier)
+    apart = tier is Tier.OPEN
+    return JobRequirement(
+        model=model.root, tier=tier, tier_exact=apart, owners_distinct=apart, hosts=request.hosts, loaded=True
+    )
 
 
 def _tier(name: str) -> Tier:

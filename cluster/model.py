@@ -99,6 +99,7 @@ class JobRequirement:
 
     model: bytes | None = None  # manifest root, 32 bytes; None: a job that brings no model
     tier: Tier = Tier.CONFIDENTIAL  # the least; nothing falls back below it
+    tier_exact: bool = False  # no better tier either
     tees: frozenset[TeeKind] = frozenset()  # empty: any
     tcb_statuses: frozenset[str] = frozenset()  # words as in a verdict, "UpToDate"; empty: what admission accepts
     evidence_age_max_s: int | None = None  # how long ago the evidence was verified; None: as long as the verdict holds

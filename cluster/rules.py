@@ -84,6 +84,8 @@ def lost(host: HostRecord, rule: str, detail: str) -> Loss:
 
 
 def _tier(_: HostRecord, capability: Capability, requirement: JobRequirement) -> str:
+    if requirement.tier_exact and capability.tier is not requirement.tier:
+        return f"it is {capability.tier}, only {requirement.tier} is wanted"
     if capability.tier.satisfies(requirement.tier):
         return ""
     return f"it is {capability.tier}, {requirement.tier} is required"

@@ -4,7 +4,7 @@ One actor call for each lease (the hold), none for anything else.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,10 @@ class RayDesk:
         """See serve_apps.lease_api.LeaseDesk."""
         signed: bytes = await _ask_billing("place_hold", grant, dict(order))
         return signed
+
+    async def judge(self, verdict: bytes, receipts: Sequence[bytes]) -> None:
+        """See serve_apps.lease_api.LeaseDesk."""
+        await _ask_billing("judge", verdict, list(receipts))
 
     async def claim(self, payee: bytes) -> ClaimProof:
         """See serve_apps.lease_api.LeaseDesk."""

@@ -4,6 +4,7 @@
 | --- | --- |
 | POST /v1/leases | a lease: signed grant, relay, and for each candidate host a ticket |
 | GET /v1/payment | how leases may be paid: the treasury's address, the payment channels that are taken |
+| POST /v1/verdicts | a client's verdict on copies of a unit booked, with the receipts that came with it |
 | POST /v1/channels/close | a payment channel closed at once, as its client signed |
 | POST /v1/statements | what the books say of an account or a payee, with the receipts, as its key signed for |
 | GET /v1/models | models of the on-chain registry with their prices |
@@ -16,7 +17,7 @@ Refusals have OpenAI's error shape. Prompts never come here: a client sends them
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ from billing.claim_proof import ClaimProof, parse_address
 from billing.errors import (
     BillingError,
     ChainError,
+    MalformedRecordError,
 )
 from billing.grant import Grant, verify_grant
 from billing.lease_request import verify_lease_request
@@ -37,17 +39,22 @@ from billing.statement import Party, Statement
 from billing.statement_lines import encode_statement
 from billing.ton.channel_office import ChannelPolicy
 from billing.ton.statement_request import verify_statement_request
+from billing.verdict import COPIES_MAX, UnitVerdict, verify_verdict
 from cluster.errors import (
     ClusterError,
     NoEligibleHostError,
+    TooManyVerdictsError,
 )
 from cluster.fleet import FleetSnapshot, HostRecord
 from cluster.lease import candidates_of, check_fresh, plan_lease
 from cluster.model import ModelOffer
+from cluster.rate_limit import Buckets, Rate
 from cluster.ticket import make_ticket
 from serve_apps.refusals import answer_http_error, answer_refusal
 
 BODY_SIZE_MAX = 16 << 10
+VERDICT_RATE = Rate(burst=1000, period_s=0.01)  # of one account: as fast as the relay takes its requests, by copies
+ASKERS_MAX = 4096
 BLOCK_SIZE = 64 << 10  # bytes of a statement sent at once
 
 
@@ -75,6 +82,10 @@ class LeaseDesk(Protocol):
         A payment beside the order is taken first. Raises BillingError, ChainError, LeaseRequestError or TroubleError
         when that fails.
         """
+        ...
+
+    async def judge(self, verdict: bytes, receipts: Sequence[bytes]) -> None:
+        """Book a signed verdict with the receipts of its copies; BillingError, ReceiptRefusedError or TroubleError."""
         ...
 
     async def claim(self, payee: bytes) -> ClaimProof:
@@ -107,6 +118,15 @@ def build_app(desk: LeaseDesk, *, clock: Callable[[], datetime] = lambda: dateti
     async def create_lease(request: Request) -> JSONResponse:
         body = await _read_object(request)
         return JSONResponse(await grant_lease(desk, body, now=clock()))
+
+    judging = Buckets(VERDICT_RATE, askers_max=ASKERS_MAX)
+
+    @app.post("/v1/verdicts")
+    async def judge(request: Request) -> JSONResponse:
+        verdict, signed, receipts = read_verdict(await _read_object(request), desk.fleet.operator)
+        check_rate(judging, verdict.account, now_s=clock().timestamp())
+        await desk.judge(signed, receipts)
+        return JSONResponse({"unit": verdict.unit.hex(), "copies": len(verdict.copies)})
 
     @app.get("/v1/payment")
     async def payment_terms() -> JSONResponse:
@@ -181,6 +201,34 @@ async def grant_lease(desk: LeaseDesk, body: Mapping[str, object], *, now: datet
         "relay": desk.relay,
         "candidates": [_candidate(host, grant, coefficients, desk.ticket_key) for host in hosts],
     }
+
+
+def read_verdict(body: Mapping[str, object], operator: bytes) -> tuple[UnitVerdict, bytes, list[bytes]]:
+    """The verdict in a request, verified, its bytes, and the receipts beside it, which are not verified yet.
+
+    Raises:
+        MalformedRecordError, BadSignatureError: it is none, or its account did not sign it.
+    """
+    listed = body.get("receipts")
+    if set(body) != {"verdict", "receipts"} or not isinstance(listed, list) or len(listed) > COPIES_MAX:
+        raise MalformedRecordError(
+            "verdict", f"send verdict, and receipts as a list of {COPIES_MAX} at most, in base64"
+        )
+    signed, *receipts = (_unbase64(each) for each in (body["verdict"], *listed))
+    return verify_verdict(signed, operator), signed, receipts
+
+
+def check_rate(buckets: Buckets, account: bytes, *, now_s: float) -> None:
+    """Raise TooManyVerdictsError when an account sends more verdicts than VERDICT_RATE allows."""
+    if wait_s := buckets.take(account.hex(), now_s=now_s):
+        raise TooManyVerdictsError(wait_s)
+
+
+def _unbase64(value: object) -> bytes:
+    try:
+        return base64.b64decode(value if isinstance(value, str) else "", validate=True)
+    except ValueError:
+        raise MalformedRecordError("verdict", "it is not base64") from None
 
 
 def describe_payment(treasury: str, channels: ChannelPolicy) -> dict[str, Any]:

@@ -18,6 +18,10 @@ from billing.errors import (
     NothingToClaimError,
     SettlementError,
     StatementTooLongError,
+    UnknownReviewError,
+    VerdictConflictError,
+    VerdictLateError,
+    VerdictRefusedError,
     VoucherNeededError,
     WrongContractError,
 )
@@ -25,7 +29,9 @@ from cluster.errors import (
     LeaseRequestError,
     NoEligibleHostError,
     OperatorClosedError,
+    ReceiptRefusedError,
     StaleRequestError,
+    TooManyVerdictsError,
     TroubleError,
     UnknownModelError,
 )
@@ -61,6 +67,12 @@ REFUSALS: tuple[tuple[type[Exception], Refusal], ...] = (  # the first that fits
     (SettlementError, Refusal(status=409, kind="invalid_request_error", code="claim_refused")),
     (OperatorClosedError, Refusal(status=403, kind="invalid_request_error", code="operator_closed")),
     (NoEligibleHostError, Refusal(status=503, kind="service_unavailable", code="no_eligible_host")),
+    (VerdictConflictError, Refusal(status=409, kind="invalid_request_error", code="verdict_conflict")),
+    (VerdictLateError, Refusal(status=409, kind="invalid_request_error", code="verdict_late")),
+    (VerdictRefusedError, Refusal(status=409, kind="invalid_request_error", code="verdict_refused")),
+    (UnknownReviewError, Refusal(status=409, kind="invalid_request_error", code="verdict_refused")),
+    (ReceiptRefusedError, Refusal(status=409, kind="invalid_request_error", code="verdict_refused")),
+    (TooManyVerdictsError, Refusal(status=429, kind="rate_limit_error", code="rate_limited")),
     (BillingError, Refusal(status=409, kind="invalid_request_error", code="lease_refused")),
     (TroubleError, Refusal(status=503, kind="service_unavailable", code="try_again")),
     (ChainError, Refusal(status=503, kind="service_unavailable", code="try_again")),
@@ -90,5 +102,5 @@ async def answer_refusal(_: Request, error: Exception) -> JSONResponse:
 
 def _error(refusal: Refusal, message: str, **more: int) -> JSONResponse:
     body = {"error": {"message": message, "type": refusal.kind, "param": None, "code": refusal.code, **more}}
-    headers = {"retry-after": str(RETRY_AFTER_S)} if refusal.status == 503 else None
+    headers = {"retry-after": str(RETRY_AFTER_S)} if refusal.status in {429, 503} else None
     return JSONResponse(body, status_code=refusal.status, headers=headers)

@@ -90,6 +90,10 @@ class BillingActor:
         """Pay for signed receipts, each once; refusals are final."""
         return await self._cashier.post(receipts)
 
+    async def judge(self, signed: bytes, receipts: Sequence[bytes]) -> None:
+        """Book a client's verdict on copies of one unit, with their receipts; see `Cashier.judge`."""
+        await self._cashier.judge(signed, receipts)
+
     async def available(self, account: bytes) -> int:
         """What a client can still place holds with, nanotons."""
         return self._cashier.books.ledger.available(account)
@@ -154,6 +158,7 @@ class BillingActor:
             try:
                 self._cashier.books.check()
                 self._cashier.release_expired()
+                self._cashier.end_reviews()
                 await self._attach()
                 await self._cashier.tick()
                 await self._cashier.plan_due(self._config.settlement.period_s)

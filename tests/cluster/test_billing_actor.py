@@ -176,7 +176,7 @@ async def test_without_the_chain_no_voucher_is_taken_and_the_watch_goes_on(setti
         operator=OPERATOR.public_key().public_bytes_raw(),
         account=CLIENT.public_key().public_bytes_raw(),
         model="m",
-        tier="open",
+        tier="confidential",
         hosts=1,
         budget=Nanotons(5),
         request_id=bytes(16),

@@ -11,10 +11,12 @@ from billing.journal import Journal
 from billing.lease_request import LeaseRequest, sign_lease_request
 from billing.ledger import RELEASE_GRACE_S
 from billing.money import Nanotons
-from billing.receipt import Receipt, sign_receipt
+from billing.receipt import Receipt, parse_receipt, sign_receipt
+from billing.review_book import REVIEW_S
 from billing.settlement import SettlementPolicy
 from billing.statement import Party, Role
 from billing.tariff import Usage, price
+from billing.verdict import UnitVerdict, sign_verdict
 from cluster.address_book import HostKey
 from cluster.cashier import POST_MAX, Cashier
 from cluster.errors import LeaseRequestError, ReceiptRefusedError
@@ -32,7 +34,7 @@ REQUEST = LeaseRequest(
     operator=OPERATOR.public_key().public_bytes_raw(),
     account=ACCOUNT,
     model=MODEL.name,
-    tier="open",
+    tier="confidential",
     hosts=1,
     budget=Nanotons(10 * PRICE),
     request_id=b"\x0a" * 16,
@@ -333,3 +335,72 @@ async def test_a_restart_rebuilds_books_and_tallies_from_the_journal(cashier, st
 def test_a_second_cashier_on_the_same_journal_is_refused(cashier, start) -> None:
     with pytest.raises(JournalBusyError):
         start()
+
+
+OPEN_REQUEST = replace(REQUEST, tier="open", request_id=b"\x0b" * 16)
+OPEN_GRANT = replace(GRANT, lease=lease_id(OPEN_REQUEST), review=True)
+
+
+def unit_verdict(*receipts: bytes, unit: int = 1, **changes) -> bytes:
+    values = {
+        "operator": OPERATOR.public_key().public_bytes_raw(),
+        "account": ACCOUNT,
+        "unit": unit.to_bytes(16, "big"),
+        "issued_at": int(NOW.timestamp()),
+        "credited": tuple(sorted(parse_receipt(signed).request_hash for signed in receipts)),
+        "refused": (),
+    }
+    return sign_verdict(UnitVerdict(**(values | changes)), CLIENT)
+
+
+@pytest.fixture
+def open_cashier(cashier) -> Cashier:
+    cashier.place_hold(OPEN_GRANT, sign_lease_request(OPEN_REQUEST, CLIENT))
+    return cashier
+
+
+async def test_a_verdict_brings_its_receipts_and_each_is_counted_once(open_cashier, start) -> None:
+    first = receipt(1, lease=OPEN_GRANT.lease)
+    assert [posted.accepted for posted in await open_cashier.post([first, first])] == [True, True]
+    assert (open_cashier.statement().in_review, open_cashier.statement().hosts) == (PRICE, {})
+    second = receipt(2, lease=OPEN_GRANT.lease)
+    for _ in range(2):
+        await open_cashier.judge(unit_verdict(first), [first])
+        await open_cashier.judge(unit_verdict(second, unit=2), [second])
+    statement = open_cashier.statement()
+    assert (statement.in_review, statement.imbalance, statement.hosts[HOST.host_id].requests) == (0, 0, 2)
+    assert statement.payees[0].earned == 2 * (PRICE - PRICE * 50 // 1000)
+    open_cashier.close()
+    assert start().statement().hosts == statement.hosts
+
+
+async def test_a_verdict_with_receipts_that_do_not_hold_or_do_not_belong_is_refused(open_cashier) -> None:
+    good = receipt(1, lease=OPEN_GRANT.lease)
+    with pytest.raises(ReceiptRefusedError, match="no copy that the verdict names"):
+        await open_cashier.judge(unit_verdict(good), [receipt(2, lease=OPEN_GRANT.lease)])
+    forged = receipt(1, lease=OPEN_GRANT.lease, key=CLIENT)
+    with pytest.raises(ReceiptRefusedError, match="is refused: BadSignatureError"):
+        await open_cashier.judge(unit_verdict(good), [forged])
+    with pytest.raises(MalformedRecordError):
+        await open_cashier.judge(unit_verdict(good, operator=b"\x01" * 32), [good])
+    assert open_cashier.statement().in_review == 0
+
+
+async def test_a_receipt_that_earns_nothing_does_not_take_the_others_their_verdict(open_cashier) -> None:
+    """A host that signs beyond its slice gives its client a receipt that the books refuse."""
+    good = receipt(1, lease=OPEN_GRANT.lease)
+    greedy = receipt(2, lease=OPEN_GRANT.lease, host_id=b"stranger")
+    with pytest.raises(ReceiptRefusedError, match="never admitted"):
+        await open_cashier.judge(unit_verdict(good, greedy), [good, greedy])
+    alone = unit_verdict(good, unit=2)
+    await open_cashier.judge(alone, [good])
+    assert open_cashier.statement().hosts[HOST.host_id].requests == 1
+
+
+async def test_receipts_without_a_verdict_are_paid_a_day_later_and_not_just_after_a_start(open_cashier, clock) -> None:
+    await open_cashier.post([receipt(1, lease=OPEN_GRANT.lease)])
+    assert open_cashier.end_reviews() == 0
+    clock.forward(REVIEW_S)
+    assert open_cashier.end_reviews() == 1
+    assert open_cashier.statement().hosts[HOST.host_id].requests == 1
+    assert open_cashier.end_reviews() == 0

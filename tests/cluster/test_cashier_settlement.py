@@ -108,7 +108,7 @@ class World:
             operator=OPERATOR.public_key().public_bytes_raw(),
             account=ACCOUNT,
             model=MODEL.name,
-            tier="open",
+            tier="confidential",
             hosts=2,
             budget=Nanotons(10 * sum(PRICES)),
             request_id=b"\x0a" * 16,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attestation.verdict import Tier
-from billing.lease_request import LeaseRequest
+from billing.lease_request import OPEN_HOSTS_MAX, LeaseRequest
 from billing.money import Nanotons
 from cluster.errors import (
     LeaseRequestError,
@@ -16,9 +16,9 @@ from cluster.errors import (
     UnknownModelError,
 )
 from cluster.fleet import Window
-from cluster.lease import LEASE_S, lease_id, plan_lease, split_budget
+from cluster.lease import LEASE_S, check_ordered, lease_id, plan_lease, split_budget
 from cluster.model import Load
-from tests.cluster.fleets import MODEL, NOW, active, fleet
+from tests.cluster.fleets import MODEL, NOW, active, fleet, name_bytes
 
 REQUEST = LeaseRequest(
     operator=b"\x01" * 32,
@@ -120,3 +120,43 @@ def test_splitting_a_budget_neither_makes_nor_loses_money(budget, parts) -> None
     slices = split_budget(Nanotons(budget), parts)
     assert sum(slices) == budget
     assert max(slices) - min(slices) <= 1
+
+
+OPEN = replace(REQUEST, tier="open", hosts=6)
+
+
+def test_an_open_lease_names_open_hosts_of_different_owners_only_and_is_reviewed() -> None:
+    owned = [active(f"o{number}", tier=Tier.OPEN, payee=name_bytes(f"owner{number % 4}", 33)) for number in range(8)]
+    plan = plan_lease(OPEN, fleet(active("a"), *owned), now=NOW)
+    assert plan.grant.review
+    assert {host.capability.tier for host in plan.candidates} == {Tier.OPEN}
+    owners = [host.owner for host in plan.candidates]
+    assert len(owners) == len(set(owners)) == 4
+    assert plan.grant.amount == OPEN.budget
+
+
+def test_an_open_lease_never_falls_to_attested_hosts_nor_a_sealed_one_to_open_hosts() -> None:
+    with pytest.raises(NoEligibleHostError, match="only open is wanted"):
+        plan_lease(OPEN, fleet(active("a")), now=NOW)
+    for tier in (Tier.CONFIDENTIAL, Tier.CONFIDENTIAL_CPU):
+        sealed = replace(REQUEST, tier=tier.value)
+        assert not plan_lease(sealed, FLEET, now=NOW).grant.review
+        with pytest.raises(NoEligibleHostError, match="it is open"):
+            plan_lease(sealed, fleet(active("c", tier=Tier.OPEN)), now=NOW)
+
+
+def test_the_books_take_a_reviewed_grant_for_an_open_request_and_for_no_other() -> None:
+    sealed = plan_lease(REQUEST, FLEET, now=NOW).grant
+    check_ordered(sealed, REQUEST)
+    with pytest.raises(LeaseRequestError, match="reviewed of open hosts only"):
+        check_ordered(replace(sealed, review=True), REQUEST)
+    unreviewed = replace(plan_lease(OPEN, FLEET, now=NOW).grant, review=False)
+    with pytest.raises(LeaseRequestError, match="reviewed of open hosts only"):
+        check_ordered(unreviewed, OPEN)
+
+
+def test_only_an_open_request_may_name_more_than_three_hosts() -> None:
+    assert OPEN.hosts == OPEN_HOSTS_MAX
+    for wrong in ({"tier": "confidential"}, {"hosts": 7}):
+        with pytest.raises(ValueError, match="hosts must be 1 to"):
+            replace(OPEN, **wrong)

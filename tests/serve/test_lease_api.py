@@ -1,5 +1,5 @@
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -17,6 +17,10 @@ from billing.errors import (
     ChannelTermsError,
     InsufficientFundsError,
     MissingEntitlementsError,
+    UnknownReviewError,
+    VerdictConflictError,
+    VerdictLateError,
+    VerdictRefusedError,
     VoucherNeededError,
     VoucherNotCoveredError,
     VoucherNotLaterError,
@@ -27,12 +31,15 @@ from billing.lease_request import LeaseRequest, sign_lease_request, verify_lease
 from billing.money import Nanotons
 from billing.payment import CloseOrder, Payment, close_order_fields, payment_fields
 from billing.ton.channel_office import ChannelPolicy
+from billing.verdict import UnitVerdict, sign_verdict
 from billing.voucher import VOUCHER_SIZE
-from cluster.errors import TroubleError
+from cluster.errors import ReceiptRefusedError, TroubleError
 from cluster.host_state import Refused, joining, step
 from cluster.lease import check_ordered
 from cluster.model import HostHints
+from cluster.rate_limit import Rate
 from cluster.ticket import check_ticket
+from serve_apps import lease_api
 from serve_apps.lease_api import BODY_SIZE_MAX, build_app, describe_payment
 from tests.cluster.fleets import MODEL, NOW, active, fleet, name_bytes
 from tests.serve.asgi import Answer, Web
@@ -56,12 +63,18 @@ class Desk:
         self.trouble: Exception | None = None
         self.policy = ChannelPolicy(delay_min_s=7200)
         self.holds: dict[bytes, Grant] = {}
+        self.judged: list[tuple[bytes, tuple[bytes, ...]]] = []
 
     async def place_hold(self, grant: Grant, order: Mapping[str, object]) -> bytes:
         if self.trouble:
             raise self.trouble
         check_ordered(grant, verify_lease_request(order, operator=OPERATOR_KEY))
         return sign_grant(self.holds.setdefault(grant.lease, grant), OPERATOR)
+
+    async def judge(self, verdict: bytes, receipts: Sequence[bytes]) -> None:
+        if self.trouble:
+            raise self.trouble
+        self.judged.append((verdict, tuple(receipts)))
 
     async def claim(self, payee: bytes) -> ClaimProof:
         if self.trouble:
@@ -330,3 +343,90 @@ async def test_claims_that_cannot_be_proved_now_say_why(web, desk) -> None:
     check_error(await web.get(f"/v1/claims/{format_address(PAYEE)}"), 409, "claim_refused")
     desk.trouble = TroubleError("not yet")
     check_error(await web.get(f"/v1/claims/{format_address(PAYEE)}"), 503, "try_again")
+
+
+def verdict_body(
+    number: int = 1, receipts: int = 2, *, key: Ed25519PrivateKey = CLIENT, operator: bytes = OPERATOR_KEY
+):
+    verdict = UnitVerdict(
+        operator=operator,
+        account=key.public_key().public_bytes_raw(),
+        unit=number.to_bytes(16, "big"),
+        issued_at=SECONDS,
+        credited=(b"\x01" * 32, b"\x02" * 32),
+        refused=(),
+    )
+    encoded = [base64.b64encode(b"receipt").decode()] * receipts
+    return {"verdict": base64.b64encode(sign_verdict(verdict, key)).decode(), "receipts": encoded}
+
+
+async def test_a_verdict_reaches_the_books_with_its_receipts_as_often_as_it_is_sent(web, desk) -> None:
+    for _ in range(2):
+        answer = (await web.post("/v1/verdicts", verdict_body())).json()
+        assert answer == {"unit": "00" * 15 + "01", "copies": 2}
+    (first, second) = desk.judged
+    assert first == second
+    assert first[1] == (b"receipt", b"receipt")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"verdict": "!"},
+        {"verdict": 3},
+        {"verdict": ""},
+        {"receipts": None},
+        {"receipts": ["!"]},
+        {"receipts": ["AAAA"] * 9},
+        {"more": 1},
+    ],
+    ids=str,
+)
+async def test_a_verdict_that_is_none_is_refused(web, desk, change) -> None:
+    check_error(await web.post("/v1/verdicts", verdict_body() | change), 400, "malformed_request")
+    assert desk.judged == []
+
+
+async def test_a_verdict_for_other_books_or_altered_is_refused(web, desk) -> None:
+    check_error(await web.post("/v1/verdicts", verdict_body(operator=b"\x07" * 32)), 400, "malformed_request")
+    body = verdict_body()
+    body["verdict"] = base64.b64encode(base64.b64decode(body["verdict"])[:-1] + b"\x00").decode()
+    check_error(await web.post("/v1/verdicts", body), 401, "invalid_signature")
+    assert desk.judged == []
+
+
+async def test_one_account_cannot_flood_the_books_with_verdicts_and_others_go_on(web, desk, monkeypatch) -> None:
+    monkeypatch.setattr(lease_api, "VERDICT_RATE", Rate(burst=3, period_s=1.0))
+    web = Web(build_app(desk, clock=lambda: NOW))
+    for number in range(3):
+        assert (await web.post("/v1/verdicts", verdict_body(number))).status == 200
+    answer = await web.post("/v1/verdicts", verdict_body(9))
+    assert "again in" in check_error(answer, 429, "rate_limited")
+    other = Ed25519PrivateKey.from_private_bytes(name_bytes("other", 32))
+    assert (await web.post("/v1/verdicts", verdict_body(key=other))).status == 200
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status", "code"),
+    [
+        (VerdictConflictError("u"), 409, "verdict_conflict"),
+        (VerdictLateError("r"), 409, "verdict_late"),
+        (VerdictRefusedError("u", "why"), 409, "verdict_refused"),
+        (UnknownReviewError("r"), 409, "verdict_refused"),
+        (ReceiptRefusedError("why"), 409, "verdict_refused"),
+        (TroubleError("later"), 503, "try_again"),
+    ],
+)
+async def test_what_the_books_say_of_a_verdict_has_its_code(web, desk, trouble, status, code) -> None:
+    desk.trouble = trouble
+    check_error(await web.post("/v1/verdicts", verdict_body()), status, code)
+
+
+async def test_an_open_lease_has_open_candidates_and_a_sealed_one_never(web, desk) -> None:
+    desk.fleet = replace(fleet(*HOSTS, active("d", tier=Tier.OPEN)), operator=OPERATOR_KEY)
+    opened = (await web.post("/v1/leases", order(tier="open", hosts=6))).json()
+    assert {candidate["tier"] for candidate in opened["candidates"]} == {"open"}
+    assert verify_grant(base64.b64decode(opened["grant"]), OPERATOR_KEY).review
+    sealed = (await web.post("/v1/leases", order(hosts=3))).json()
+    assert "open" not in {candidate["tier"] for candidate in sealed["candidates"]}
+    assert not verify_grant(base64.b64decode(sealed["grant"]), OPERATOR_KEY).review
