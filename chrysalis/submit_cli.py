@@ -12,6 +12,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -22,6 +23,7 @@ from chrysalis.cluster_cli import Where, connected
 
 if TYPE_CHECKING:
     from client.config import ClientConfig
+    from client.redundancy import Rule
     from client.running import ClientParts
 
 FAILED_LINES, CHANGE_FIRST, STOPPED, INTERRUPTED = 1, 2, 3, 130
@@ -113,11 +115,21 @@ def batch(
     source: Annotated[Path, typer.Argument(metavar="IN.jsonl", help="Requests, one JSON object a line, as OpenAI's.")],
     out: Annotated[Path, typer.Option("--out", help="Answers, one JSON object a line; its journal lies beside it.")],
     config: Annotated[Path, typer.Option("--config", help="The client's settings, see `chrysalis client`.")],
+    *,
     concurrency: Annotated[int, typer.Option(help="Requests on their way at once.", min=1, max=512)] = 16,
     budget: Annotated[
         str | None, typer.Option("--budget", metavar="TON", help="The most all of it may cost, earlier runs included.")
     ] = None,
-    *,
+    tier: Annotated[
+        str | None,
+        typer.Option(metavar="open", help="Ask hosts without a TEE, whose owners can read it: public data only."),
+    ] = None,
+    agreement: Annotated[
+        str, typer.Option(metavar="exact|numeric", help="Of --tier open: when answers agree; numeric reads numbers.")
+    ] = "exact",
+    tolerance: Annotated[
+        float, typer.Option(metavar="REL", help="Of --agreement numeric: relative to the larger number.", min=0.0)
+    ] = 0.0,
     only_estimate: Annotated[bool, typer.Option("--estimate", help="Say what it can cost, ask nothing.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again what ended in an error.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON event a line instead of a bar.")] = False,
@@ -126,19 +138,20 @@ def batch(
     from client.batch import BatchOptions, estimate_batch, run_batch
     from client.config import load_config
     from client.errors import BatchStoppedError, ClientError
+    from client.open_batch import COPIES, run_open_batch
 
-    limit = _budget(budget)
+    limit, rule = _budget(budget), _rule(tier, agreement, tolerance)
     try:
         settings = load_config(config)
-        parts = _open(settings)
+        parts = _open(settings, open_hosts=rule is not None)
         if only_estimate:
-            _say_estimate(asdict(asyncio.run(estimate_batch(parts, source))), as_json)
+            copies = (1, 1) if rule is None else COPIES
+            _say_estimate(asdict(asyncio.run(estimate_batch(parts, source, copies=copies))), as_json)
             return
+        run = run_batch if rule is None else partial(run_open_batch, rule=rule)
         options = BatchOptions(concurrency=concurrency, budget=limit, retry_failed=retry_failed)
         with _reporter(as_json) as report:
-            totals = asyncio.run(
-                _until_told(run_batch(parts, source, out, options, report=report, random=random.random))
-            )
+            totals = asyncio.run(_until_told(run(parts, source, out, options, report=report, random=random.random)))
     except BatchStoppedError as error:
         typer.echo(f"stopped: {error}; start it again to go on", err=True)
         raise typer.Exit(STOPPED) from None
@@ -153,16 +166,33 @@ def batch(
         raise typer.Exit(FAILED_LINES)
 
 
+def _rule(tier: str | None, agreement: str, tolerance: float) -> "Rule | None":
+    """When answers of open hosts agree; None for attested hosts, which are asked unless the tier is named."""
+    from client.redundancy import Agreement, Rule
+
+    if tier is None:
+        if agreement != Agreement.EXACT or tolerance:
+            raise typer.BadParameter("--agreement and --tolerance are of --tier open")
+        return None
+    if tier != "open":
+        raise typer.BadParameter("--tier: only open can be named; the tier of attested hosts stands in the policy")
+    try:
+        return Rule(agreement=Agreement(agreement), relative=tolerance)
+    except ValueError as error:
+        raise typer.BadParameter(f"--agreement and --tolerance: {error}") from None
+
+
 @asynccontextmanager
-async def _open(config: "ClientConfig") -> AsyncIterator["ClientParts"]:
+async def _open(config: "ClientConfig", *, open_hosts: bool) -> AsyncIterator["ClientParts"]:
     """The client of these settings, on the chain."""
+    from attestation.verdict import Tier
     from client.registry import ChainRegistry
     from client.running import open_parts
     from client.wallet import Wallet
 
     wallet = Wallet.open_or_create(config.wallet)
     source = await ChainRegistry.connect(config.lite_server, config.registry)
-    async with open_parts(config, wallet, source, chain=source.chain) as parts:
+    async with open_parts(config, wallet, source, chain=source.chain, tier=Tier.OPEN if open_hosts else None) as parts:
         yield parts
 
 
@@ -190,7 +220,9 @@ def _reporter(as_json: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
 
         def show(event: Mapping[str, Any]) -> None:
             nonlocal price, failed
-            if event["event"] == "start":
+            if event["event"] == "notice":
+                console.print(event["text"], style="bold")
+            elif event["event"] == "start":
                 console.print(f"{event['left']} of {event['lines']} lines are left; {_bounds(event['estimate'])}")
                 progress.update(bar, total=event["lines"], completed=event["lines"] - event["left"])
             elif event["event"] == "line":
@@ -203,6 +235,8 @@ def _reporter(as_json: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
                 console.print(f"{event['answered']} answered for {format_ton(event['price'])} TON{lost}")
                 for code, count in event["failures"].items():
                     console.print(f"{count} ended in {code}")
+                if event.get("verdicts_waiting"):
+                    console.print(f"{event['verdicts_waiting']} verdicts could not be delivered: start it again today")
 
         yield show
 
@@ -214,9 +248,11 @@ def _say_estimate(bounds: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _bounds(bounds: Mapping[str, Any]) -> str:
+    many = bounds["copies_max"] > 1
+    copies = f" for each of {bounds['copies']} copies of a line, {bounds['copies_max']} at most" if many else ""
     unknown = f"; {bounds['unknown']} lines name no model that there is" if bounds["unknown"] else ""
+    tariff, most = format_ton(bounds["at_tariff"]), format_ton(bounds["most"])
     return (
-        f"at most {bounds['prompt_tokens']} tokens of prompts and {bounds['completion_tokens']} of answers: up to"
-        f" {format_ton(bounds['at_tariff'])} TON at the tariff, {format_ton(bounds['most'])} TON at the dearest hosts"
-        f" allowed{unknown}"
+        f"at most {bounds['prompt_tokens']} tokens of prompts and {bounds['completion_tokens']} of answers{copies}:"
+        f" up to {tariff} TON at the tariff, {most} TON at the dearest hosts allowed{unknown}"
     )

@@ -106,6 +106,34 @@ class Client:
         assert last is not None
         raise last.error
 
+    async def lease(self, model: str, *, instead_of: Lease | None = None) -> tuple[Lease, list[LeasedHost]]:
+        """Return the lease in use and its hosts, those to try first in front; raises as `LeaseManager.current`."""
+        lease = await self._leases.current(model, instead_of=instead_of)
+        return lease, list(self._leases.in_order(lease))
+
+    def is_new(self, lease: Lease) -> bool:
+        """Tell whether another lease would name no other hosts now."""
+        return self._leases.is_new(lease)
+
+    async def ask_at(self, question: Question, lease: Lease, host: LeasedHost, keep: Keep) -> Answer:
+        """Return an answer of this open host that has begun; the bytes are sealed to it alone. `keep` as in `ask`.
+
+        Raises:
+            ClientError: it gives none, or it cannot be used.
+        """
+        plain = encode_plain_request(question.endpoint, question.body)
+        alone = lease.only(host)
+        for _ in range(ROUNDS_MAX):
+            sealed = alone.sender.seal(plain, price_cap=question.price_cap)
+            keep(alone.offer, sealed)
+            try:
+                return await self._ask_hosts(alone, sealed, question)
+            except _TryAgain as again:
+                if again.next is not _Next.SEAL:
+                    raise again.error from again
+                last = again.error
+        raise last
+
     async def ask_again(self, question: Question, offer: LeaseOffer, sealed: SealedRequest) -> Answer:
         """Send bytes that were sent before, when nobody knows what became of them.
 

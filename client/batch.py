@@ -44,7 +44,7 @@ BACKOFF_S, BACKOFF_MAX_S = 0.5, 30.0
 CONCURRENCY_MAX = 512
 LANE = 8  # questions at a time that share a lease of three hosts
 LANES_MAX = 16
-_LATER = frozenset({"slice_exhausted", "lease_expired", "coefficient_too_low"})  # the next lease may do
+LATER = frozenset({"slice_exhausted", "lease_expired", "coefficient_too_low"})  # the next lease may do
 _MY_ACCOUNT = frozenset({401, 402, 403})  # of a lease: the next line would hear the same
 Report = Callable[[Mapping[str, Any]], None]
 
@@ -80,7 +80,7 @@ def judge(error: ClientError, attempt: int) -> Next:
         return Next.AGAIN if error.should_retry and not last else Next.ANEW
     if isinstance(error, LeaseRefusedError) and error.status in _MY_ACCOUNT:
         return Next.STOP
-    if (error.should_retry or error.code in _LATER or isinstance(error, AnswerError)) and not last:
+    if (error.should_retry or error.code in LATER or isinstance(error, AnswerError)) and not last:
         return Next.AGAIN
     refused = isinstance(error, LeaseRefusedError) and not error.should_retry
     if isinstance(error, GatewayError | NoHostError | RegistryUnavailableError) and not refused:
@@ -117,7 +117,7 @@ class Batch:
             BatchStoppedError: lines are left, and why; everything that came is kept.
             BatchOutputError: the journal cannot be written.
         """
-        lines = self._journal.lines_left(self._file)
+        lines = self._lines()
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._options.concurrency):
@@ -133,6 +133,9 @@ class Batch:
         if self._stop is not None:
             raise BatchStoppedError(f"{totals.left} lines are left: {self._stop}") from self._stop
         return totals
+
+    def _lines(self) -> Iterator[BatchLine]:
+        return self._journal.lines_left(self._file)
 
     async def _work(self, lines: Iterator[BatchLine]) -> None:
         while self._stop is None and (line := next(lines, None)) is not None:
@@ -258,8 +261,12 @@ def _line_event(line: BatchLine, result: LineResult) -> Mapping[str, Any]:
     }
 
 
-async def estimate_batch(parts: AbstractAsyncContextManager[ClientParts], source: Path) -> Estimate:
-    """Return what a whole input can cost; asks nobody but the registry.
+async def estimate_batch(
+    parts: AbstractAsyncContextManager[ClientParts], source: Path, *, copies: tuple[int, int] = (1, 1)
+) -> Estimate:
+    """Return what a whole input can cost, with so many copies of each line as a rule and at most.
+
+    Asks nobody but the registry.
 
     Raises:
         BatchError: the input cannot be used.
@@ -267,7 +274,7 @@ async def estimate_batch(parts: AbstractAsyncContextManager[ClientParts], source
     """
     with open_input(source) as file, closing(BatchJournal.scan(file)) as journal:
         async with parts as opened:
-            return _estimate_lines(journal.lines_all(file), opened)
+            return estimate_lines(journal.lines_all(file), opened, copies=copies)
 
 
 async def run_batch(
@@ -290,7 +297,7 @@ async def run_batch(
         if options.retry_failed:
             journal.reopen_failed()
         async with parts as opened:
-            bounds = _estimate_lines(journal.lines_left(file), opened)
+            bounds = estimate_lines(journal.lines_left(file), opened)
             totals = journal.totals()
             report({"event": "start", "lines": totals.lines, "left": totals.left, "estimate": asdict(bounds)})
             try:
@@ -302,6 +309,7 @@ async def run_batch(
         return totals
 
 
-def _estimate_lines(lines: Iterator[BatchLine], parts: ClientParts) -> Estimate:
+def estimate_lines(lines: Iterator[BatchLine], parts: ClientParts, *, copies: tuple[int, int] = (1, 1)) -> Estimate:
+    """Return what these lines can cost, by the registry's prices and the client's settings."""
     config, models = parts.config, parts.registry.view().models
-    return estimate(lines, models, coefficient=config.coefficient_max, cap=config.price_cap)
+    return estimate(lines, models, coefficient=config.coefficient_max, cap=config.price_cap, copies=copies)

@@ -22,10 +22,27 @@ class Estimate:
     at_tariff: Nanotons  # at hosts that ask the tariff
     most: Nanotons  # at the dearest hosts the settings allow, each line within its price cap
     unknown: int  # lines that name no model of the registry: they cost nothing
+    copies: int = 1  # of each line, counted in at_tariff
+    copies_max: int = 1  # of each line, counted in most
 
 
-def estimate(lines: Iterator[BatchLine], models: Mapping[str, ModelOffer], *, coefficient: int, cap: int) -> Estimate:
-    """Return the bounds for these lines: `coefficient` of the dearest host in thousandths, `cap` of one request."""
+def estimate(
+    lines: Iterator[BatchLine],
+    models: Mapping[str, ModelOffer],
+    *,
+    coefficient: int,
+    cap: int,
+    copies: tuple[int, int] = (1, 1),
+) -> Estimate:
+    """Return the bounds for these lines.
+
+    Args:
+        lines: the requests.
+        models: what the registry offers, by name.
+        coefficient: of the dearest host, thousandths.
+        cap: of one request, nanotons.
+        copies: how many of each line are asked for as a rule, and at most.
+    """
     count = prompt = completion = at_tariff = most = unknown = 0
     for line in lines:
         count += 1
@@ -41,9 +58,11 @@ def estimate(lines: Iterator[BatchLine], models: Mapping[str, ModelOffer], *, co
         lines=count,
         prompt_tokens=prompt,
         completion_tokens=completion,
-        at_tariff=Nanotons(at_tariff),
-        most=Nanotons(most),
+        at_tariff=Nanotons(at_tariff * copies[0]),
+        most=Nanotons(most * copies[1]),
         unknown=unknown,
+        copies=copies[0],
+        copies_max=copies[1],
     )
 
 

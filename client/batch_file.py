@@ -9,7 +9,7 @@ Source: OpenAI API reference, Batch, "The request input object" and "The request
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -140,7 +140,15 @@ class LineResult:
 
 
 def make_answer(
-    line: BatchLine, name: str, payload: bytes, *, host: str, receipt: str, usage: Usage, price: Nanotons
+    line: BatchLine,
+    name: str,
+    payload: bytes,
+    *,
+    host: str,
+    receipt: str,
+    usage: Usage,
+    price: Nanotons,
+    copies: Sequence[Mapping[str, Any]] = (),
 ) -> LineResult:
     """Return the result of an answered line.
 
@@ -151,7 +159,8 @@ def make_answer(
         host: the verified host's id, hex.
         receipt: the request hash, hex.
         usage: what the receipt counts.
-        price: what the receipt asks.
+        price: what the receipt asks; with copies, what those that are credited ask together.
+        copies: of a line of the open tier, what each came to.
 
     Raises:
         AnswerError: the host's answer is not a JSON object.
@@ -167,6 +176,8 @@ def make_answer(
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
     }
+    if copies:
+        paid["copies"] = list(copies)
     return LineResult(status=200, code="", price=price, output=_output(line, name, 200, body, paid))
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +26,7 @@ from client.lease import Candidate, LeaseOffer
 FORMAT = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS batch (format INTEGER NOT NULL, digest BLOB NOT NULL, size INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS lines (
     number INTEGER PRIMARY KEY, custom_id TEXT NOT NULL UNIQUE, start INTEGER NOT NULL, size INTEGER NOT NULL,
     status INTEGER, code TEXT, price INTEGER NOT NULL DEFAULT 0, lost INTEGER NOT NULL DEFAULT 0, output BLOB);
@@ -77,12 +79,12 @@ class BatchJournal:
         return cls._fill(sqlite3.connect("", isolation_level=None), file)
 
     @classmethod
-    def open(cls, output: Path, file: BinaryIO) -> BatchJournal:
-        """Take up the batch of this output, or begin it.
+    def open(cls, output: Path, file: BinaryIO, *, kind: str = "") -> BatchJournal:
+        """Take up the batch of this output, or begin it; `kind` says how it is asked, and may not change.
 
         Raises:
             BatchInputError: a line of the input is not one of a batch.
-            BatchOutputError: output or journal are of another input, in use, or not writable.
+            BatchOutputError: output or journal are of another input or kind, in use, or not writable.
         """
         path = output.with_name(output.name + ".journal")
         try:
@@ -98,8 +100,10 @@ class BatchJournal:
             ) from error
         try:
             if row is not None:
+                _check_kind(database, kind, output)
                 return cls._take_up(database, row, file, output)
             _check_absent(output)
+            database.execute("INSERT OR REPLACE INTO settings VALUES ('kind', ?)", (kind,))
             return cls._fill(database, file)
         except BaseException:
             database.close()
@@ -153,6 +157,11 @@ class BatchJournal:
         database.execute("COMMIT")
         return cls(database, digest.digest())
 
+    @property
+    def database(self) -> sqlite3.Connection:
+        """The file, for what else is kept of the batch."""
+        return self._database
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()
@@ -165,9 +174,9 @@ class BatchJournal:
         """Yield every line as it stands in the input, which is read with it."""
         return self._lines(file, "SELECT number, start, size FROM lines WHERE number > ? ORDER BY number LIMIT 1")
 
-    def lines_left(self, file: BinaryIO) -> Iterator[BatchLine]:
-        """Yield the lines without a result: those that were sent before come first, and once."""
-        sent = {number for (number,) in self._database.execute("SELECT number FROM sent")}
+    def lines_left(self, file: BinaryIO, begun: Collection[int] = ()) -> Iterator[BatchLine]:
+        """Yield the lines without a result: those that were sent before, or are `begun`, come first, and once."""
+        sent = {number for (number,) in self._database.execute("SELECT number FROM sent")} | set(begun)
         query = "SELECT number, start, size FROM lines WHERE number > ? AND status IS NULL ORDER BY number LIMIT 1"
         for number in sorted(sent):
             yield next(self._lines(file, query, after=number - 1))
@@ -223,13 +232,16 @@ class BatchJournal:
         Raises:
             RuntimeError: it has one.
         """
-        self._database.execute("BEGIN IMMEDIATE")
+        with together(self._database):
+            self.keep_result(number, result)
+
+    def keep_result(self, number: int, result: LineResult) -> None:
+        """As `finish`, inside the caller's transaction."""
         done = self._database.execute(
             "UPDATE lines SET status = ?, code = ?, price = ?, output = ? WHERE number = ? AND status IS NULL",
             (result.status, result.code, result.price, result.output, number),
         )
         self._database.execute("DELETE FROM sent WHERE number = ?", (number,))
-        self._database.execute("COMMIT")
         if done.rowcount != 1:
             raise RuntimeError(f"line {number} has its result already")
 
@@ -277,6 +289,28 @@ class BatchJournal:
             raise BatchOutputError(
                 f"cannot write {output}: {error.strerror}; the results are in its journal: make room and start again"
             ) from error
+
+
+@contextmanager
+def together(database: sqlite3.Connection) -> Iterator[None]:
+    """One transaction: all of it or nothing."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
+
+
+def _check_kind(database: sqlite3.Connection, kind: str, output: Path) -> None:
+    row = database.execute("SELECT value FROM settings WHERE name = 'kind'").fetchone()
+    before = row[0] if row else ""
+    if before != kind:
+        raise BatchOutputError(
+            f"{output} was begun {before or 'at attested hosts'}, not {kind or 'at attested hosts'}: say the same, or "
+            "name another output"
+        )
 
 
 def _check_absent(output: Path) -> None:

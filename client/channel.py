@@ -19,6 +19,7 @@ from billing.grant import Grant
 from billing.lease_request import LEASE_REQUEST_MAX_AGE_S, LeaseRequest
 from billing.money import Nanotons
 from billing.payment import PAYMENT_FIELD, CloseOrder, Payment, close_order_fields, payment_fields
+from billing.receipt import Receipt
 from billing.ton.channel import (
     RENT_RESERVE,
     ChannelState,
@@ -142,6 +143,10 @@ class ChannelPayer:
         return self._vouchers.account(
             self.terms(operator).channel, spent=self._receipts.spent, now=int(self._clock().timestamp())
         )
+
+    def refused(self, operator: Operator, receipt: Receipt) -> None:
+        """Bill a receipt no more that the books took as refused, and that was dropped from the client's own."""
+        self._vouchers.give_back(self.terms(operator).channel, receipt.lease, receipt.price)
 
     async def stop(self) -> None:
         """Wait for nothing any more; a top-up under way is on disk, and seen through at the next start."""

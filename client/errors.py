@@ -14,6 +14,8 @@ ClientError
 ├── ChannelUnusableError        the payment channel is not open, used up, or being closed
 ├── BillRefusedError            the operator asks for a voucher that receipts and leases do not justify
 ├── NoHostError                 no host of the lease passed verification and takes work
+│   └── NotEnoughOwnersError    open hosts of too few owners for copies of one unit
+├── NoQuorumError               the copies of a unit do not agree
 ├── NotAnsweredAgainError       a request whose outcome is unknown was sent again, and no host answers it
 ├── BatchError                  a batch cannot begin or go on; something has to be changed first
 │   ├── BatchInputError         a line of the input is not one of a batch
@@ -176,6 +178,36 @@ class NoHostError(ClientError):
         super().__init__(f"no host can take a request for {model} ({listed})")
         self.args = (model, dict(reasons))
         self.reasons = dict(reasons)
+
+
+class NotEnoughOwnersError(NoHostError):
+    """Open hosts of too few owners serve the model: copies of one unit go to different ones."""
+
+    code = "not_enough_owners"
+
+    def __init__(self, model: str, owners: int, needed: int) -> None:
+        Exception.__init__(self, model, owners, needed)
+        self.message = (
+            f"open hosts of {owners} owners can be asked about {model} now, {needed} are needed: copies of one line go "
+            "to different owners; start again later, or leave --tier out for attested hosts"
+        )
+        self.reasons = {}
+
+
+class NoQuorumError(ClientError):
+    """The copies of a unit do not agree, or there is nobody left to ask."""
+
+    status = 502
+    code = "no_quorum"
+    should_retry = True  # more owners may come
+    retry_after_ms = 1_000
+
+    def __init__(self, results: int) -> None:
+        super().__init__(
+            f"open hosts of {results} owners gave results, and no two agree more than others: ask at temperature 0, "
+            "loosen --tolerance, or leave --tier out for attested hosts"
+        )
+        self.args = (results,)
 
 
 class NotAnsweredAgainError(ClientError):

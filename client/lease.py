@@ -12,7 +12,7 @@ from typing import Any
 
 from billing.errors import BillingError
 from billing.grant import Grant, verify_grant
-from billing.lease_request import LeaseRequest
+from billing.lease_request import OPEN_TIER, LeaseRequest
 from client.errors import LeaseMismatchError
 from client.registry import ModelOffer
 
@@ -61,8 +61,8 @@ def check_lease(
 ) -> LeaseOffer:
     """Return the gateway's lease if it is what was asked for.
 
-    (1) the grant is signed by the operator of the registry (2) it is for this account, at the
-    price of one of the model's `offers` in the registry (3) it holds no
+    (1) the grant is signed by the operator of the registry (2) it is for this account, at the price of one of the
+    model's `offers` in the registry, and reviewed if open hosts were asked for, else not (3) it holds no
     more than the budget and ends in time (4) its hosts are as many as asked for at most, none too dear (5) every
     candidate is in the grant.
 
@@ -87,6 +87,10 @@ def check_lease(
 def _check_terms(grant: Grant, request: LeaseRequest, offers: Sequence[ModelOffer]) -> ModelOffer:
     if grant.account != request.account:
         raise LeaseMismatchError("the grant is for another account")
+    if grant.review != (request.tier == OPEN_TIER):
+        raise LeaseMismatchError(
+            f"the grant is for {'open' if grant.review else 'attested'} hosts, asked for {request.tier}"
+        )
     model = next((offer for offer in offers if offer.root == grant.model_root), None)
     if model is None:
         roots = " or ".join(offer.root.hex() for offer in offers)

@@ -6,13 +6,13 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from attestation.sealing import Random
 from attestation.session import SessionSender
-from attestation.verdict import Verdict
+from attestation.verdict import Tier, Verdict
 from attestation.xwing import Recipient
 from billing.lease_request import LeaseRequest, sign_lease_request
 from billing.money import Nanotons
@@ -61,6 +61,11 @@ class Lease:
     taken_at: datetime
     ends_at: datetime  # of the grant, or of the first verdict that ends
     refused: dict[str, str] = field(default_factory=dict)  # host id -> why it is not among the hosts
+    alone: Mapping[bytes, SessionSender] = field(default_factory=dict)  # open hosts: a sender that seals to each alone
+
+    def only(self, host: LeasedHost) -> Lease:
+        """Return the lease as if it had this open host alone: a copy is sealed to nobody else."""
+        return replace(self, hosts=(host,), sender=self.alone[host.id], refused={})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +79,7 @@ class LeaseTerms:
     budget: Nanotons
     coefficient_max: int
     avoid_s: int
+    tier: Tier
 
 
 class LeaseManager:
@@ -220,7 +226,7 @@ class LeaseManager:
             operator=operator.terms.public_key,
             account=self._wallet.account,
             model=offers[0].name,
-            tier=self._verifier.policy.required_tier.value,
+            tier=terms.tier.value,
             hosts=terms.hosts,
             budget=terms.budget,
             request_id=self._random(16),
@@ -255,19 +261,11 @@ class LeaseManager:
         """Verify every candidate and make a sender for those that hold, with new sessions."""
         results = await asyncio.gather(*(self._verify_host(candidate, offer) for candidate in offer.candidates))
         hosts = tuple(result for result in results if isinstance(result, LeasedHost))
-        sender = SessionSender(
-            model=offer.model.root,
-            lease=offer.grant.lease,
-            expires=offer.grant.not_after,
-            grant=offer.signed_grant,
-            account_key=self._wallet.key,
-            recipients=[Recipient(host.id, host.verdict.hpke) for host in hosts],
-            random=self._random,
-        )
         return Lease(
             offer=offer,
             hosts=hosts,
-            sender=sender,
+            sender=self._sender(offer, hosts),
+            alone={host.id: self._sender(offer, [host]) for host in hosts} if offer.grant.review else {},
             taken_at=taken_at,
             ends_at=min([offer.ends_at, *(host.verdict.not_after for host in hosts)]),
             refused={
@@ -275,6 +273,17 @@ class LeaseManager:
                 for candidate, result in zip(offer.candidates, results, strict=True)
                 if isinstance(result, str)
             },
+        )
+
+    def _sender(self, offer: LeaseOffer, hosts: Sequence[LeasedHost]) -> SessionSender:
+        return SessionSender(
+            model=offer.model.root,
+            lease=offer.grant.lease,
+            expires=offer.grant.not_after,
+            grant=offer.signed_grant,
+            account_key=self._wallet.key,
+            recipients=[Recipient(host.id, host.verdict.hpke) for host in hosts],
+            random=self._random,
         )
 
     async def _verify_host(self, candidate: Candidate, offer: LeaseOffer) -> LeasedHost | str:
@@ -294,4 +303,6 @@ class LeaseManager:
         except HostUnreachableError as error:
             self.unreachable(candidate.host_id)
             return f"no evidence: {error}"
+        if (verdict.tier is Tier.OPEN) != offer.grant.review:
+            return f"it is {verdict.tier}, and the grant is for {'open' if offer.grant.review else 'attested'} hosts"
         return LeasedHost(candidate=candidate, verdict=verdict)

@@ -119,6 +119,19 @@ class ReceiptStore:
         row = self._database.execute("SELECT amount FROM spent WHERE lease = ?", (lease,)).fetchone()
         return Nanotons(row[0] if row else 0)
 
+    def forget_refused(self, request_hash: bytes) -> Receipt | None:
+        """Drop the receipt of a copy that the books took as refused: it costs nothing. None when it is not there."""
+        row = self._database.execute("SELECT signed FROM receipts WHERE request_hash = ?", (request_hash,)).fetchone()
+        if row is None:
+            return None
+        receipt = parse_receipt(row[0])
+        with self._database:
+            self._database.execute("DELETE FROM receipts WHERE request_hash = ?", (request_hash,))
+            self._database.execute(
+                "UPDATE spent SET amount = amount - ? WHERE lease = ?", (receipt.price, receipt.lease)
+            )
+        return receipt
+
     def find(self, name: str) -> KeptReceipt | None:
         """Return the receipt of a request hash (hex) or request id."""
         try:

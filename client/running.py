@@ -18,6 +18,8 @@ from starlette.applications import Starlette
 
 from attestation.errors import FloorFileError
 from attestation.floor_store import FloorStore
+from attestation.verdict import Tier
+from billing.lease_request import OPEN_HOSTS_MAX
 from billing.ton.channel import ChannelState
 from billing.ton.client import ChainClient
 from client.asking import Client, now_utc
@@ -62,10 +64,11 @@ class ClientParts:
             gateway=config.gateway,
             direct=config.direct,
             tls=config.tls,
-            hosts=config.hosts,
+            hosts=OPEN_HOSTS_MAX if self.verifier.policy.open_only else config.hosts,
             budget=config.budget,
             coefficient_max=config.coefficient_max,
             avoid_s=config.avoid_s,
+            tier=self.verifier.policy.required_tier,
         )
         leases = LeaseManager(
             terms,
@@ -89,8 +92,11 @@ async def open_parts(
     *,
     chain: ChainClient | None = None,
     clock: Callable[[], datetime] = now_utc,
+    tier: Tier | None = None,
 ) -> AsyncIterator[ClientParts]:
     """Give the parts once the registry was read; closes everything at the end but `chain`, which reads the channel.
+
+    `tier` open asks for hosts without a TEE, whose owners read the prompts; otherwise the policy's tier is asked for.
 
     Raises:
         ConfigError: the policy cannot be used.
@@ -110,7 +116,7 @@ async def open_parts(
         stack.push_async_callback(registry.close)
         try:
             text = config.policy.read_bytes()
-            policy = load_policy(text.decode(), network_id=config.lite_server.network_id)
+            policy = load_policy(text.decode(), network_id=config.lite_server.network_id, tier=tier)
         except OSError as error:
             raise ConfigError(f"cannot read the policy {config.policy}: {error.strerror}") from error
         registry.compare_policy(sha256(text).digest())

@@ -101,6 +101,10 @@ class Transport:
         """Post a signed order to close the payment channel and return the JSON that comes back; raises as above."""
         return await self._ask("POST", f"{gateway.rstrip('/')}/v1/channels/close", order, "does not close the channel")
 
+    async def send_verdict(self, gateway: str, fields: Mapping[str, Any]) -> object:
+        """Post a signed verdict on copies of a unit and return the JSON that comes back; raises as above."""
+        return await self._ask("POST", f"{gateway.rstrip('/')}/v1/verdicts", fields, "does not take the verdict")
+
     async def payment_terms(self, gateway: str) -> object:
         """Return the JSON that says how leases may be paid; raises as above."""
         return await self._ask("GET", f"{gateway.rstrip('/')}/v1/payment", None, "does not say how to pay")

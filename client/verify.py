@@ -15,7 +15,7 @@ from attestation.nvidia import ChainCache
 from attestation.policy import AppraisalPolicy, ReferenceValues
 from attestation.tls import AttestedContext, PeerCheck, PeerRefusedError
 from attestation.transparency.logged import LoggedValues
-from attestation.verdict import Verdict
+from attestation.verdict import Tier, Verdict
 from attestation.verify import verify
 from billing.ton.client import DEVNET
 from client.errors import ConfigError
@@ -49,8 +49,10 @@ class Refusal:
     at: datetime
 
 
-def load_policy(text: str, *, network_id: int) -> AppraisalPolicy:
+def load_policy(text: str, *, network_id: int, tier: Tier | None = None) -> AppraisalPolicy:
     """Read the client's policy file: an appraisal policy without `reference`, which comes from the registry.
+
+    With `tier` open, which a user asks for by name and no file does, hosts without a TEE are what is wanted.
 
     Raises:
         ConfigError: not a policy, it names reference values of its own, or it trusts simulated vendors on a network
@@ -64,6 +66,13 @@ def load_policy(text: str, *, network_id: int) -> AppraisalPolicy:
         raise ConfigError(
             f"policy: it trusts simulated vendors, whose keys anybody can have, and network {network_id} is real: "
             f"write 'roots: production' (only the devnet, {DEVNET}, takes simulated ones)"
+        )
+    if tier is Tier.OPEN:
+        return replace(policy, required_tier=Tier.OPEN, unsafe_accept_open_hosts=True)
+    if policy.open_only:
+        raise ConfigError(
+            "policy: required_tier 'open': nothing is sent to hosts whose owners can read it, except batches that say "
+            "`--tier open`; name an attested tier here"
         )
     return policy
 

@@ -100,6 +100,15 @@ class VoucherStore:
         with _transaction(self._database):
             self._database.execute("DELETE FROM leases WHERE request = ?", (request_id,))
 
+    def give_back(self, channel: Channel, lease: bytes, amount: Nanotons) -> None:
+        """Bill `amount` less for a lease that ended before its receipt was refused; one under way needs nothing."""
+        with _transaction(self._database):
+            if self._database.execute("SELECT 1 FROM leases WHERE lease = ?", (lease,)).fetchone() is None:
+                self._database.execute(
+                    "UPDATE billed SET amount = amount - ? WHERE channel = ? AND amount >= ?",
+                    (amount, channel.account, amount),
+                )
+
     def account(self, channel: Channel, *, spent: Callable[[bytes], int], now: int) -> Account:
         """Return what is owed; leases that ended go from their whole amount to what their receipts say.
 

@@ -22,9 +22,9 @@ BASE_PORT = 27700
 class Network:
     """The network process."""
 
-    def __init__(self) -> None:
+    def __init__(self, base_port: int = BASE_PORT, module: str = "tests.cluster.network_process") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.cluster.network_process", str(BASE_PORT)],
+            [sys.executable, "-m", module, str(base_port)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.redundancy import (
+from client.redundancy import (
     QUORUM,
     RESULTS_MAX,
     SAMPLED_SHARE,
