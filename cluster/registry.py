@@ -206,6 +206,10 @@ class Registry:
         """The host with this id that the relay sends requests to; None when there is none."""
         return self._table.find(host_id, *ROUTED)
 
+    def records(self, host_id: bytes) -> tuple[HostRecord, ...]:
+        """The records of this id, whatever their state: one for each address."""
+        return tuple(record for record in self._table.present() if record.host_id == host_id)
+
     async def leave(self, host_id: bytes, reason: str) -> None:
         """Let a host go that is in order: no route, no more challenges. Nothing happens when there is none."""
         if (record := self.routed(host_id)) is not None:
