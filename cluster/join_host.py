@@ -237,7 +237,7 @@ class Membership:
         try:
             state, reason = await self._head.standing(host_id)
         except JoinRefusedError as error:
-            state, reason = "out", str(error)
+            state, reason = error.code, str(error)
         except TroubleError:  # a head that is away says nothing new
             return
         if state != self._state:
