@@ -29,6 +29,7 @@ from cluster.join_messages import Order
 START_TIMEOUT_S = 180.0
 BIND_POLL_S = 0.25
 WATCH_S = 2.0
+STANDING_MAX_S = 5.0  # for the answer: the node has to be watched meanwhile
 STANDING_S = 60.0  # how often the owner is told what the registry makes of this host; a thousand hosts ask one head
 ENCLAVE_MISSES_MAX = 5
 RENEW_AFTER = 2 / 3  # of a certificate's life
@@ -235,10 +236,11 @@ class Membership:
     async def _tell_standing(self, host_id: bytes) -> None:
         """Say a change of what the registry makes of this host. It ends nothing: a quarantine may be lifted."""
         try:
-            state, reason = await self._head.standing(host_id)
+            async with asyncio.timeout(STANDING_MAX_S):
+                state, reason = await self._head.standing(host_id)
         except JoinRefusedError as error:
             state, reason = error.code, str(error)
-        except TroubleError:  # a head that is away says nothing new
+        except (ClusterError, TimeoutError):  # a head that is away says nothing new
             return
         if state != self._state:
             self._state = state
