@@ -1,5 +1,5 @@
 """What the registry remembers over a restart: addresses to challenge again, keys it once verified, bans,
-and announced maintenance.
+instances held in quarantine, and announced maintenance.
 
 JSON lines, mode 0600, rewritten whole by rename. Nothing in it makes a host active: that takes fresh evidence. The keys
 serve billing, which must check receipts of hosts that are gone.
@@ -21,6 +21,7 @@ from cluster.model import HostHints
 HOSTS_MAX = 1024
 KEYS_MAX = 4096
 BANS_MAX = 4096
+HOLDS_MAX = 4096
 _KEY_BYTES = ("host_id", "receipt", "payee")
 
 
@@ -47,6 +48,7 @@ class AddressBook:
         self._hints: dict[str, HostHints] = {}
         self._keys: dict[bytes, HostKey] = {}
         self._bans: dict[str, str] = {}
+        self._holds: dict[bytes, str] = {}
         self._windows: dict[str, Window] = {}
         if path.exists():
             for number, line in enumerate(path.read_text().splitlines(), start=1):
@@ -100,6 +102,23 @@ class AddressBook:
         """Why a machine is banned, None when it is not."""
         return self._bans.get(machine)
 
+    def hold(self, host_id: bytes, reason: str) -> None:
+        """Note that an instance is quarantined until it is released. The oldest goes when there are too many."""
+        if self._holds.get(host_id) != reason:
+            self._holds[host_id] = reason
+            while len(self._holds) > HOLDS_MAX:
+                del self._holds[next(iter(self._holds))]
+            self._write()
+
+    def unhold(self, host_id: bytes) -> None:
+        """Forget a quarantine."""
+        if self._holds.pop(host_id, None) is not None:
+            self._write()
+
+    def hold_of(self, host_id: bytes) -> str | None:
+        """Why an instance is quarantined until it is released, None when it is not."""
+        return self._holds.get(host_id)
+
     def plan(self, address: str, window: Window | None) -> None:
         """Note the maintenance announced for the host at an address, or (None) that there is none."""
         if self._windows.get(address) != window:
@@ -115,7 +134,8 @@ class AddressBook:
     def _write(self) -> None:
         self._windows = {address: window for address, window in self._windows.items() if address in self._hints}
         bans = [json.dumps({"banned": machine, "reason": reason}) for machine, reason in self._bans.items()]
-        lines = [*map(_address_line, self._hints.items()), *map(_key_line, self._keys.values()), *bans]
+        holds = [json.dumps({"held": host_id.hex(), "reason": reason}) for host_id, reason in self._holds.items()]
+        lines = [*map(_address_line, self._hints.items()), *map(_key_line, self._keys.values()), *bans, *holds]
         lines += map(_window_line, self._windows.items())
         draft = self._path.with_suffix(".new")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
@@ -133,6 +153,8 @@ class AddressBook:
                 self._windows[item["window"]] = _window(item)
             elif "banned" in item:
                 self._bans[bytes.fromhex(item["banned"]).hex()] = str(item["reason"])
+            elif "held" in item:
+                self._holds[bytes.fromhex(item["held"])] = str(item["reason"])
             else:
                 key = _key(item)
                 self._keys[key.host_id] = key

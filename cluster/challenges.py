@@ -155,11 +155,14 @@ class Challenges:
         event = self._check_banned(event)
         twin = self._twin(address, event) if isinstance(event, Admitted) else None
         record = self._table.put(replace(self._record(address, hints, event), hints=hints))
-        if isinstance(event, Admitted) and twin is not None:
+        if isinstance(event, Refused):
+            after = await self._table.apply(address, event)
+        elif twin is not None:
             after = await self._meet_twin(record, twin, event, word)
+        elif (held := self._book.hold_of(event.capability.host_id)) is not None:
+            after = await self._quarantine(record, event, held)
         else:
-            if isinstance(event, Admitted):
-                self._book.remember(address, hints, HostKey.of(event.capability))
+            self._book.remember(address, hints, HostKey.of(event.capability))
             after = await self._table.apply(address, event)
         self._table.prune()
         return after
@@ -208,9 +211,14 @@ class Challenges:
         if word is Word.ENCLAVE:
             reason = f"{reason}, and signed for both: it runs twice, or somebody has its keys"
         reason = f"{reason}; end one, and ask the operator to release the other"
+        self._book.hold(event.capability.host_id, reason)
         await self._table.apply(twin.address, Quarantine(reason=reason, at=event.at))
-        self._table.put(replace(newcomer, capability=event.capability))
-        return await self._table.apply(newcomer.address, Quarantine(reason=reason, at=event.at))
+        return await self._quarantine(newcomer, event, reason)
+
+    async def _quarantine(self, record: HostRecord, event: Admitted, reason: str) -> HostRecord:
+        """Its evidence holds, and it gets no traffic before the operator releases it."""
+        self._table.put(replace(record, capability=event.capability))
+        return await self._table.apply(record.address, Quarantine(reason=reason, at=event.at))
 
     def _forget_examined(self) -> None:
         now = self._clock()

@@ -128,10 +128,18 @@ class JoinClient:
 
     async def order(self, order: Order, host_id: bytes, *, node_name: str = "", control: str = "") -> str:
         """Give an order that the enclave signs; returns the id of the Ray node, to bind. Raises as `challenge`."""
+        answer = await self._give(order, host_id, node_name=node_name, control=control)
+        return str(answer.get("node_id", ""))
+
+    async def standing(self, host_id: bytes) -> tuple[str, str]:
+        """State and reason that the registry has for this host. Raises as `challenge`."""
+        answer = await self._give(Order.STANDING, host_id)
+        return str(answer.get("state", ""))[:64], str(answer.get("reason", ""))[:1000]
+
+    async def _give(self, order: Order, host_id: bytes, *, node_name: str = "", control: str = "") -> dict[str, Any]:
         request = OrderRequest(host_id=host_id, time=self._clock(), node_name=node_name, control=control)
         proof = await self._control.prove(request.statement(order, self._pin))
-        answer = _object(await self._post(order.value, replace(request, proof=proof).encode()))
-        return str(answer.get("node_id", ""))
+        return _object(await self._post(order.value, replace(request, proof=proof).encode()))
 
     async def _post(self, path: str, body: bytes) -> bytes:
         session = await self._open()

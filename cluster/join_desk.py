@@ -60,6 +60,10 @@ class Members(Protocol):
         """The active or draining host of this id."""
         ...
 
+    async def records(self, host_id: bytes) -> tuple[HostRecord, ...]:
+        """The records of this id, whatever their state: one for each address."""
+        ...
+
     async def plan(self, host_id: bytes, window: Window | None) -> HostRecord:
         """Announce or call off maintenance."""
         ...
@@ -209,6 +213,17 @@ class JoinDesk:
             await self._members.leave(request.host_id, LEAVING)
             await self._nodes.release(request.host_id)
         return ""
+
+    async def standing(self, peer: str, body: bytes) -> tuple[str, str]:
+        """State and reason of the host at this address, whatever they are, for its owner to read; raises as `order`."""
+        self._take(self._order_rate, peer)
+        request = OrderRequest.parse(body)
+        check_clock(request.time, now=self._clock())
+        for record in await self._members.records(request.host_id):
+            if record.capability is not None and parse_address(record.address).ip == parse_ip(peer):
+                check_proof(record.capability, request.statement(Order.STANDING, self._pin), request.proof)
+                return record.state.value, record.reason
+        raise JoinRefusedError("unknown_host", f"the registry knows no such host at {peer}: join first")
 
     def time(self) -> int:
         """Unix seconds by the head's clock, for the host to compare."""

@@ -18,15 +18,19 @@ from typing import Any, Protocol
 from cluster.errors import (
     ClusterError,
     EnclaveUnreachableError,
+    JoinRefusedError,
     NodeStartError,
     TroubleError,
 )
+from cluster.fleet import HostState
 from cluster.join_client import Grant
 from cluster.join_messages import Order
 
 START_TIMEOUT_S = 180.0
 BIND_POLL_S = 0.25
 WATCH_S = 2.0
+STANDING_MAX_S = 5.0  # for the answer: the node has to be watched meanwhile
+STANDING_S = 60.0  # how often the owner is told what the registry makes of this host; a thousand hosts ask one head
 ENCLAVE_MISSES_MAX = 5
 RENEW_AFTER = 2 / 3  # of a certificate's life
 RETRY_FIRST_S, RETRY_MAX_S = 2.0, 60.0
@@ -46,6 +50,10 @@ class Head(Protocol):
 
     async def order(self, order: Order, host_id: bytes, *, node_name: str = "", control: str = "") -> str:
         """Bind, drain or leave."""
+        ...
+
+    async def standing(self, host_id: bytes) -> tuple[str, str]:
+        """State and reason that the registry has for this host."""
         ...
 
 
@@ -107,6 +115,7 @@ class Membership:
     ) -> None:
         self._facts, self._head, self._enclave, self._node = facts, head, enclave, node
         self._say, self._clock, self._drain_s = say, clock, drain_s
+        self._state = HostState.ACTIVE.value  # that the owner was told
 
     async def run(self, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         """Join, and stay until `stop`, or until it is refused; nothing of it is left when this returns or raises.
@@ -191,7 +200,8 @@ class Membership:
 
     async def _stay(self, grant: Grant, stop: asyncio.Event) -> Grant | None:
         """Return when `stop` is set or the node has to be started anew: with a new grant when this one runs out."""
-        misses, end = 0, grant.credentials.not_after
+        misses, end, loop = 0, grant.credentials.not_after, asyncio.get_running_loop()
+        tell_at = loop.time() + STANDING_S
         renew_at = retry_at = self._clock() + (end - self._clock()) * RENEW_AFTER
         pause = (end - renew_at) / 20
         while not await _happens(stop, WATCH_S):
@@ -209,6 +219,9 @@ class Membership:
                 if status.get("host_id") != grant.host_id.hex():
                     self._say("enclave is another one", {})
                     return None
+            if loop.time() >= tell_at:
+                await self._tell_standing(grant.host_id)
+                tell_at = loop.time() + STANDING_S
             if self._clock() >= end:
                 self._say("certificate ended", {})
                 return None
@@ -219,6 +232,19 @@ class Membership:
                     self._say("renewal waits", {"reason": str(error)})
                     retry_at = self._clock() + pause
         return None
+
+    async def _tell_standing(self, host_id: bytes) -> None:
+        """Say a change of what the registry makes of this host. It ends nothing: a quarantine may be lifted."""
+        try:
+            async with asyncio.timeout(STANDING_MAX_S):
+                state, reason = await self._head.standing(host_id)
+        except JoinRefusedError as error:
+            state, reason = error.code, str(error)
+        except (ClusterError, TimeoutError):  # a head that is away says nothing new
+            return
+        if state != self._state:
+            self._state = state
+            self._say("standing", {"state": state, "reason": reason})
 
     async def _drain(self, host_id: bytes, hurry: asyncio.Event) -> None:
         """Ask for no more work, and wait until the answers that run have ended, for `drain_s` at most."""

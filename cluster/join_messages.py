@@ -3,6 +3,7 @@
     POST /v1/join/challenge    who I am and where my enclave listens       -> a nonce, once the evidence holds
     POST /v1/join/certificate  a certificate request for my own key        -> certificate and token of Ray
     POST /v1/join/bind, /drain, /leave   an order of a host that joined    -> its node, or nothing
+    POST /v1/join/standing     what the registry makes of me               -> state and reason
 
 Layouts and codes: docs/protocol/join.md.
 """
@@ -39,6 +40,7 @@ class Order(StrEnum):
     BIND = "bind"  # its Ray node is up
     DRAIN = "drain"  # no new work
     LEAVE = "leave"
+    STANDING = "standing"  # to be told state and reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

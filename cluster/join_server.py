@@ -101,6 +101,9 @@ class JoinServer(Front):
             case "POST", ("bind" | "drain" | "leave"):
                 node_id = await self._whole(self._desk.order(peer, Order(name), request.body))
                 reply_json(exchange, {"node_id": node_id})
+            case "POST", "standing":
+                state, reason = await self._desk.standing(peer, request.body)
+                reply_json(exchange, {"state": state, "reason": reason})
             case _:
                 raise JoinRefusedError("unknown_route", f"the join service has no {request.method} {request.path[:64]}")
 

@@ -67,11 +67,13 @@ def _provider(provider: object, values: Mapping[str, Any]) -> Iterator[str]:
         return
     if provider.get("type") != "local":
         yield f"provider.type must be local: machines that exist already, got {provider.get('type')!r}"
-    hosts = provider.get("worker_ips")
+    if not {"head_ip", "worker_ips"} <= provider.keys():
+        return  # that is said
+    hosts = provider["worker_ips"]
     if not isinstance(hosts, list) or not hosts:
         yield "provider.worker_ips must list at least one host"
         return
-    addresses = [provider.get("head_ip"), *hosts]
+    addresses = [provider["head_ip"], *hosts]
     for address in addresses:
         if not _is_address(address) and not (isinstance(address, str) and _PLACEHOLDER.search(address)):
             yield f"provider: {address!r} is not an IPv4 address that other machines reach: write that of the machine"

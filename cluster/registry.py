@@ -206,6 +206,10 @@ class Registry:
         """The host with this id that the relay sends requests to; None when there is none."""
         return self._table.find(host_id, *ROUTED)
 
+    def records(self, host_id: bytes) -> tuple[HostRecord, ...]:
+        """The records of this id, whatever their state: one for each address."""
+        return tuple(record for record in self._table.present() if record.host_id == host_id)
+
     async def leave(self, host_id: bytes, reason: str) -> None:
         """Let a host go that is in order: no route, no more challenges. Nothing happens when there is none."""
         if (record := self.routed(host_id)) is not None:
@@ -222,14 +226,15 @@ class Registry:
         """Lift a quarantine, after which the host is challenged anew, or a ban, after which it may join again.
 
         Args:
-            host_id: whose; or the banned machine's id, when the registry has restarted since and knows no host there.
+            host_id: whose, also when the registry knows no host of it now; or then the banned machine's id.
             reason: for its owner to read.
             address: where the right one is, when the same host is quarantined at two; the other one's record ends.
         """
         released = (HostState.QUARANTINED, HostState.BANNED)
         same = [record for record in self._table.current(*released) if record.host_id == host_id]
-        if not same and self._book.ban_of(host_id.hex()) is not None:
+        if not same and (self._book.ban_of(host_id.hex()) is not None or self._book.hold_of(host_id) is not None):
             self._book.pardon(host_id.hex())
+            self._book.unhold(host_id)
             return
         chosen = [record for record in same if address in {"", record.address}]
         if len(chosen) != 1:
@@ -240,4 +245,5 @@ class Registry:
             if other is not record:
                 self._table.retire(other, now)
         self._book.pardon(key_of(record))
+        self._book.unhold(host_id)
         await self._table.apply(record.address, Released(reason=reason, at=now))

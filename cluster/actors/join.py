@@ -53,6 +53,11 @@ class RegistryMembers:
         record: HostRecord | None = await _ask("routed", host_id)
         return record
 
+    async def records(self, host_id: bytes) -> tuple[HostRecord, ...]:
+        """See cluster.join_desk.Members."""
+        records: tuple[HostRecord, ...] = await _ask("records", host_id)
+        return records
+
     async def plan(self, host_id: bytes, window: Window | None) -> HostRecord:
         """See cluster.join_desk.Members."""
         record: HostRecord = await _ask("plan", host_id, window)

@@ -130,6 +130,10 @@ class RegistryActor:
         """The host with this id that the relay sends requests to; None when there is none."""
         return self._registry.routed(host_id)
 
+    async def records(self, host_id: bytes) -> tuple[HostRecord, ...]:
+        """The records of this id, whatever their state."""
+        return self._registry.records(host_id)
+
     async def leave(self, host_id: bytes, reason: str) -> None:
         """Let a host go that is in order."""
         await self._registry.leave(host_id, reason)

@@ -114,6 +114,9 @@ class RegistryDirect:
     async def routed(self, host_id: bytes) -> HostRecord | None:
         return self._registry.routed(host_id)
 
+    async def records(self, host_id: bytes) -> tuple[HostRecord, ...]:
+        return self._registry.records(host_id)
+
     async def plan(self, host_id: bytes, window: Window | None) -> HostRecord:
         return await self._registry.plan(host_id, window)
 
@@ -161,7 +164,8 @@ class Head:
         files = (self.own / name for name in ("ca.crt", "node.crt", "node.key"))
         ca, certificate, key = files
         self.server = JoinServer(self.desk, ca=ca, certificate=certificate, key=key)
-        host, port = await self.server.listen(LOOPBACK, 0)
+        _, _, port = self.address.rpartition(":")  # after a restart, the same
+        host, port = await self.server.listen(LOOPBACK, int(port or 0))
         self.address = f"{host}:{port}"
 
     async def stop(self) -> None:

@@ -35,6 +35,7 @@ from cluster.model import JobRequirement
 MODEL = Path(__file__).parents[2] / "examples" / "demo_model" / "model"
 JOB_CODE = Path(__file__).parent / "job_code"
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+LOOK = "from ray._raylet import GcsClient; print(len(GcsClient(address={0!r}).get_all_node_info(timeout=5)), 'nodes')"
 GOOD = (
     HostSpec(name="tdx", title="TDX host", tee=TeeKind.TDX, gpus=1),
     HostSpec(name="snp", title="SEV-SNP host", tee=TeeKind.SEV_SNP, gpus=2),
@@ -86,6 +87,24 @@ class Steps:
                 continue
             found += [(c.laddr.ip, c.laddr.port, process.name()) for c in connections if c.status == "LISTEN"]
         return found
+
+    def look_with_token(self, kind: str) -> str:
+        """What a process of this machine is told of Ray's nodes: with the network's own token, a wrong one or none."""
+        env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        env |= self.net.ray.driver_env() | {"RAY_gcs_rpc_server_connect_timeout_s": "3"}
+        if kind != "own":
+            del env["RAY_AUTH_TOKEN_PATH"]
+        env |= {"wrong": {"RAY_AUTH_TOKEN": "0" * 64}, "none": {"RAY_AUTH_MODE": "disabled"}}.get(kind, {})
+        done = subprocess.run(
+            [sys.executable, "-c", LOOK.format(self.net.ray.address)],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.stdout.strip() or done.stderr
 
     def fleet(self) -> dict:
         return {

@@ -381,6 +381,21 @@ async def test_an_order_of_somebody_else_is_refused(head, enclave) -> None:
     await refused("unknown_host", head.desk.order(LOOPBACK, Order.LEAVE, orders(head, Enclave("x"), Order.LEAVE)))
 
 
+async def test_a_host_is_told_its_standing_also_when_it_is_out_and_nobody_else_is(head, enclave) -> None:
+    await joins(head, enclave)
+    asked = orders(head, enclave, Order.STANDING)
+    assert await head.desk.standing(LOOPBACK, asked) == ("active", "its evidence holds")
+    await refused("unknown_host", head.desk.standing("10.0.0.9", asked))
+    await refused("proof_refused", head.desk.standing(LOOPBACK, orders(head, enclave, Order.LEAVE)))
+    forged = json.loads(asked) | {"proof": OpenEnclave("x").prove(b"\0" * 32).hex()}
+    await refused("proof_refused", head.desk.standing(LOOPBACK, json.dumps(forged).encode()))
+    await head.registry.expel(enclave.host_id, "spam")
+    assert await head.desk.standing(LOOPBACK, orders(head, enclave, Order.STANDING)) == ("banned", "spam")
+    head.clock.ahead += timedelta(minutes=10)
+    await refused("clock_off", head.desk.standing(LOOPBACK, asked))
+    await refused("unknown_host", head.desk.standing(LOOPBACK, orders(head, Enclave("x"), Order.STANDING)))
+
+
 async def test_a_node_that_is_not_alive_yet_is_waited_for(head, enclave) -> None:
     await certifies(head, enclave)
     with pytest.raises(JoinLaterError) as caught:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from cluster.join_folder import JoinFolder
 from cluster.join_host import HostFacts, Membership
 from cluster.join_node import JoinedNode, ray_command
 from cluster.processes import Supervisor
-from tests.cluster.joining import ADDRESS, TOKEN, Enclave, EnclaveSocket, Head
+from tests.cluster.joining import ADDRESS, ELSEWHERE, TOKEN, Enclave, EnclaveSocket, Head
 
 SLEEPS = [sys.executable, "-c", "import time; time.sleep(600)"]
 FILES = ["ca.crt", "lock", "logs", "node.crt", "node.key", "run", "token"]
@@ -30,6 +31,7 @@ class JoiningHost:
     def __init__(self, head: Head, enclave: Enclave, folder: Path, *, program: list[str] | None = None) -> None:
         self.head, self.enclave, self.path = head, enclave, folder
         self.said: list[str] = []
+        self.standings: list[tuple[str, str]] = []
         self.pids: list[int] = []
         self.stop, self.hurry = asyncio.Event(), asyncio.Event()
         self._program = program or SLEEPS
@@ -65,6 +67,8 @@ class JoiningHost:
 
     def _say(self, step: str, facts) -> None:
         self.said.append(step)
+        if step == "standing":
+            self.standings.append((facts["state"], facts["reason"]))
 
     def _command(self, grant, node_name: str) -> list[str]:
         self.head.nodes.alive[node_name] = FoundNode(node_id=node_name.encode().hex(), labels={})
@@ -189,6 +193,49 @@ async def test_an_enclave_that_was_started_again_joins_anew(head, host) -> None:
     old.__dict__.update(new.__dict__)  # the same socket, another instance
     await host.until("joined", 2)
     assert head.state(new) is HostState.ACTIVE
+    host.stop.set()
+    await running
+
+
+async def test_an_owner_reads_that_its_host_runs_twice_and_that_it_was_released(
+    head, host, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host that was in: it is told without asking to join again, and keeps its node meanwhile."""
+    monkeypatch.setattr(join_host, "STANDING_S", 0.1)
+    first = asyncio.create_task(host.run())
+    await host.until("joined")
+    head.gate.enclaves[ELSEWHERE] = host.enclave
+    copy = JoiningHost(head, host.enclave, tmp_path / "copy")
+    copy.facts = replace(host.facts, address=ELSEWHERE)
+    with pytest.raises(JoinRefusedError, match="signed for both"):
+        await copy.run()
+    await host.until("standing")
+    state, reason = host.standings[0]
+    assert state == "quarantined" and ADDRESS in reason and ELSEWHERE in reason
+    assert copy.files() == ["lock", "logs"] and host.files() == FILES and not first.done()
+    await head.registry.release(host.enclave.host_id, "the copy is off", address=ADDRESS)
+    await head.registry.settled()
+    async with asyncio.timeout(20):
+        while host.standings[-1][0] != "active":
+            await asyncio.sleep(0.01)
+    assert host.said.count("joined") == 1
+    host.stop.set()
+    await first
+
+
+async def test_an_owner_reads_that_the_registry_knows_its_host_no_more_and_a_head_that_is_away_is_no_news(
+    head, host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(join_host, "STANDING_S", 0.1)
+    running = asyncio.create_task(host.run())
+    await host.until("joined")
+    await head.server.stop(0.1)
+    await asyncio.sleep(0.4)
+    assert host.standings == [] and not running.done()
+    await head.registry.leave(host.enclave.host_id, "the operator took it out")
+    await head.start()
+    await host.until("standing")
+    assert host.standings == [("gone", "the operator took it out")]
     host.stop.set()
     await running
 

@@ -71,4 +71,4 @@ def test_statements_are_laid_out_as_documented() -> None:
     at = int(TIME.timestamp()).to_bytes(8, "big")
     assert ORDER.statement(Order.BIND, PIN) == b"chrysalis/1 join order\0" + PIN + HOST + at + said
     statements = {ORDER.statement(order, PIN) for order in Order}
-    assert len(statements) == 3 and max(map(len, {*statements, joined})) <= 256, "what /prove signs"
+    assert len(statements) == 4 and max(map(len, {*statements, joined})) <= 256, "what /prove signs"

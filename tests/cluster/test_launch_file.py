@@ -73,6 +73,8 @@ FORM = [
     pytest.param(lambda v: v["provider"].update(type="aws"), "provider.type must be local", id="other-provider"),
     pytest.param(lambda v: v["provider"].update(region="x"), "provider has keys", id="unknown-provider-key"),
     pytest.param(lambda v: v["provider"].update(worker_ips=[]), "must list at least one host", id="no-hosts"),
+    pytest.param(lambda v: v["provider"].pop("worker_ips"), "provider lacks: worker_ips", id="hosts-left-out"),
+    pytest.param(lambda v: v["provider"].pop("head_ip"), "provider lacks: head_ip", id="head-left-out"),
     pytest.param(lambda v: v["provider"].update(head_ip="head.example"), "is not an IPv4 address", id="name-of-head"),
     pytest.param(lambda v: v["provider"].update(head_ip="127.0.0.1"), "is not an IPv4 address", id="loopback-head"),
     pytest.param(lambda v: v["provider"].update(head_ip="10.0.0.2"), "stands there twice", id="head-is-a-host"),

@@ -75,6 +75,12 @@ def test_every_listening_socket_is_on_loopback(network) -> None:
     assert [entry for entry in listeners if entry[0] not in LOOPBACK] == []
 
 
+def test_who_has_a_wrong_token_or_none_is_told_nothing_by_ray(network) -> None:
+    assert network.do("look_with_token", "own").endswith(" nodes")
+    for kind in ("wrong", "none"):
+        assert "InvalidAuthToken" in network.do("look_with_token", kind)
+
+
 def test_a_python_job_runs_on_the_node_of_a_host_that_satisfies_it(network, tmp_path) -> None:
     code, spec = tmp_path / "code", tmp_path / "job.yaml"
     code.mkdir()

@@ -187,6 +187,46 @@ async def test_of_two_addresses_that_the_operator_named_none_gets_traffic_before
     assert world.routes.hosts == {world.enclave.host_id: "a"}
 
 
+async def test_a_quarantine_of_both_addresses_outlives_a_restart_until_the_operator_releases_one(world) -> None:
+    await world.registry.admit("a", HINTS)
+    world.gate.enclaves["copy"] = world.enclave
+    await world.registry.admit("copy", HINTS)
+    for _ in range(2):
+        world.registry = world.start()
+        await world.registry.restore()
+        await world.rounds(2)
+        assert [(host.address, host.state) for host in world.registry.snapshot().hosts] == [
+            ("a", HostState.QUARANTINED)
+        ]
+    assert not (await world.registry.admit("copy", HINTS)).accepted, "nor does it come in at the other address"
+    await world.registry.release(world.enclave.host_id, "the copy is off", address="a")
+    await world.rounds(1)
+    assert world.routes.hosts == {world.enclave.host_id: "a"}
+    world.registry = world.start()
+    await world.registry.restore()
+    assert world.routes.hosts == {world.enclave.host_id: "a"}
+
+
+async def test_a_quarantined_host_that_went_away_is_released_by_its_id(world) -> None:
+    await world.registry.admit("a", HINTS)
+    world.gate.enclaves["copy"] = world.enclave
+    await world.registry.admit("copy", HINTS)
+    registry = world.start()  # which has asked nobody yet
+    await registry.release(world.enclave.host_id, "looked at it")
+    assert (await registry.admit("a", HINTS)).accepted
+    with pytest.raises(AdmissionRefusedError, match="nowhere"):
+        await registry.release(world.enclave.host_id, "again")
+
+
+def test_the_address_book_keeps_a_bounded_number_of_quarantines(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.address_book.HOLDS_MAX", 2)
+    book = AddressBook(tmp_path / "book")
+    for number in range(3):
+        book.hold(bytes([number] * 8), "twice")
+    again = AddressBook(tmp_path / "book")
+    assert [again.hold_of(bytes([number] * 8)) for number in range(3)] == [None, "twice", "twice"]
+
+
 async def test_a_banned_machine_stays_out_under_new_keys_and_over_a_restart_until_it_is_released(world) -> None:
     await world.registry.admit("a", HINTS)
     await world.registry.expel(world.enclave.host_id, "complaints")
