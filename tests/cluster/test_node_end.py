@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.node_end import CLIENT_SERVER, FOLDER, RAYLET_PID, end_node, node_processes
+from cluster.node_end import CLIENT_SERVER, CONTROL_STORE, FOLDER, RAYLET_PID, end_node, node_processes
 from cluster.ray_start import OUTLIVES_RAY
 
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
@@ -65,6 +65,16 @@ def test_what_does_not_end_when_asked_is_killed(start, tmp_path: Path) -> None:
     began = time.monotonic()
     assert end_node(tmp_path, grace_s=0.2) == 1
     assert (psutil.pid_exists(stubborn.pid), time.monotonic() - began < 5) == (False, True)
+
+
+def test_a_head_is_ended_at_once_as_by_a_power_cut(start, tmp_path: Path) -> None:
+    """Ray forgets to start the actors of a head again whose control store was asked to end."""
+    told = tmp_path / "told"
+    asked = f"import pathlib, signal; signal.signal(signal.SIGTERM, lambda *_: pathlib.Path({str(told)!r}).touch()); "
+    processes = [start(asked + SLEEP, session(tmp_path), f"/ray/gcs{name}") for name in (CONTROL_STORE, "/raylet")]
+    assert end_node(tmp_path) == 2
+    assert not any(psutil.pid_exists(one.pid) for one in processes)
+    assert not told.exists()
 
 
 def test_where_no_node_runs_nothing_ends(tmp_path: Path) -> None:
