@@ -306,7 +306,7 @@ class RayUp:
         self.install_operator()
         self.timed("operator's actors and gateway", self.start_operator)
         self.timed("all nodes alive", lambda: wait_for(lambda: len(alive(self.nodes())) == 3, timeout_s=300))
-        deposit = pool.submit(lambda: asyncio.run(self.net.deposit(2_000_000_000)))
+        deposit = pool.submit(lambda: asyncio.run(self.net.deposit(40_000_000_000)))
         self.admissions = self.timed(
             "hosts admitted and bound", lambda: dict(zip(TEES, pool.map(self.admit, TEES), strict=True))
         )
