@@ -121,7 +121,8 @@ async def test_from_deposit_to_close_every_nanoton_is_where_it_belongs(world: Wo
     assert client + operator + await world.fees(WALLET.address, channel, PAYEE) == funded
     redemptions = [tx for tx in history if tx.incoming is not None and not tx.incoming.internal]
     rent = await world.fees(PAYEE)  # of the operator's own account, a nanoton where this takes long
-    assert operator == 6 * TON - sum(tx.cost for tx in redemptions) - rent
+    more = operator - (6 * TON - sum(tx.cost for tx in redemptions) - rent)
+    assert 0 <= more <= len(redemptions)  # rent within a redemption's cost comes off the deposit: a nanoton, when slow
     assert client > funded - 6 * TON - 40_000_000  # the fees of its four messages, a deployment among them
 
 
