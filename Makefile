@@ -43,11 +43,11 @@ vllm-cpu: $(INSTALLED)
 test-vllm: $(INSTALLED)
 	$(BIN)/python -m pytest -m vllm tests/engine $(ARGS)
 
-# `ray up cluster.yaml` on hosts made of namespaces; as root, with iproute2, openssh-server and rsync.
+# `ray up cluster.yaml` on hosts made of namespaces; as root, with iproute2, openssh-server and rsync (some 15 minutes).
 test-rayup: $(INSTALLED)
 	$(BIN)/python -m pytest -m rayup tests/rayup $(ARGS)
 
-# Models scale, roll out and roll back under load on a local network of three hosts (some two minutes).
+# Models scale, roll out and roll back under load on a local network of three hosts (some four minutes).
 test-rollout: $(INSTALLED)
 	$(BIN)/python -m pytest -m rollout tests/serve/test_rollout.py $(ARGS)
 
