@@ -91,6 +91,8 @@ def judge(error: ClientError, attempt: int) -> Next:
 class Batch:
     """One run over the lines that are left."""
 
+    copies = 1, 1  # of a line: as a rule, and at most
+
     def __init__(
         self,
         parts: ClientParts,
@@ -133,6 +135,27 @@ class Batch:
         if self._stop is not None:
             raise BatchStoppedError(f"{totals.left} lines are left: {self._stop}") from self._stop
         return totals
+
+    async def carry_out(self, output: Path) -> BatchTotals:
+        """`run`, with a report before and after; `output` has all results at the end, also when it stops."""
+        journal = self._journal
+        bounds = estimate_lines(journal.lines_left(self._file), self._parts, copies=self.copies)
+        totals = journal.totals()
+        self._report({"event": "start", "lines": totals.lines, "left": totals.left, "estimate": asdict(bounds)})
+        try:
+            await self.run()
+        finally:
+            more = await self._conclude_run()
+            journal.write_output(output)
+            totals = journal.totals()
+            self._report(
+                {"event": "end", **asdict(totals), "left": totals.left, "failures": journal.failures(), **more}
+            )
+        return totals
+
+    async def _conclude_run(self) -> Mapping[str, Any]:
+        """What is left to do once no line is asked any more; returns what the last report says of it."""
+        return {}
 
     def _lines(self) -> Iterator[BatchLine]:
         return self._journal.lines_left(self._file)
@@ -297,16 +320,8 @@ async def run_batch(
         if options.retry_failed:
             journal.reopen_failed()
         async with parts as opened:
-            bounds = estimate_lines(journal.lines_left(file), opened)
-            totals = journal.totals()
-            report({"event": "start", "lines": totals.lines, "left": totals.left, "estimate": asdict(bounds)})
-            try:
-                await Batch(opened, journal, file, options, report=report, random=random, sleep=sleep).run()
-            finally:
-                journal.write_output(output)
-                totals = journal.totals()
-                report({"event": "end", **asdict(totals), "left": totals.left, "failures": journal.failures()})
-        return totals
+            batch = Batch(opened, journal, file, options, report=report, random=random, sleep=sleep)
+            return await batch.carry_out(output)
 
 
 def estimate_lines(lines: Iterator[BatchLine], parts: ClientParts, *, copies: tuple[int, int] = (1, 1)) -> Estimate:

@@ -11,7 +11,6 @@ import json
 import os
 import sqlite3
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +21,7 @@ from billing.money import Nanotons
 from client.batch_file import BatchLine, LineResult, parse_line, read_lines
 from client.errors import BatchError, BatchInputError, BatchOutputError
 from client.lease import Candidate, LeaseOffer
+from client.transaction import transaction
 
 FORMAT = 1
 _SCHEMA = """
@@ -221,10 +221,9 @@ class BatchJournal:
 
     def drop_sent(self, number: int, *, lost: Nanotons) -> None:
         """Forget what was sent; `lost` is what it may have cost, 0 when it was refused."""
-        self._database.execute("BEGIN IMMEDIATE")
-        self._database.execute("UPDATE lines SET lost = lost + ? WHERE number = ?", (lost, number))
-        self._database.execute("DELETE FROM sent WHERE number = ?", (number,))
-        self._database.execute("COMMIT")
+        with transaction(self._database):
+            self._database.execute("UPDATE lines SET lost = lost + ? WHERE number = ?", (lost, number))
+            self._database.execute("DELETE FROM sent WHERE number = ?", (number,))
 
     def finish(self, number: int, result: LineResult) -> None:
         """Keep the one result of a line.
@@ -232,7 +231,7 @@ class BatchJournal:
         Raises:
             RuntimeError: it has one.
         """
-        with together(self._database):
+        with transaction(self._database):
             self.keep_result(number, result)
 
     def keep_result(self, number: int, result: LineResult) -> None:
@@ -289,18 +288,6 @@ class BatchJournal:
             raise BatchOutputError(
                 f"cannot write {output}: {error.strerror}; the results are in its journal: make room and start again"
             ) from error
-
-
-@contextmanager
-def together(database: sqlite3.Connection) -> Iterator[None]:
-    """One transaction: all of it or nothing."""
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
 
 
 def _check_kind(database: sqlite3.Connection, kind: str, output: Path) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 from attestation.sealing import SealedRequest
 from billing.money import Nanotons
 from client.batch_file import LineResult
-from client.batch_journal import BatchJournal, SentRequest, together
+from client.batch_journal import BatchJournal, SentRequest
 from client.lease import Candidate, LeaseOffer
+from client.transaction import transaction
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS units (
@@ -148,7 +149,7 @@ class CopyJournal:
 
     def lose(self, copy: int, number: int, cap: Nanotons) -> None:
         """Note that nobody will answer a copy, which may have been charged."""
-        with together(self._database):
+        with transaction(self._database):
             self._database.execute("UPDATE copies SET state = 'lost' WHERE id = ?", (copy,))
             self._database.execute("UPDATE lines SET lost = lost + ? WHERE number = ?", (cap, number))
 
@@ -161,7 +162,7 @@ class CopyJournal:
 
         `unjudged` is the price of answers that have no verdict: they will be paid when their review is over.
         """
-        with together(self._database):
+        with transaction(self._database):
             self._journal.keep_result(number, result)
             self._database.execute("UPDATE lines SET lost = lost + ? WHERE number = ?", (unjudged, number))
             self._database.execute("DELETE FROM copies WHERE number = ?", (number,))
@@ -199,7 +200,7 @@ class CopyJournal:
 
     def delivered(self, verdict: KeptVerdict, *, taken: bool) -> None:
         """Note that the books have a verdict, or refuse it for good: what it refuses will be paid then."""
-        with together(self._database):
+        with transaction(self._database):
             self._database.execute("UPDATE verdicts SET delivered = 1 WHERE unit = ?", (verdict.unit,))
             if not taken:
                 self._database.execute(

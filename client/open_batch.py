@@ -8,18 +8,17 @@ account signs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
-from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from billing.money import Nanotons
 from billing.receipt import parse_receipt
 from billing.verdict import QUORUM, RESULTS_MAX
 from client.agreement import check_comparable, read_value
 from client.asking import Client
-from client.batch import ATTEMPTS_MAX, Batch, BatchOptions, Next, Report, estimate_lines, judge
+from client.batch import ATTEMPTS_MAX, Batch, BatchOptions, Next, Report, judge
 from client.batch_cost import Purse
 from client.batch_file import BatchLine, LineResult, make_answer, make_error, open_input
 from client.batch_journal import BatchJournal, BatchTotals
@@ -45,6 +44,8 @@ DELIVERIES_MAX, DELIVERY_PAUSE_S = 3, 1.0  # of a verdict that waits, at the end
 
 class OpenBatch(Batch):
     """One run over the lines that are left, at open hosts."""
+
+    copies = COPIES
 
     def __init__(
         self,
@@ -76,7 +77,10 @@ class OpenBatch(Batch):
             offer=self._offer,
         )
 
-    async def deliver_verdicts(self) -> int:
+    async def _conclude_run(self) -> Mapping[str, Any]:
+        return {"verdicts_waiting": await self._deliver_verdicts()}
+
+    async def _deliver_verdicts(self) -> int:
         """Bring the verdicts that wait to the operator's books; returns how many still wait."""
         waiting = self._copies.waiting()
         for number, verdict in enumerate(waiting):
@@ -222,26 +226,8 @@ async def run_open_batch(
                 random=random,
                 sleep=sleep,
             )
-            bounds = estimate_lines(journal.lines_left(file), opened, copies=COPIES)
-            totals = journal.totals()
             report({"event": "notice", "text": NOTICE})
-            report({"event": "start", "lines": totals.lines, "left": totals.left, "estimate": asdict(bounds)})
-            try:
-                await batch.run()
-            finally:
-                waiting = await batch.deliver_verdicts()
-                journal.write_output(output)
-                totals = journal.totals()
-                report(
-                    {
-                        "event": "end",
-                        **asdict(totals),
-                        "left": totals.left,
-                        "failures": journal.failures(),
-                        "verdicts_waiting": waiting,
-                    }
-                )
-        return journal.totals()
+            return await batch.carry_out(output)
 
 
 @asynccontextmanager

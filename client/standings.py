@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from client.redundancy import Judgement, Standing, standings_after
+from client.transaction import transaction
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS standings (
@@ -35,17 +36,13 @@ class StandingStore:
 
     def judge(self, unit: bytes, judgement: Judgement, payees: Mapping[bytes, bytes]) -> None:
         """Count what was judged of a unit, once: the same unit again changes nothing. `payees` are by host id."""
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            if self._database.execute("INSERT OR IGNORE INTO judged VALUES (?)", (unit,)).rowcount:
-                before = {host: self.get((host, payee)) for host, payee in payees.items()}
-                for host, after in standings_after(before, judgement).items():
-                    row = (host, payees[host], after.valid_in_row)
-                    self._database.execute("INSERT OR REPLACE INTO standings VALUES (?, ?, ?)", row)
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
+        with transaction(self._database):
+            if not self._database.execute("INSERT OR IGNORE INTO judged VALUES (?)", (unit,)).rowcount:
+                return
+            before = {host: self.get((host, payee)) for host, payee in payees.items()}
+            for host, after in standings_after(before, judgement).items():
+                row = (host, payees[host], after.valid_in_row)
+                self._database.execute("INSERT OR REPLACE INTO standings VALUES (?, ?, ?)", row)
 
     def close(self) -> None:
         """Close the file."""

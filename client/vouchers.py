@@ -7,8 +7,7 @@ and never a lower one. So a crash between signing and sending, or a copy of the 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from billing.ledger import RELEASE_GRACE_S
 from billing.money import Nanotons
 from billing.voucher import Channel, Voucher, sign_voucher
+from client.transaction import transaction
 
 _ZERO = Nanotons(0)
 HOLD_END_S = RELEASE_GRACE_S + 60  # after a lease's end: by then the operator has released what was not used
@@ -67,7 +67,7 @@ class VoucherStore:
             ValueError: a higher one was signed before.
         """
         signed, name = sign_voucher(voucher, key), voucher.channel.account
-        with _transaction(self._database):
+        with transaction(self._database):
             latest = self._latest(name)
             if latest is not None and voucher.total < latest[0]:
                 raise ValueError(f"a voucher of {latest[0]} was signed before, this one is of {voucher.total}")
@@ -84,12 +84,12 @@ class VoucherStore:
     def ask(self, request_id: bytes, channel: Channel, amount: Nanotons, *, ends_at: int) -> None:
         """Note, before it is sent, that a lease is asked for: it may be held although no answer comes."""
         row = (request_id, channel.account, None, amount, ends_at)
-        with _transaction(self._database):
+        with transaction(self._database):
             self._database.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)", row)
 
     def grant(self, request_id: bytes, lease: bytes, amount: Nanotons, *, ends_at: int) -> None:
         """Note what was granted, and until when, unix seconds."""
-        with _transaction(self._database):
+        with transaction(self._database):
             self._database.execute(
                 "UPDATE leases SET lease = ?, amount = ?, ends_at = ? WHERE request = ?",
                 (lease, amount, ends_at, request_id),
@@ -97,12 +97,12 @@ class VoucherStore:
 
     def drop(self, request_id: bytes) -> None:
         """Note that the lease was refused: nothing is held for it."""
-        with _transaction(self._database):
+        with transaction(self._database):
             self._database.execute("DELETE FROM leases WHERE request = ?", (request_id,))
 
     def give_back(self, channel: Channel, lease: bytes, amount: Nanotons) -> None:
         """Bill `amount` less for a lease that ended before its receipt was refused; one under way needs nothing."""
-        with _transaction(self._database):
+        with transaction(self._database):
             if self._database.execute("SELECT 1 FROM leases WHERE lease = ?", (lease,)).fetchone() is None:
                 self._database.execute(
                     "UPDATE billed SET amount = amount - ? WHERE channel = ? AND amount >= ?",
@@ -118,7 +118,7 @@ class VoucherStore:
             now: unix seconds.
         """
         name = channel.account
-        with _transaction(self._database):
+        with transaction(self._database):
             ended = self._database.execute(
                 "SELECT request, lease FROM leases WHERE channel = ? AND ends_at <= ?", (name, now - HOLD_END_S)
             ).fetchall()
@@ -154,15 +154,3 @@ class VoucherStore:
         """The one number that the query gives, 0 for none."""
         row = self._database.execute(query, (name,)).fetchone()
         return Nanotons(row[0] or 0 if row else 0)
-
-
-@contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """One writer at a time, among processes too; all of it or nothing."""
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
