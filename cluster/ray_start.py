@@ -1,8 +1,9 @@
 """`python -m cluster.ray_start ARGUMENTS`: `ray start --block ARGUMENTS`, tried again when a busy machine was too slow.
 
 Ray gives a node's agent a fixed time to come up (15 s in 2.60, no setting); with many nodes starting on few
-cores that is sometimes not enough, and then `ray start` ends with an error although nothing is wrong. A node that
-had started is not started again: whoever watches this program has to know, as its enclave must prove the new node.
+cores that is sometimes not enough, and then `ray start` ends with an error although nothing is wrong, a minute after
+the raylet did: such an attempt is ended at once. A node that had started is not started again: whoever watches this
+program has to know, as its enclave must prove the new node.
 """
 
 import contextlib
@@ -18,6 +19,8 @@ import psutil
 
 ATTEMPTS_MAX = 5
 STARTED = b"Ray runtime started"  # what `ray start` prints when the node runs
+PARTS = frozenset({"gcs_server", "raylet"})  # without them no node starts
+LOOK_S = 0.5
 READ_S = 2.0  # for the last lines of one that has ended
 PR_SET_CHILD_SUBREAPER = 36
 OUTLIVES_RAY = "CHRYSALIS_OUTLIVES_RAY"  # in the environment of a process that is none of Ray's: the relay's HAProxy
@@ -42,9 +45,32 @@ def _run(command: list[str]) -> tuple[int, bool]:
     started = threading.Event()
     reader = threading.Thread(target=_copy, args=(process.stdout, started), daemon=True)  # leftovers may hold it open
     reader.start()
-    code = process.wait()
+    code = _wait(process, started)
     reader.join(timeout=READ_S)
     return code, started.is_set()
+
+
+def _wait(process: "subprocess.Popen[bytes]", started: threading.Event) -> int:
+    """Its exit code; 1 for an attempt that was ended because a part of it had died."""
+    parts: dict[int, psutil.Process] = {}
+    while not started.is_set():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(timeout=LOOK_S)
+        with contextlib.suppress(psutil.Error):
+            children = psutil.Process(process.pid).children()
+            parts |= {child.pid: child for child in children if child.name() in PARTS}
+        if not all(map(_lives, parts.values())) and not started.is_set():
+            process.kill()
+            process.wait()
+            return 1
+    return process.wait()
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _copy(output: IO[bytes], started: threading.Event) -> None:

@@ -60,3 +60,30 @@ sys.exit(1)
     words = done.stdout.split()
     assert (words[0], tries) == ("left", 1)
     assert not Path("/proc", words[1]).exists()
+
+
+def test_an_attempt_whose_raylet_died_is_ended_at_once(tmp_path: Path) -> None:
+    body = """
+import shutil, time
+raylet = shutil.copy(shutil.which("sleep"), tries.parent / "raylet")
+if len(tries.read_text()) == 3:
+    sys.exit(0)
+subprocess.Popen([raylet, "0.6"])
+time.sleep(600)
+"""
+    done, tries = _start(tmp_path, body)
+    assert (done.returncode, tries) == (0, 3)
+
+
+def test_a_node_that_started_is_not_ended_when_its_raylet_dies(tmp_path: Path) -> None:
+    body = """
+import shutil, time
+raylet = shutil.copy(shutil.which("sleep"), tries.parent / "raylet")
+subprocess.Popen([raylet, "0.1"])
+print("Ray runtime started", flush=True)
+time.sleep(2)
+print("it ends by itself")
+sys.exit(1)
+"""
+    done, tries = _start(tmp_path, body)
+    assert (done.returncode, tries, "by itself" in done.stdout) == (1, 1, True)
