@@ -34,6 +34,7 @@ STANDING_S = 60.0  # how often the owner is told what the registry makes of this
 ENCLAVE_MISSES_MAX = 5
 RENEW_AFTER = 2 / 3  # of a certificate's life
 RETRY_FIRST_S, RETRY_MAX_S = 2.0, 60.0
+START_AGAIN_S = 10.0  # after a start of the Ray node that failed in a cluster where it had run
 DRAIN_S = 60.0  # how long answers that run may take when the node is restarted, or the host leaves
 
 
@@ -126,28 +127,41 @@ class Membership:
 
         Raises:
             JoinRefusedError: this host may not join, or may not stay.
-            TroubleError: the first time: no answer, or the Ray node did not come up. Later: the enclave is gone.
+            TroubleError: the first time: no answer, or the Ray node did not come up, which is tried again later on.
+                Later: the enclave is gone.
         """
         grant: Grant | None = await self._ask()
-        host_id = b""
+        host_id, been_in = b"", False
         try:
-            while grant is not None:
+            while grant is not None and not stop.is_set():
                 host_id = grant.host_id
-                if stop.is_set():
-                    return
-                await self._start(grant, stop)
-                renewed = await self._stay(grant, stop)
-                if stop.is_set():
-                    return
-                if renewed is not None:
-                    await self._drain(host_id, hurry)
-                await asyncio.to_thread(self._node.stop)
-                grant = renewed or await self._ask_again(stop)
+                grant, been_in = await self._run_node(grant, stop, hurry, patient=been_in), True
         except asyncio.CancelledError:
             hurry.set()
             raise
         finally:
             await self._leave(host_id, hurry)
+
+    async def _run_node(
+        self, grant: Grant, stop: asyncio.Event, hurry: asyncio.Event, *, patient: bool
+    ) -> Grant | None:
+        """One Ray node from its start to its end; returns the grant for the next one, None means stop."""
+        renewed = None
+        try:
+            await self._start(grant, stop)
+            renewed = await self._stay(grant, stop)
+        except NodeStartError as error:
+            if not patient:
+                raise
+            self._say("waiting", {"reason": str(error)})
+            await asyncio.to_thread(self._node.stop)
+            await _happens(stop, START_AGAIN_S)
+        if stop.is_set():
+            return None
+        if renewed is not None:
+            await self._drain(grant.host_id, hurry)
+        await asyncio.to_thread(self._node.stop)
+        return renewed or await self._ask_again(stop)
 
     async def _ask(self) -> Grant:
         facts = self._facts

@@ -28,13 +28,13 @@ CLEAN = ["lock", "logs", "run"]
 class JoiningHost:
     """One host with its folder, its supervisor, and a Ray node that is a process which sleeps."""
 
-    def __init__(self, head: Head, enclave: Enclave, folder: Path, *, program: list[str] | None = None) -> None:
+    def __init__(self, head: Head, enclave: Enclave, folder: Path, *, broken: str = "") -> None:
         self.head, self.enclave, self.path = head, enclave, folder
         self.said: list[str] = []
         self.standings: list[tuple[str, str]] = []
         self.pids: list[int] = []
         self.stop, self.hurry = asyncio.Event(), asyncio.Event()
-        self._program = program or SLEEPS
+        self.broken = broken  # what the Ray node says instead of running
         self.facts = HostFacts(address=ADDRESS, control="/run/c.sock", name="anna", labels={"tee": "tdx"})
 
     async def run(self) -> None:
@@ -71,14 +71,17 @@ class JoiningHost:
             self.standings.append((facts["state"], facts["reason"]))
 
     def _command(self, grant, node_name: str) -> list[str]:
+        if self.broken:
+            return [sys.executable, "-c", f"raise SystemExit({self.broken!r})"]
         self.head.nodes.alive[node_name] = FoundNode(node_id=node_name.encode().hex(), labels={})
-        return self._program
+        return SLEEPS
 
 
 @pytest.fixture
 async def head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(join_host, "WATCH_S", 0.05)
     monkeypatch.setattr(join_host, "RETRY_FIRST_S", 0.05)
+    monkeypatch.setattr(join_host, "START_AGAIN_S", 0.05)
     head = Head(tmp_path / "head")
     await head.start()
     yield head
@@ -254,12 +257,25 @@ async def test_an_enclave_that_is_gone_ends_the_membership(head, host, monkeypat
 
 
 async def test_a_node_that_does_not_start_says_why_and_the_host_is_out_again(head, tmp_path) -> None:
-    broken = [sys.executable, "-c", "raise SystemExit('no such option')"]
-    host = JoiningHost(head, head.add(Enclave("host")), tmp_path / "host", program=broken)
-    host._command = lambda grant, node_name: broken  # it never comes to life
+    host = JoiningHost(head, head.add(Enclave("host")), tmp_path / "host", broken="no such option")
     with pytest.raises(NodeStartError, match="no such option"):
         await host.run()
     assert head.state(host.enclave) is HostState.GONE
+    assert host.files() == ["lock", "logs"]
+
+
+async def test_a_node_that_does_not_start_again_in_a_cluster_where_it_ran_is_tried_until_it_does(head, host) -> None:
+    running = asyncio.create_task(host.run())
+    await host.until("joined")
+    host.broken = "the head restarts"
+    psutil.Process(host.node._program.pid).kill()
+    await host.until("waiting", 2)
+    assert host.enclave.host_id == head.registry.snapshot().hosts[0].host_id, "the enclave has kept its keys"
+    host.broken = ""
+    await host.until("joined", 2)
+    assert host.node.running()
+    host.stop.set()
+    await running
     assert host.files() == ["lock", "logs"]
 
 
