@@ -1,5 +1,6 @@
 """What a host that joins has to show, check by check. Each returns what it checked, or raises with what to do. Pure."""
 
+import re
 from collections.abc import Mapping
 
 from cryptography import x509
@@ -26,6 +27,12 @@ _REMEDIES = {
     "TcbStatusError": "update the firmware",
     "GpuStateError": "turn confidential computing on and developer tools off on the GPUs",
     "TierError": "join with a TEE and GPUs in confidential mode",
+}
+_WORD = re.compile(r"[a-z0-9]+")
+_CHIPS = {  # products as people name them, and the chip that certificates and manifests name
+    **dict.fromkeys(("a100", "a800"), "GA100"),
+    **dict.fromkeys(("gh100", "h100", "h20", "h200", "h800", "gh200"), "GH100"),
+    **dict.fromkeys(("gb100", "b100", "b200", "gb200"), "GB100"),
 }
 
 
@@ -69,9 +76,16 @@ def check_hints(labels: Mapping[str, str], capability: Capability) -> None:
         raise JoinRefusedError(
             "labels_refused", f"the label tee={labels['tee']} is not what the evidence says, {tee}: correct the label"
         )
-    if "gpu" in labels and not capability.gpus:
+    said, chips = labels.get("gpu", ""), sorted({gpu.model for gpu in capability.gpus})
+    if said and not chips:
         raise JoinRefusedError(
-            "labels_refused", f"the label gpu={labels['gpu']} is not proved by any GPU in the evidence: take it out"
+            "labels_refused", f"the label gpu={said} is not proved by any GPU in the evidence: take it out"
+        )
+    named = {chip for product, chip in _CHIPS.items() if product in _WORD.findall(said.lower())}
+    if named - set(chips):
+        raise JoinRefusedError(
+            "labels_refused",
+            f"the label gpu={said} is not what the evidence says, {', '.join(chips)}: correct the label",
         )
 
 
