@@ -16,7 +16,6 @@ from billing.errors import BillingError, ChainError, JournalBusyError, JournalLo
 from billing.grant import Grant
 from billing.payment import CloseOrder
 from billing.statement import Party
-from billing.ton.channel_watch import WatchReport
 from billing.ton.client import ChainClient
 from billing.ton.settler import Settler, TickReport
 from cluster.actors.handles import REGISTRY, find
@@ -69,7 +68,6 @@ class BillingActor:
         )
         self._attaching = asyncio.Lock()
         self._attached = False
-        self._watch_report: WatchReport | None = None
         self._following = asyncio.create_task(self._follow_chain())
         self._watching = asyncio.create_task(self._watch_channels())
 
@@ -125,10 +123,6 @@ class BillingActor:
         """The sum of all accounts: 0."""
         return self._cashier.books.ledger.imbalance()
 
-    async def last_watch(self) -> WatchReport | None:
-        """What the last round over the payment channels did, None before the first."""
-        return self._watch_report
-
     async def _attach(self) -> None:
         """Reach the chain, unless it was reached before; ChainError when it does not answer."""
         async with self._attaching:
@@ -176,8 +170,8 @@ class BillingActor:
         while True:
             try:
                 await self._attach()
-                self._watch_report = await self._counter.watch.round(needed=self._cashier.shortfall())
-                for trouble in self._watch_report.trouble:
+                report = await self._counter.watch.round(needed=self._cashier.shortfall())
+                for trouble in report.trouble:
                     _log.warning(trouble)
             except (ChainError, BillingError) as error:
                 _log.warning("payment channels were not watched at %s: %s", datetime.now(UTC), error)

@@ -204,7 +204,6 @@ async def test_without_the_chain_no_voucher_is_taken_and_the_watch_goes_on(setti
         await actor.place_hold(grant, order)
     assert await actor.available(request.account) == 0
     assert not actor._watching.done()
-    assert await actor.last_watch() is None
 
 
 def payment(voucher: bytes) -> Payment:
