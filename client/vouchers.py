@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from billing.ledger import RELEASE_GRACE_S
+from billing.hold_book import RELEASE_GRACE_S
 from billing.money import Nanotons
 from billing.voucher import Channel, Voucher, sign_voucher
 from client.transaction import transaction

@@ -16,10 +16,10 @@ from billing.claim_proof import ClaimProof
 from billing.entries import Entry, EntryKind, settling_account
 from billing.errors import BillingError, UnknownLeaseError, UnknownReviewError
 from billing.grant import Grant, sign_grant
+from billing.hold_book import RELEASE_GRACE_S
 from billing.hot_float import FloatReport
 from billing.journal_place import JournalPlace, open_journal
 from billing.lease_request import verify_lease_request
-from billing.ledger import RELEASE_GRACE_S
 from billing.money import Nanotons
 from billing.receipt import Receipt, parse_receipt
 from billing.records import parse_record

@@ -19,7 +19,8 @@ from billing.errors import (
     UnknownPayoutError,
 )
 from billing.grant import Grant
-from billing.ledger import RELEASE_GRACE_S, Ledger
+from billing.hold_book import RELEASE_GRACE_S
+from billing.ledger import Ledger
 from billing.money import Nanotons
 from billing.receipt import Receipt, sign_receipt
 from billing.records import encode_record, parse_record

@@ -18,7 +18,8 @@ from billing.errors import (
     VerdictLateError,
     VerdictRefusedError,
 )
-from billing.ledger import RELEASE_GRACE_S, Ledger
+from billing.hold_book import RELEASE_GRACE_S
+from billing.ledger import Ledger
 from billing.money import Nanotons
 from billing.receipt import Receipt, sign_receipt
 from billing.review_book import REVIEW_S

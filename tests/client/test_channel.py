@@ -14,7 +14,7 @@ from openai import APIStatusError, AsyncOpenAI
 from attestation.simulate import SimulatedHost, SimulatedVendors
 from billing.bill import Bill, Difference, booked_bill, compare_bills
 from billing.entries import Entry
-from billing.ledger import RELEASE_GRACE_S
+from billing.hold_book import RELEASE_GRACE_S
 from billing.money import Nanotons
 from billing.payment import CloseOrder, parse_close_order, parse_payment
 from billing.records import parse_record

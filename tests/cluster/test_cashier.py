@@ -7,9 +7,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from billing.errors import BadSignatureError, InsufficientFundsError, JournalBusyError, MalformedRecordError
 from billing.grant import Grant, HostSlice, verify_grant
+from billing.hold_book import RELEASE_GRACE_S
 from billing.journal import Journal
 from billing.lease_request import LeaseRequest, sign_lease_request
-from billing.ledger import RELEASE_GRACE_S
 from billing.money import Nanotons
 from billing.receipt import Receipt, parse_receipt, sign_receipt
 from billing.review_book import REVIEW_S

@@ -8,8 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from billing.grant import Grant, HostSlice
+from billing.hold_book import RELEASE_GRACE_S
 from billing.lease_request import LeaseRequest, sign_lease_request
-from billing.ledger import RELEASE_GRACE_S
 from billing.money import Nanotons
 from billing.receipt import Receipt, sign_receipt
 from billing.settlement import SettlementPolicy

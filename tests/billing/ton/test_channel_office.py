@@ -25,7 +25,7 @@ from billing.errors import (
     WrongContractError,
 )
 from billing.grant import Grant, HostSlice
-from billing.ledger import RELEASE_GRACE_S
+from billing.hold_book import RELEASE_GRACE_S
 from billing.money import Nanotons
 from billing.tariff import Tariff
 from billing.ton.channel import RENT_RESERVE, ChannelStatus, channel_address
