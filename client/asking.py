@@ -27,7 +27,8 @@ from client.transport import AnswerLostError, HostUnreachableError, PlainRefusal
 
 ROUNDS_MAX = 6  # sealed at most this often: each of three hosts may have forgotten its session, leases may end
 RENEWALS_MAX = 2  # each holds another budget until it ends
-_NEXT_HOST = frozenset({404, 405, 429, 502, 503})
+_AWAY = frozenset({404, 502, 503})  # there, or on the way there, is nothing that answers
+_NEXT_HOST = _AWAY | {405, 429}
 _LEASE_OVER = frozenset({"lease_expired", "coefficient_too_low", "slice_exhausted"})
 _Refusal = HostRefusedError | SealedRefusalError
 Keep = Callable[[LeaseOffer, SealedRequest], None]  # called with what is about to be sent
@@ -181,6 +182,8 @@ class Client:
                     lease.sender.forget(host.id, sealed)
                 if next_ is not _Next.HOST:
                     raise _TryAgain(next_, error) from error
+                if error.status in _AWAY:
+                    self._leases.unreachable(host.id)
                 refusals.append(error)
                 reasons[host.name] = f"{error.status} {error.code}"
         raise self._give_up(lease, refusals, NoHostError(question.model, reasons))
@@ -239,7 +242,7 @@ class Client:
 
     def _keep_receipt(self, signed: bytes, response_hash: bytes, expected: Expected, question: Question) -> Receipt:
         receipt = check_receipt(signed, response_hash, expected)
-        self._leases.paid(expected.grant.lease, receipt.price)
+        self._leases.paid(receipt)
         self._receipts.keep(
             signed,
             request_id=question.id,

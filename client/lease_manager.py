@@ -16,6 +16,7 @@ from attestation.verdict import Tier, Verdict
 from attestation.xwing import Recipient
 from billing.lease_request import LeaseRequest, sign_lease_request
 from billing.money import Nanotons
+from billing.receipt import Receipt
 from billing.ton.registry import Operator
 from client.channel import ChannelPayer
 from client.errors import GatewayError, LeaseRefusedError, NoHostError
@@ -107,7 +108,7 @@ class LeaseManager:
         self._clock, self._random, self._payer = clock, random, payer
         self._leases: dict[str, Lease] = {}
         self._ahead = LeasesAhead(clock=clock, random=random, background=background)
-        self._paid: dict[bytes, int] = {}  # by lease id, those in use: nanotons, by verified receipts
+        self._paid: dict[tuple[bytes, bytes], int] = {}  # by lease in use and host: nanotons, by verified receipts
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._avoided: dict[bytes, datetime] = {}
         self._unreachable: dict[bytes, datetime] = {}
@@ -145,7 +146,7 @@ class LeaseManager:
                 raise NoHostError(model, lease.refused)
             self._leases[model] = lease
             in_use = {one.offer.grant.lease for one in self._leases.values()}
-            self._paid = {lease_id: paid for lease_id, paid in self._paid.items() if lease_id in in_use}
+            self._paid = {key: paid for key, paid in self._paid.items() if key[0] in in_use}
             return lease
 
     async def verify_again(self, offer: LeaseOffer) -> Lease:
@@ -168,15 +169,16 @@ class LeaseManager:
         return sorted(
             usable,
             key=lambda host: (
-                self._unreachable.get(host.id, now) > now,
+                self._is_unreachable(host.id, now),
                 self._running.get(host.id, 0),
                 self._used.get(host.id, 0),
             ),
         )
 
-    def paid(self, lease: bytes, price: Nanotons) -> None:
-        """Count what a verified receipt takes from the budget of a lease."""
-        self._paid[lease] = self._paid.get(lease, 0) + price
+    def paid(self, receipt: Receipt) -> None:
+        """Count what a verified receipt takes from its host's slice of the lease."""
+        key = receipt.lease, receipt.host_id
+        self._paid[key] = self._paid.get(key, 0) + receipt.price
 
     def is_new(self, lease: Lease) -> bool:
         """Tell whether the gateway named these hosts so lately that it would name no others now."""
@@ -211,9 +213,16 @@ class LeaseManager:
         same = offer.model in offers and offer.grant.operator == operator.terms.public_key
         return same and offer.ends_at > self._clock() + RENEW_BEFORE
 
+    def _is_unreachable(self, host_id: bytes, now: datetime) -> bool:
+        return self._unreachable.get(host_id, now) > now
+
     def _is_half_used(self, lease: Lease) -> bool:
-        grant, half_life = lease.offer.grant, lease.taken_at + (lease.offer.ends_at - lease.taken_at) / 2
-        return self._clock() >= half_life or 2 * self._paid.get(grant.lease, 0) >= grant.amount
+        """Half of its time is over, or half of its budget is used or held for hosts that do not answer."""
+        now, grant = self._clock(), lease.offer.grant
+        answering = {host.id for host in lease.hosts if not self._is_unreachable(host.id, now)}
+        slices = (one for one in grant.hosts if one.host_id in answering)
+        left = sum(one.slice - self._paid.get((grant.lease, one.host_id), 0) for one in slices)
+        return now >= lease.taken_at + (lease.offer.ends_at - lease.taken_at) / 2 or 2 * left <= grant.amount
 
     def _is_usable(self, lease: Lease) -> bool:
         return lease.ends_at > self._clock() + RENEW_BEFORE and all(

@@ -220,6 +220,29 @@ async def test_a_lease_that_is_used_up_early_is_followed_by_the_one_taken_in_adv
         assert used == {grant.lease for grant in network.operator.leases}
 
 
+async def test_what_a_lease_holds_for_hosts_that_are_gone_counts_as_used(network: Network, sdk: AsyncOpenAI) -> None:
+    await sdk.chat.completions.create(**CHAT)
+    await network.enclaves[0].stop(0)
+    for _ in range(4):
+        await sdk.chat.completions.create(**CHAT)
+    assert len(network.operator.leases) == 1, "two thirds are left"
+    await network.enclaves[1].stop(0)
+    for _ in range(4):
+        await sdk.chat.completions.create(**CHAT)
+    await eventually(lambda: len(network.operator.leases) == 2)
+
+
+async def test_a_host_that_the_relay_does_not_reach_is_tried_last_for_some_seconds(
+    network: Network, sdk: AsyncOpenAI
+) -> None:
+    first = network.enclaves[0].host_id
+    network.operator.faults[first] = always(503, "host_unreachable")
+    for seconds in (0, 1, 2, 6):
+        network.clock.ahead = timedelta(seconds=seconds)
+        await sdk.chat.completions.create(**CHAT)
+    assert [host for host, _ in network.operator.sealed].count(first) == 2
+
+
 async def test_a_lease_goes_on_while_the_gateway_gives_no_other_and_the_gateway_is_left_in_peace(
     network: Network, sdk: AsyncOpenAI
 ) -> None:
