@@ -9,7 +9,7 @@ import psutil
 
 from chrysalis.local.network import SHORT_FOLDER
 from cluster.errors import ConfigError
-from cluster.ray_nodes import FOLDER_LENGTH_MAX, Ports, check_ports_free
+from cluster.ray_cluster import FOLDER_LENGTH_MAX, Ports, check_ports_free
 
 MEMORY_MIN = 5 << 30  # bytes available; the whole network takes about 4 GiB
 DISK_MIN = 1 << 30

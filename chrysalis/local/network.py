@@ -33,7 +33,8 @@ from cluster.config import read_signing_key
 from cluster.fleet import FleetSnapshot
 from cluster.model import Decision, HostHints
 from cluster.processes import Program, ProgramError, Supervisor
-from cluster.ray_nodes import HEAD_NAME, LOOPBACK, RayCluster, begin_node, connect, start_head, wait_node
+from cluster.ray_cluster import LOOPBACK, RayCluster
+from cluster.ray_nodes import HEAD_NAME, begin_node, connect, start_head, wait_node
 from cluster.ray_start import OUTLIVES_RAY
 from cluster.settlement_config import SenderKind, make_treasury, parse_settlement
 from enclave.manifest import manifest_root

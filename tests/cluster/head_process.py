@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.processes import Supervisor
-from cluster.ray_nodes import HEAD_NAME, RayCluster, alive_nodes, begin_node, connect, start_head, wait_node
+from cluster.ray_cluster import RayCluster
+from cluster.ray_nodes import HEAD_NAME, alive_nodes, begin_node, connect, start_head, wait_node
 
 PATIENCE_S = 60.0
 

@@ -11,7 +11,7 @@ from billing.journal_place import PostgresPlace
 from billing.keys import KdfCost, seal_key
 from cluster.config import NetworkConfig, read_secret
 from cluster.errors import ConfigError
-from cluster.ray_nodes import FOLDER_LENGTH_MAX, Ports, RayCluster
+from cluster.ray_cluster import FOLDER_LENGTH_MAX, Ports, RayCluster
 
 POLICY = {"roots": "production"}
 SETTINGS = {

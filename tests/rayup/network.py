@@ -197,6 +197,13 @@ class RayUp:
             ["chrysalis join", f"{self.hosts.address('head')}:{JOIN_PORT} --pin {pin} {enclave} --json", *options]
         )
 
+    def join(self, spec: HostSpec) -> None:
+        """Boot a machine of somebody else and let it join; returns when its Ray node is bound."""
+        self.hosts.add(spec)
+        self.install_enclave(spec.name, TeeKind.TDX)
+        self.hosts.ssh(spec.name, f"setsid nohup {self.join_command()} >/run/join.log 2>&1 </dev/null &")
+        wait_for(lambda: self.fleet().get(spec.name, {}).get("node_id"), timeout_s=180)
+
     def join_steps(self, name: str) -> list[dict]:
         """What the `chrysalis join` that runs in the background has said so far."""
         lines = self.hosts.ssh(name, "cat /run/join.log", check=False).stdout.splitlines()

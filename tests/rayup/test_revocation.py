@@ -4,7 +4,6 @@ import time
 
 import pytest
 
-from attestation.verdict import TeeKind
 from tests.rayup.conftest import ANSWER, MARKS, answer
 from tests.rayup.hosts import HostSpec
 from tests.rayup.network import TDX, RayUp, alive, wait_for
@@ -28,10 +27,7 @@ KEEP = (
 @pytest.fixture(scope="module", autouse=True)
 def joined(cluster: RayUp):
     """A host that joined; its machine is off afterwards."""
-    cluster.hosts.add(HostSpec(name=NAME, number=16, labels=TDX.labels, resources=TDX.resources))
-    cluster.install_enclave(NAME, TeeKind.TDX)
-    cluster.hosts.ssh(NAME, f"setsid nohup {cluster.join_command()} >/run/join.log 2>&1 </dev/null &")
-    wait_for(lambda: cluster.fleet().get(NAME, {}).get("node_id"), timeout_s=180)
+    cluster.join(HostSpec(name=NAME, number=16, labels=TDX.labels, resources=TDX.resources))
     yield
     cluster.hosts.kill(NAME)
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from cluster.ray_nodes import HEAD_NAME, NODES_MAX
+from cluster.ray_cluster import NODES_MAX
+from cluster.ray_nodes import HEAD_NAME
 from tests.faults.cluster.partition import Partition, why_not
 from tests.faults.cluster.world import World
 
