@@ -6,7 +6,8 @@ A post is plan and apply of one receipt's entry: terms, price, slice and cover c
 writes nothing. `group N` writes N entries in one transaction, which the disk has confirmed (SQLite, WAL, full
 synchronisation, in the temporary folder) before the next group begins; so these are durable. `verify` is parsing and
 the host's signature alone, of receipts with a signature each and of receipts that 64 share one. `cashier` is the whole
-path of the billing actor: 512 receipts a call, verified, counted, posted, durable. Wall time is what this machine gave,
+path of the billing actor: 512 receipts a call, verified, counted, posted, durable. `start` opens books that have that
+many records. Wall time is what this machine gave,
 CPU time what the process used of it.
 """
 
@@ -26,6 +27,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from billing.books import Books
+from billing.checkpoint import write_checkpoint
 from billing.grant import Grant, HostSlice
 from billing.journal_place import PostgresPlace
 from billing.ledger import Ledger
@@ -96,6 +98,12 @@ def main() -> None:
             f"cashier, {SHARED} a signature", options, len(shared), lambda: take(next(journals), shared), DURABLE_BOUND
         )
         report("cashier, signature each", options, len(alone), lambda: take(next(journals), alone), DURABLE_BOUND)
+        whole = next(journals)
+        post_to(whole, pairs, CALL)()
+        checkpoint = keep_checkpoint(whole)
+        report("start, all records read", options, len(pairs), lambda: lambda: Books.open(whole).close())
+        name = f"start, checkpoint of {checkpoint.stat().st_size / len(pairs):.0f} B/record"
+        report(name, options, len(pairs), lambda: lambda: Books.open(whole, checkpoint=checkpoint).close())
     if options.postgres:
         place = PostgresPlace(url=options.postgres)
         posted = iter(range(0, len(pairs), CALL * 4))
@@ -146,6 +154,16 @@ def post_to(place: Path | PostgresPlace, pairs: list[tuple[Receipt, bytes]], gro
         books.close()
 
     return run
+
+
+def keep_checkpoint(place: Path) -> Path:
+    path = place.with_suffix(".checkpoint")
+    with Books.open(place) as books:
+        encoded = books.due_checkpoint()
+    if encoded is None:
+        raise SystemExit("no checkpoint is due: take 20,000 receipts or more")
+    write_checkpoint(path, encoded)
+    return path
 
 
 def verify(receipts: list[bytes]) -> Callable[[], None]:

@@ -6,12 +6,16 @@ one owner at a time.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hmac import compare_digest
+from itertools import islice
+from pathlib import Path
 from types import MappingProxyType, TracebackType
 
 from billing.batch import Anchor, Batch, PayoutState
+from billing.checkpoint import Checkpoint, is_due, read_checkpoint
 from billing.entries import Entry
 from billing.errors import MalformedRecordError, ReceiptMismatchError, SettlementError
 from billing.journal_place import JournalPlace, open_journal
@@ -23,19 +27,27 @@ from billing.settlement import Event, SettlementPolicy, plan_batches, step
 from billing.verdict import UnitVerdict
 from billing.wire import KnownSignatures
 
+_log = logging.getLogger(__name__)
+
 
 class Books:
     """Everything an operator owes and is owed, restored from its journal."""
 
-    def __init__(self, journal: RecordJournal) -> None:
-        self._journal = journal
+    def __init__(self, journal: RecordJournal, checkpoint: Path | None = None) -> None:
+        self._journal, self._checkpoint = journal, checkpoint
         self._staged: list[bytes] | None = None  # inside `together`: records applied and not yet written
+        self._checked: int  # the record that the last checkpoint is after
+        self._torn: bool  # some records that were written were not applied
         self._signatures = KnownSignatures()
         self._restore()
 
     @classmethod
-    def open(cls, place: JournalPlace) -> Books:
+    def open(cls, place: JournalPlace, *, checkpoint: Path | None = None) -> Books:
         """Open or create the books, in an SQLite file or a PostgreSQL database.
+
+        Args:
+            place: where the journal is.
+            checkpoint: a file that says how the books were at some record, see `billing.checkpoint`.
 
         Raises:
             JournalBusyError: another process has them open.
@@ -44,7 +56,7 @@ class Books:
         """
         journal = open_journal(place)
         try:
-            return cls(journal)
+            return cls(journal, checkpoint)
         except BaseException:
             journal.close()
             raise
@@ -61,8 +73,10 @@ class Books:
             self._staged += payloads
         elif payloads:
             self._journal.append(*payloads)
+        torn, self._torn = self._torn, True
         for record in fresh:
             self._apply(record, covered=True)
+        self._torn = torn
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -169,6 +183,14 @@ class Books:
         self.commit(*entries, after)
         return after
 
+    def due_checkpoint(self) -> bytes | None:
+        """Return a checkpoint of the books as they are, to be written where `open` reads it; None: not yet."""
+        seq = len(self._journal)
+        if self._torn or self._staged is not None or not is_due(seq, self._checked):
+            return None
+        self._checked = seq
+        return Checkpoint(seq=seq, checksum=self._journal.head, ledger=self.ledger, batches=self._batches).encode()
+
     def check(self) -> None:
         """Raise `JournalLostError` when the books must be opened anew."""
         self._journal.check()
@@ -186,11 +208,21 @@ class Books:
         self.close()
 
     def _restore(self) -> None:
-        """Set ledger and batches to what the journal says."""
+        """Set ledger and batches to what the journal says, whose chain is checked from the first record on."""
         self.ledger = Ledger()
         self._batches: dict[str, Batch] = {}
-        for payload in self._journal:
+        self._checked, self._torn = 0, False
+        if (known := self._read_checkpoint()) is not None:
+            self.ledger, self._batches, self._checked = known.ledger, known.batches, known.seq
+        for payload in islice(self._journal, self._checked, None):
             self._apply(parse_record(payload))
+
+    def _read_checkpoint(self) -> Checkpoint | None:
+        known = read_checkpoint(self._checkpoint) if self._checkpoint else None
+        if known is not None and self._journal.checksum(known.seq) != known.checksum:
+            _log.warning("%s is not of this journal, which is read as a whole", self._checkpoint)
+            return None
+        return known
 
     def _is_new(self, record: Record) -> bool:
         if isinstance(record, Entry):

@@ -87,6 +87,11 @@ class Journal:
             raise CorruptJournalError(str(self._path), seq, "records are missing")
         self._seq, self._checksum = seq, checksum
 
+    def checksum(self, seq: int) -> bytes | None:
+        """The checksum that stands beside record `seq`; None when there is no such record."""
+        row = self._database.execute("SELECT checksum FROM journal WHERE seq = ?", (seq,)).fetchone()
+        return row[0] if row else None
+
     def __len__(self) -> int:
         return self._seq
 

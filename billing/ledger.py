@@ -42,6 +42,7 @@ from billing.payout_book import PayoutBook, batch_entry, claim_entry, outcome_en
 from billing.receipt import Receipt, parse_receipt
 from billing.review_book import ReviewBook, plan_outcome, verdict_entry
 from billing.settlement import Payable
+from billing.tallies import TallyBook
 from billing.tariff import operator_fee
 from billing.totals import PayeeTotal
 from billing.verdict import UnitVerdict
@@ -61,6 +62,7 @@ class Ledger:
         self._payouts = PayoutBook()
         self.channels = ChannelBook()
         self.reviews = ReviewBook()
+        self.tallies = TallyBook()
 
     @classmethod
     def replay(cls, entries: Iterable[Entry]) -> Ledger:
@@ -336,6 +338,7 @@ class Ledger:
         fee = sum(posting.amount for posting in entry.postings if posting.account == OPERATOR_FEES)
         self._fees[entry.id] = fee
         self._payouts.earn(receipt.payee, receipt.price - fee)
+        self.tallies.record(receipt)
 
     def _record_review(self, entry: Entry) -> None:
         if entry.kind is EntryKind.REVIEW:

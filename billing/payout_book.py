@@ -73,7 +73,10 @@ class PayoutBook:
 
     def totals(self) -> tuple[PayeeTotal, ...]:
         """Return what every payee has earned and was paid, in payee order: the leaves of the anchor."""
-        return tuple(PayeeTotal(payee=p, earned=self._earned[p], paid=self._paid[p]) for p in sorted(self._earned))
+        return tuple(
+            PayeeTotal(payee=payee, earned=earned, paid=self._paid.get(payee, 0))
+            for payee, earned in sorted(self._earned.items())
+        )
 
     def check_open(self, batch: str, payee: bytes) -> None:
         """UnknownPayoutError when a batch has no payout under way to this payee."""

@@ -132,6 +132,15 @@ class PostgresJournal:
             raise CorruptJournalError(self._place, seq, "records are missing")
         self._seq, self._checksum = seq, checksum
 
+    def checksum(self, seq: int) -> bytes | None:
+        """The checksum that stands beside record `seq`; None when there is no such record.
+
+        Raises:
+            JournalLostError: the database failed.
+        """
+        with self._transaction():
+            return self._connection.scalar(select(_journal.c.checksum).where(_journal.c.seq == seq))
+
     def __len__(self) -> int:
         return self._seq
 

@@ -26,6 +26,9 @@ class RecordJournal(Protocol):
     def __iter__(self) -> Iterator[bytes]:
         """Yield all records in order, checking the chain."""
 
+    def checksum(self, seq: int) -> bytes | None:
+        """The checksum that stands beside record `seq`; None when there is no such record."""
+
     def __len__(self) -> int:
         """How many records there are."""
 

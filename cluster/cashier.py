@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -13,18 +14,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from billing.batch import Batch
 from billing.books import Books
 from billing.claim_proof import ClaimProof
-from billing.entries import Entry, EntryKind, settling_account
+from billing.entries import settling_account
 from billing.errors import BillingError, UnknownLeaseError, UnknownReviewError
 from billing.grant import Grant, sign_grant
 from billing.hold_book import RELEASE_GRACE_S
 from billing.hot_float import FloatReport
-from billing.journal_place import JournalPlace, open_journal
+from billing.journal_place import JournalPlace
 from billing.lease_request import verify_lease_request
 from billing.money import Nanotons
 from billing.receipt import Receipt, parse_receipt
-from billing.records import parse_record
 from billing.settlement import SettlementPolicy
 from billing.statement import Party, Role
+from billing.tallies import Tally
 from billing.ton.settler import Settler, TickReport
 from billing.totals import PayeeTotal
 from billing.verdict import verify_verdict
@@ -57,25 +58,6 @@ class Posted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
-    """Sums over posted receipts."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    price: int = 0  # nanotons, operator's fee included
-
-    def plus(self, receipt: Receipt) -> "Tally":
-        """With one more receipt."""
-        return Tally(
-            requests=self.requests + 1,
-            prompt_tokens=self.prompt_tokens + receipt.usage.prompt_tokens,
-            completion_tokens=self.completion_tokens + receipt.usage.completion_tokens,
-            price=self.price + receipt.price,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
     """The books at one moment, for people and for checks."""
 
@@ -99,6 +81,7 @@ class Cashier:
         self,
         *,
         journal: JournalPlace,
+        checkpoint: Path | None = None,
         operator_key: Ed25519PrivateKey,
         admissions: Admissions,
         policy: SettlementPolicy,
@@ -108,19 +91,11 @@ class Cashier:
         self._admissions = admissions
         self._policy = policy
         self._clock = clock
-        self._hosts: dict[bytes, Tally] = {}
-        self._clients: dict[bytes, Tally] = {}
         self._refused = 0
         self._opened_at = int(clock().timestamp())
         self._settler: Settler | None = None
         self._settling = asyncio.Lock()
-        records = open_journal(journal)
-        try:
-            self.books = Books(records)
-            self._count(parse_record(payload) for payload in records)
-        except BaseException:
-            records.close()
-            raise
+        self.books = Books.open(journal, checkpoint=checkpoint)
 
     def attach(self, settler: Settler) -> None:
         """Give it the way to the chain; without one, holds and receipts work and nothing is paid out."""
@@ -160,11 +135,8 @@ class Cashier:
         fee_permille = await self._admissions.fee_permille()
         hosts = {host_id for host_id in map(_host_of, receipts) if host_id is not None}
         keys = await self._admissions.keys(hosts)
-        counted: list[Receipt] = []
         with self.books.together():
-            posted = tuple([self._post(signed, keys, fee_permille, counted) for signed in receipts])
-        for receipt in counted:
-            self._add(receipt)
+            posted = tuple([self._post(signed, keys, fee_permille) for signed in receipts])
         for refusal in posted:
             if not refusal.accepted:
                 self._refused += 1
@@ -190,22 +162,19 @@ class Cashier:
                 raise ReceiptRefusedError("a receipt is of no copy that the verdict names: send only those")
         posted = await self.post(receipts)
         try:
-            entries = self.books.post_verdict(verdict, signed, now=int(self._clock().timestamp()))
+            self.books.post_verdict(verdict, signed, now=int(self._clock().timestamp()))
         except UnknownReviewError as error:
             reasons = [each.reason for each in posted if not each.accepted]
             if reasons:
                 raise ReceiptRefusedError(f"a receipt beside the verdict is refused: {reasons[0]}") from error
             raise
-        self._count(entries)
 
     def end_reviews(self) -> int:
         """Pay every receipt that had no verdict in its time; returns how many. None soon after the start, as below."""
         now = int(self._clock().timestamp())
         if now < self._opened_at + RELEASE_GRACE_S:
             return 0
-        entries = self.books.end_reviews(now=now, most=POST_MAX)
-        self._count(entries)
-        return len(entries)
+        return len(self.books.end_reviews(now=now, most=POST_MAX))
 
     def release_expired(self) -> int:
         """End every hold whose time is over; what was not used goes back to its client. Returns how many.
@@ -286,8 +255,8 @@ class Cashier:
             treasury=ledger.treasury(),
             balances=dict(ledger.balances()),
             payees=ledger.totals(),
-            hosts=dict(self._hosts),
-            clients=dict(self._clients),
+            hosts=dict(self.books.ledger.tallies.hosts),
+            clients=dict(self.books.ledger.tallies.clients),
             batches=tuple(self.books.batches().values()),
             refused=self._refused,
             in_review=sum(review.price for review in ledger.reviews.open()),
@@ -298,31 +267,18 @@ class Cashier:
         """Close the journal."""
         self.books.close()
 
-    def _post(self, signed: bytes, keys: Mapping[bytes, HostKey], fee_permille: int, counted: list[Receipt]) -> Posted:
-        """Post one receipt; adds it to `counted` if it earns something now: not again, and not in review."""
+    def _post(self, signed: bytes, keys: Mapping[bytes, HostKey], fee_permille: int) -> Posted:
+        """Post one receipt."""
         now = int(self._clock().timestamp())
         try:
             receipt = parse_receipt(signed)
             key = _check_key(receipt, keys.get(receipt.host_id), now=now)
-            again = self.books.ledger.is_paid(receipt.request_hash)
             self.books.post_receipt(
                 signed, receipt_key=key.receipt, payee=key.payee, fee_permille=fee_permille, now=now
             )
         except (BillingError, ReceiptRefusedError) as error:
             return Posted(accepted=False, reason=f"{type(error).__name__}: {error}")
-        if not again and self.books.ledger.is_paid(receipt.request_hash):
-            counted.append(receipt)
         return Posted(accepted=True)
-
-    def _count(self, records: Iterable[Entry | Batch]) -> None:
-        for record in records:
-            if isinstance(record, Entry) and record.kind is EntryKind.RECEIPT:
-                self._add(parse_receipt(record.data))
-
-    def _add(self, receipt: Receipt) -> None:
-        """Count a posted receipt."""
-        self._hosts[receipt.host_id] = self._hosts.get(receipt.host_id, Tally()).plus(receipt)
-        self._clients[receipt.account] = self._clients.get(receipt.account, Tally()).plus(receipt)
 
     @asynccontextmanager
     async def _with_settler(self) -> AsyncIterator[Settler]:

@@ -15,7 +15,8 @@ from billing.ton.vault import read_vault
 from billing.totals import PayeeTotal
 from chrysalis.demo.canary import scan
 from chrysalis.demo.story import SENTENCES, Story, charged, expect, until
-from cluster.cashier import Statement, Tally
+from billing.tallies import Tally
+from cluster.cashier import Statement
 from cluster.settlement_config import SenderKind
 
 TREASURIES = {SenderKind.HIGHLOAD: "highload wallet v3", SenderKind.VAULT: "the vault"}

@@ -11,6 +11,7 @@ from pathlib import Path
 from pytoniq_core import Address
 
 from billing.channel_book import AgreedClose
+from billing.checkpoint import write_checkpoint
 from billing.claim_proof import ClaimProof
 from billing.errors import BillingError, ChainError, JournalBusyError, JournalLostError
 from billing.grant import Grant
@@ -153,6 +154,7 @@ class BillingActor:
                 self._cashier.books.check()
                 self._cashier.release_expired()
                 self._cashier.end_reviews()
+                await self._keep_checkpoint()
                 await self._attach()
                 await self._cashier.tick()
                 await self._cashier.plan_due(self._config.settlement.period_s)
@@ -164,6 +166,11 @@ class BillingActor:
             except Exception:  # noqa: BLE001  a full disk, for example: this loop must not end unseen
                 _log.exception("the treasury is not followed")
             await asyncio.sleep(TICK_S)
+
+    async def _keep_checkpoint(self) -> None:
+        """So that the next start need not read all of the journal."""
+        if (encoded := self._cashier.books.due_checkpoint()) is not None:
+            await asyncio.to_thread(write_checkpoint, _checkpoint_of(self._config), encoded)
 
     async def _watch_channels(self) -> None:
         """Redeem vouchers in time, apart from settlement: trouble there must not keep a client's deadline waiting."""
@@ -180,6 +187,10 @@ class BillingActor:
             await asyncio.sleep(TICK_S)
 
 
+def _checkpoint_of(config: NetworkConfig) -> Path:
+    return config.state / "books.checkpoint"
+
+
 async def _open_books(config: NetworkConfig) -> Cashier:
     """The books, alone. JournalBusyError when another process keeps them open for LOCK_WAIT_S.
 
@@ -190,6 +201,7 @@ async def _open_books(config: NetworkConfig) -> Cashier:
         try:
             return Cashier(
                 journal=config.books,
+                checkpoint=_checkpoint_of(config),
                 operator_key=read_signing_key(config.operator_key),
                 admissions=RegistryAdmissions(),
                 policy=config.settlement.policy,

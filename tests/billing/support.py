@@ -132,3 +132,14 @@ def make_verdict(
         credited=tuple(sorted(receipt.request_hash for receipt in credited)),
         refused=tuple(sorted(one if isinstance(one, bytes) else one.request_hash for one in refused)),
     )
+
+
+def inside(value: object) -> object:
+    """All that an object of `billing` knows, as plain values that can be compared."""
+    if isinstance(value, dict):
+        return {key: inside(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [inside(one) for one in value]
+    if type(value).__module__.startswith("billing.") and hasattr(value, "__dict__") and not isinstance(value, str):
+        return {name: inside(one) for name, one in vars(value).items() if name != "_planned"}
+    return value

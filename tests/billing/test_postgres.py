@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from billing import checkpoint
 from billing.books import Books
 from billing.errors import CorruptJournalError, JournalBusyError, JournalLostError, JournalPlaceError
 from billing.journal_place import PostgresPlace, open_journal, read_records
@@ -182,11 +183,18 @@ def test_a_reader_of_nothing_says_so_and_creates_nothing(postgres: PostgresPlace
     assert read(postgres) == []
 
 
-def test_books_are_the_same_after_a_restart(postgres: PostgresPlace) -> None:
+def test_books_are_the_same_after_a_restart_with_a_checkpoint_and_without(
+    postgres: PostgresPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "RECORDS_MIN", 2)
     with Books.open(postgres) as books:
         books.post(books.ledger.plan_deposit("1", ACCOUNT, 200_000, now=NOW))
         with books.together():
             books.post(books.ledger.plan_hold(make_grant(1), now=NOW))
         before = dict(books.ledger.balances())
-    with Books.open(postgres) as books:
-        assert dict(books.ledger.balances()) == before
+        encoded = books.due_checkpoint()
+    assert encoded is not None
+    checkpoint.write_checkpoint(tmp_path / "checkpoint", encoded)
+    for path, start in ((None, 0), (tmp_path / "checkpoint", 2)):
+        with Books.open(postgres, checkpoint=path) as books:
+            assert (dict(books.ledger.balances()), books._checked) == (before, start)

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from billing import checkpoint
+from billing.books import Books
 from billing.errors import (
     BadSignatureError,
     ChainUnreachableError,
@@ -35,6 +37,7 @@ from cluster.cashier import Cashier
 from cluster.errors import TroubleError
 from cluster.lease import lease_id
 from tests.billing.ton.world import payees
+from tests.client.support import eventually
 from tests.cluster.operators import vault_operator
 
 ACCOUNT = b"\x0a" * 32
@@ -73,9 +76,13 @@ async def actors() -> AsyncIterator[list[BillingActor]]:
     started: list[BillingActor] = []
     yield started
     for actor in started:
-        actor._following.cancel()
-        actor._watching.cancel()
-        actor._cashier.close()
+        await stop(actor)
+
+
+async def stop(actor: BillingActor) -> None:
+    actor._following.cancel()
+    actor._watching.cancel()
+    actor._cashier.close()
 
 
 async def start(settings: Path, actors: list[BillingActor]) -> BillingActor:
@@ -208,6 +215,22 @@ async def test_without_the_chain_no_voucher_is_taken_and_the_watch_goes_on(setti
 
 def payment(voucher: bytes) -> Payment:
     return Payment(wallet=bytes(32), delay_s=3600, nonce=0, voucher=voucher)
+
+
+async def test_the_next_actor_starts_from_a_checkpoint(settings, actors, monkeypatch) -> None:
+    monkeypatch.setattr(checkpoint, "RECORDS_MIN", 3)
+    state = settings.parent / "state"
+    state.mkdir()
+    with Books.open(state / "books.sqlite") as books:
+        for number in range(4):
+            books.post(books.ledger.plan_deposit(str(number), ACCOUNT, 5, now=number))
+    first = await start(settings, actors)
+    await eventually((state / "books.checkpoint").exists)
+    actors.clear()
+    await stop(first)
+    second = await start(settings, actors)
+    assert second._cashier.books._checked == 4
+    assert await second.available(ACCOUNT) == 20
 
 
 async def test_a_new_actor_waits_until_its_predecessor_has_ended(settings, actors) -> None:
