@@ -127,3 +127,6 @@ def _code_digest() -> bytes:
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
     return digest.digest()
+
+
+_code_digest()  # now: a new version may be put in place of these files while the old one runs
