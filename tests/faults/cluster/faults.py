@@ -92,6 +92,7 @@ def _ingress(world: World) -> psutil.Process:
 
 
 def _kill_ingress(world: World) -> None:
+    world.until(lambda: _ingress(world), "Serve's HAProxy runs")  # not for a moment after its manager was replaced
     _ingress(world).kill()
 
 
