@@ -7,6 +7,7 @@ from billing.batch import BatchState, PayoutState
 from billing.entitlements import Entitlements
 from billing.entries import channel_account
 from billing.money import format_ton
+from billing.tallies import Tally
 from billing.ton.cells import payee_of
 from billing.ton.channel import read_channel
 from billing.ton.client import ChainClient
@@ -15,7 +16,6 @@ from billing.ton.vault import read_vault
 from billing.totals import PayeeTotal
 from chrysalis.demo.canary import scan
 from chrysalis.demo.story import SENTENCES, Story, charged, expect, until
-from billing.tallies import Tally
 from cluster.cashier import Statement
 from cluster.settlement_config import SenderKind
 
