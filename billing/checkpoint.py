@@ -22,7 +22,7 @@ from pathlib import Path
 from billing.batch import Batch
 from billing.ledger import Ledger
 
-TAG = b"chrysalis/1 books checkpoint\n"
+TAG = b"chrysalis books checkpoint 1\n"
 RECORDS_MIN = 20_000  # a start reads this many in under a second
 SHARE = 10  # a new one is due when the books have grown by a tenth, so that writing them stays cheap for each record
 # What the state may be made of: everything else in a file is refused unread.

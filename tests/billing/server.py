@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -73,7 +74,8 @@ class Server:
         assert self._process is not None
         family = [*psutil.Process(self._process.pid).children(), self._process]
         for process in family:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # some end by themselves when another one does
+                process.kill()
         self._process.wait()
         psutil.wait_procs(family[:-1])
         (self._data / "postmaster.pid").unlink(missing_ok=True)
