@@ -36,7 +36,7 @@ class Books:
     def __init__(self, journal: RecordJournal, checkpoint: Path | None = None) -> None:
         self._journal, self._checkpoint = journal, checkpoint
         self._staged: list[bytes] | None = None  # inside `together`: records applied and not yet written
-        self._checked: int  # the record that the last checkpoint is after
+        self._checkpointed: int  # the record that the last checkpoint is after
         self._torn: bool  # some records that were written were not applied
         self._signatures = KnownSignatures()
         self._restore()
@@ -186,9 +186,9 @@ class Books:
     def due_checkpoint(self) -> bytes | None:
         """Return a checkpoint of the books as they are, to be written where `open` reads it; None: not yet."""
         seq = len(self._journal)
-        if self._torn or self._staged is not None or not is_due(seq, self._checked):
+        if self._torn or self._staged is not None or not is_due(seq, self._checkpointed):
             return None
-        self._checked = seq
+        self._checkpointed = seq
         return Checkpoint(seq=seq, checksum=self._journal.head, ledger=self.ledger, batches=self._batches).encode()
 
     def check(self) -> None:
@@ -211,10 +211,10 @@ class Books:
         """Set ledger and batches to what the journal says, whose chain is checked from the first record on."""
         self.ledger = Ledger()
         self._batches: dict[str, Batch] = {}
-        self._checked, self._torn = 0, False
+        self._checkpointed, self._torn = 0, False
         if (known := self._read_checkpoint()) is not None:
-            self.ledger, self._batches, self._checked = known.ledger, known.batches, known.seq
-        for payload in islice(self._journal, self._checked, None):
+            self.ledger, self._batches, self._checkpointed = known.ledger, known.batches, known.seq
+        for payload in islice(self._journal, self._checkpointed, None):
             self._apply(parse_record(payload))
 
     def _read_checkpoint(self) -> Checkpoint | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import pickle
 import sys
 from dataclasses import dataclass
@@ -71,20 +70,6 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
     except Exception as error:  # noqa: BLE001  the file may say anything, and the journal has it all
         _log.warning("%s is not used, the whole journal is read: %s", path, error)
         return None
-
-
-def write_checkpoint(path: Path, encoded: bytes) -> None:
-    """Replace the file, durably.
-
-    Raises:
-        OSError: it cannot be written; the one before is still there.
-    """
-    new = path.with_name(path.name + ".new")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(encoded)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
 
 
 def is_due(records: int, last: int) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pytoniq_core.crypto.keys import mnemonic_is_valid, mnemonic_to_private_key
 
+from billing.durable_file import sync_folder
 from billing.errors import (
     ExposedKeyFileError,
     KeyFileExistsError,
@@ -141,7 +142,7 @@ def create_key_file(path: Path, data: bytes) -> None:
             os.link(draft, path)  # unlike a rename it fails when something is there
         except FileExistsError:
             raise KeyFileExistsError(str(path)) from None
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def replace_key_file(path: Path, data: bytes, *, check: Callable[[bytes], object]) -> None:
@@ -153,7 +154,7 @@ def replace_key_file(path: Path, data: bytes, *, check: Callable[[bytes], object
     with _draft(path, data) as draft:
         check(draft.read_bytes())  # a file that cannot be opened any more must not take the place of one that can
         draft.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -171,14 +172,6 @@ def _draft(path: Path, data: bytes) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             draft.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _read_private(path: Path, size_max: int, *, group_of_root: bool = False) -> bytes:

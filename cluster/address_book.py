@@ -6,13 +6,13 @@ serve billing, which must check receipts of hosts that are gone.
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from billing.durable_file import replace_file
 from cluster.capability import Capability
 from cluster.errors import ConfigError
 from cluster.fleet import Window
@@ -137,12 +137,7 @@ class AddressBook:
         holds = [json.dumps({"held": host_id.hex(), "reason": reason}) for host_id, reason in self._holds.items()]
         lines = [*map(_address_line, self._hints.items()), *map(_key_line, self._keys.values()), *bans, *holds]
         lines += map(_window_line, self._windows.items())
-        draft = self._path.with_suffix(".new")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-            out.writelines(line + "\n" for line in lines)
-            out.flush()
-            os.fsync(out.fileno())
-        draft.replace(self._path)
+        replace_file(self._path, "".join(line + "\n" for line in lines).encode())
 
     def _read(self, line: str, number: int) -> None:
         try:

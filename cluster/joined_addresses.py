@@ -4,11 +4,11 @@ JSON lines in the operator's state, mode 0600, one for each address; what has en
 """
 
 import json
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from billing.durable_file import replace_file
 from cluster.certificates import parse_ip
 from cluster.errors import ConfigError
 
@@ -30,12 +30,7 @@ class JoinedAddresses:
         """A certificate for this address, from now until `end`."""
         self._take(str(parse_ip(ip)), now, end)
         self._given = {one: span for one, span in self._given.items() if span[1] > now}
-        draft = self._path.with_suffix(".new")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-            out.writelines(_line(one, *span) for one, span in self._given.items())
-            out.flush()
-            os.fsync(out.fileno())
-        draft.replace(self._path)
+        replace_file(self._path, "".join(_line(one, *span) for one, span in self._given.items()).encode())
 
     def current(self, now: datetime) -> Mapping[str, datetime]:
         """Addresses with a certificate that holds, and when they got the last one."""

@@ -1,10 +1,10 @@
 """Which root of each model name is in use, on disk: one JSON file, replaced as a whole."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from billing.durable_file import replace_file
 from cluster.errors import ConfigError
 from cluster.rollout import Versions, encode_versions, parse_versions
 
@@ -34,9 +34,5 @@ class ModelBook:
 
     def save(self, models: Mapping[str, Versions]) -> None:
         """Write all of them; they are on disk when this returns."""
-        beside = self._path.with_suffix(".new")
-        with beside.open("w") as out:
-            json.dump([encode_versions(one) for _, one in sorted(models.items())], out, indent=1)
-            out.flush()
-            os.fsync(out.fileno())
-        beside.replace(self._path)
+        values = [encode_versions(one) for _, one in sorted(models.items())]
+        replace_file(self._path, json.dumps(values, indent=1).encode())

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cluster.certificates import write_private
 from cluster.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
@@ -102,7 +103,7 @@ class RayCluster:
             raise ConfigError(f"{folder} is too long for the sockets below it: {FOLDER_LENGTH_MAX} characters at most")
         for path in (folder / "home", cluster.haproxy_folder):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write_private(cluster.token_file, secrets.token_hex(32).encode())
+        write_private(cluster.token_file, secrets.token_hex(32).encode())
         _write_haproxy_wrapper(cluster.haproxy_wrapper)
         return cluster
 
@@ -187,11 +188,6 @@ class RayCluster:
         if self.redis:
             return {"RAY_REDIS_ADDRESS": self.redis}
         return {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(self.folder / "gcs")}
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-        out.write(data)
 
 
 def _write_haproxy_wrapper(path: Path) -> None:

@@ -1,11 +1,12 @@
 """The note that a relay leaves on disk, by which whoever comes next finds the HAProxy that runs."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+
+from billing.durable_file import replace_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +49,4 @@ def read_note(path: Path) -> RelayNote | None:
 
 def write_note(path: Path, note: RelayNote) -> None:
     """Put the note in place of an older one, all or nothing; mode 0600."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-        json.dump(asdict(note), out)
-    fresh.replace(path)
+    replace_file(path, json.dumps(asdict(note)).encode())

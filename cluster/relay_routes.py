@@ -6,10 +6,10 @@ registry puts a new list in place as soon as it runs again.
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from billing.durable_file import replace_file
 from cluster.errors import ConfigError
 from cluster.relay import parse_address
 
@@ -30,13 +30,7 @@ def read_routes(path: Path) -> dict[bytes, str]:
 
 def write_routes(path: Path, routes: Mapping[bytes, str]) -> None:
     """Put this list in place of an older one, all or nothing; mode 0600."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-        json.dump({host.hex(): address for host, address in sorted(routes.items())}, out)
-        out.flush()
-        os.fsync(out.fileno())
-    fresh.replace(path)
+    replace_file(path, json.dumps({host.hex(): address for host, address in sorted(routes.items())}).encode())
 
 
 def _route(host: str, address: str) -> tuple[bytes, str]:

@@ -12,12 +12,12 @@ WEIGHT_MIN (0.1 %) after 20 failures; that trickle is the probe by which a host 
 
 import json
 import math
-import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from billing.durable_file import replace_file
 from cluster.capability import Capability
 from cluster.errors import ConfigError
 from cluster.fleet import WEIGHT_ONE, HostRecord, Standing
@@ -190,12 +190,7 @@ class RatingFile:
             key: [tally.at.timestamp(), tally.good, tally.bad, tally.attempts, tally.failures]
             for key, tally in ratings.tallies.items()
         }
-        draft = self._path.with_suffix(".new")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-            json.dump(values, out)
-            out.flush()
-            os.fsync(out.fileno())
-        draft.replace(self._path)
+        replace_file(self._path, json.dumps(values).encode())
         ratings.dirty, self._saved_at = False, now
 
 

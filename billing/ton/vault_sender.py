@@ -6,7 +6,6 @@ given their proofs whatever happens next.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pytoniq_core.tlb.account import StateInit
 from billing.batch import Batch, SignedMessage
 from billing.books import Books
 from billing.claim_proof import ClaimProof, format_address, prove_claim
+from billing.durable_file import replace_file
 from billing.entitlements import Entitlements
 from billing.errors import (
     BooksRolledBackError,
@@ -51,12 +51,7 @@ class EntitlementFiles:
         """Write entitlements durably, and drop all others but those of the root `also`, which is still in force."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._path(entitlements.root)
-        draft = path.with_suffix(".draft")
-        with draft.open("wb") as file:
-            file.write(entitlements.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        replace_file(path, entitlements.encode())
         for old in set(self.folder.iterdir()) - {path, self._path(also)}:
             old.unlink()
 

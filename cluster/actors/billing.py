@@ -11,8 +11,8 @@ from pathlib import Path
 from pytoniq_core import Address
 
 from billing.channel_book import AgreedClose
-from billing.checkpoint import write_checkpoint
 from billing.claim_proof import ClaimProof
+from billing.durable_file import replace_file
 from billing.errors import BillingError, ChainError, JournalBusyError, JournalLostError
 from billing.grant import Grant
 from billing.payment import CloseOrder
@@ -170,7 +170,7 @@ class BillingActor:
     async def _keep_checkpoint(self) -> None:
         """So that the next start need not read all of the journal."""
         if (encoded := self._cashier.books.due_checkpoint()) is not None:
-            await asyncio.to_thread(write_checkpoint, _checkpoint_of(self._config), encoded)
+            await asyncio.to_thread(replace_file, _checkpoint_of(self._config), encoded)
 
     async def _watch_channels(self) -> None:
         """Redeem vouchers in time, apart from settlement: trouble there must not keep a client's deadline waiting."""

@@ -12,7 +12,8 @@ import pytest
 from billing import books as books_module
 from billing import checkpoint
 from billing.books import Books
-from billing.checkpoint import TAG, decode_checkpoint, is_due, read_checkpoint, write_checkpoint
+from billing.checkpoint import TAG, decode_checkpoint, is_due, read_checkpoint
+from billing.durable_file import replace_file
 from billing.errors import CorruptJournalError
 from billing.journal import Journal
 from billing.money import Nanotons
@@ -64,7 +65,7 @@ def opened(folder: Path) -> Books:
 def keep(books: Books, folder: Path) -> None:
     encoded = books.due_checkpoint()
     assert encoded is not None
-    write_checkpoint(folder / "checkpoint", encoded)
+    replace_file(folder / "checkpoint", encoded)
 
 
 def post(books: Books, number: int) -> None:
@@ -190,7 +191,7 @@ def test_a_new_one_replaces_the_old_one_or_leaves_it(folder: Path, monkeypatch) 
     before = (folder / "checkpoint").read_bytes()
     monkeypatch.setattr(os, "fsync", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        write_checkpoint(folder / "checkpoint", b"new")
+        replace_file(folder / "checkpoint", b"new")
     assert (folder / "checkpoint").read_bytes() == before
     assert (folder / "checkpoint").stat().st_mode & 0o777 == 0o600
     assert read_checkpoint(folder / "nothing") is None

@@ -9,6 +9,7 @@ import pytest
 
 from billing import checkpoint
 from billing.books import Books
+from billing.durable_file import replace_file
 from billing.errors import CorruptJournalError, JournalBusyError, JournalLostError, JournalPlaceError
 from billing.journal_place import PostgresPlace, open_journal, read_records
 from billing.record_chain import RECORD_SIZE_MAX
@@ -194,7 +195,7 @@ def test_books_are_the_same_after_a_restart_with_a_checkpoint_and_without(
         before = dict(books.ledger.balances())
         encoded = books.due_checkpoint()
     assert encoded is not None
-    checkpoint.write_checkpoint(tmp_path / "checkpoint", encoded)
+    replace_file(tmp_path / "checkpoint", encoded)
     for path, start in ((None, 0), (tmp_path / "checkpoint", 2)):
         with Books.open(postgres, checkpoint=path) as books:
-            assert (dict(books.ledger.balances()), books._checked) == (before, start)
+            assert (dict(books.ledger.balances()), books._checkpointed) == (before, start)

@@ -229,7 +229,7 @@ async def test_the_next_actor_starts_from_a_checkpoint(settings, actors, monkeyp
     actors.clear()
     await stop(first)
     second = await start(settings, actors)
-    assert second._cashier.books._checked == 4
+    assert second._cashier.books._checkpointed == 4
     assert await second.available(ACCOUNT) == 20
 
 
